@@ -1,0 +1,187 @@
+"""The configuration of a run: one TOML file into frozen models, unknown keys refused.
+
+Units are in the names (`_s` seconds). TRL's and Ray's own options stand under `[sft.trl]`,
+`[grpo.trl]` and `[ray]` and are passed on as they are.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..actors.comfy import EngineConfig
+from ..errors import FlowtailorError
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunConfig(Section):
+    name: str = "quickstart"
+    root: str = "runs"
+    seed: int = 0
+
+
+class SpaceConfig(Section):
+    """Which workflows may be designed: a TOML file, or the space that ships with the studio."""
+
+    file: str | None = None
+    flows: str | None = None  # folder of seed workflows; None: those that ship with flowtailor
+    max_tokens: int = 64
+
+
+class PromptsConfig(Section):
+    file: str | None = None  # CSV with text,category; None: the studio's captions
+    train: int = 60
+    validation: int = 12
+    test: int = 16
+
+
+class CollectConfig(Section):
+    flows: int = 64  # distinct workflows, seeds included
+    flows_per_prompt: int = 12
+    seeds: int = 1
+    rows_per_block: int = 8
+
+
+class ScorersConfig(Section):
+    """Scorer name -> weight in the score that rewards and evaluations use."""
+
+    weights: dict[str, float] = Field(default_factory=lambda: {"alignment": 0.7, "sharpness": 0.3})
+
+
+class RewardConfig(Section):
+    backbone: str = "minilm-l6"
+    members: int = 4
+    epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    workers: int = 2
+    kappa: float = 1.0
+    lambda_seconds: float = 0.02
+
+
+class SftConfig(Section):
+    base: str = "smollm2-135m-instruct"
+    steps: int = 120
+    batch_size: int = 16
+    learning_rate: float = 3e-4
+    keep: float = 0.5  # the best share of each prompt's rows that is imitated
+    score_conditioned_steps: int = 40
+    trl: dict[str, Any] = Field(default_factory=dict)
+
+
+class GrpoConfig(Section):
+    steps: int = 40
+    prompts_per_step: int = 4
+    num_generations: int = 8
+    learning_rate: float = 2e-4
+    temperature: float = 1.0
+    beta: float = 0.0
+    lora_rank: int = 16
+    trl: dict[str, Any] = Field(default_factory=dict)
+
+
+class DesignConfig(Section):
+    guidance: float = 1.5
+    temperature: float = 0.7
+    best_of: int = 4
+    budgets_s: tuple[float, ...] = (0.6, 1.0, 2.0)
+
+
+class EvaluateConfig(Section):
+    prompts: int = 12
+    seeds: int = 1
+    guidance_sweep: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
+
+
+class ServeConfig(Section):
+    host: str = "127.0.0.1"
+    port: int = 8000
+    replicas: int = 1
+    max_batch_size: int = 8
+    batch_wait_s: float = 0.02
+    max_queued_requests: int = 64
+    token: str | None = None
+
+
+class RayConfig(Section):
+    address: str | None = None  # None: a local Ray; "auto": the cluster this machine belongs to
+    init: dict[str, Any] = Field(default_factory=dict)
+
+
+class Config(Section):
+    """Everything a run needs to know."""
+
+    run: RunConfig = RunConfig()
+    engine: EngineConfig = EngineConfig()
+    space: SpaceConfig = SpaceConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    collect: CollectConfig = CollectConfig()
+    scorers: ScorersConfig = ScorersConfig()
+    reward: RewardConfig = RewardConfig()
+    sft: SftConfig = SftConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    design: DesignConfig = DesignConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    serve: ServeConfig = ServeConfig()
+    ray: RayConfig = RayConfig()
+
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read a TOML file (or the name of a shipped one), apply `section.key=value` overrides.
+
+    Raises FlowtailorError on a missing file, broken TOML, an unknown key or a wrong value.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        file = _config_file(path)
+        try:
+            data = tomllib.loads(file.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise FlowtailorError(f"{file}: not valid TOML ({error}); mend the line it names") from None
+    for override in overrides or []:
+        _apply(data, override)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise FlowtailorError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _config_file(path: str | Path) -> Path:
+    for candidate in (Path(path), CONFIGS / f"{path}.toml"):
+        if candidate.is_file():
+            return candidate
+    shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+    raise FlowtailorError(f"{path}: no such config file; name a TOML file or one of: {shipped}")
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or len(parts) < 2:
+        raise FlowtailorError(f"--set {override}: must read section.key=value, as in grpo.steps=50")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    target = data
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+    target[parts[-1]] = value
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown config key; see docs/CONFIG.md for those that exist"
+    return f"{key} = {error['input']!r}: {error['msg']}"
