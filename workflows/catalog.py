@@ -1,0 +1,144 @@
+"""What an engine can run: its node classes, their inputs, ranges and choices.
+
+A catalog is read from ComfyUI's `/object_info`, in the old form (0.3.x: a choice is a list of its
+options) and the new one (0.30: `["COMBO", {"options": [...]}]`). The choices of loaders are the
+models that are really installed. A catalog knows what the engine declares; what a node checks only
+while it runs (file contents, tensor shapes) it does not know.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import FlowtailorError
+
+COMBO = "COMBO"
+WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", COMBO})
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a node class.
+
+    `choices` is set for a COMBO. `listed` says that they were declared in the old form, as the
+    type itself: engines check membership at `/prompt` for that form only up to 0.3.x.
+    """
+
+    name: str
+    type: str
+    required: bool
+    choices: tuple[Any, ...] | None = None
+    listed: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_link(self) -> bool:
+        """Whether only another node's output can feed it, never a value typed by a person."""
+        return self.type not in WIDGET_TYPES or bool(self.options.get("forceInput"))
+
+    @property
+    def is_seed(self) -> bool:
+        return self.type == "INT" and bool(self.options.get("control_after_generate"))
+
+    @property
+    def default(self) -> Any:
+        """The value that ComfyUI's front end fills in; None where there is none."""
+        if "default" in self.options:
+            return self.options["default"]
+        if self.choices:
+            return self.choices[0]
+        return {"STRING": "", "BOOLEAN": False, "INT": 0, "FLOAT": 0.0}.get(self.type)
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node class; `inputs` in the order that the engine declares, required ones first."""
+
+    class_type: str
+    inputs: Mapping[str, InputSpec]
+    outputs: tuple[str, ...]
+    output_names: tuple[str, ...]
+    is_output: bool
+    category: str
+    display_name: str
+
+
+class Catalog:
+    """The node classes of one engine, by class name. Immutable."""
+
+    def __init__(self, object_info: Mapping[str, Any]) -> None:
+        self._object_info = object_info
+        try:
+            nodes = {name: _node_spec(name, info) for name, info in object_info.items()}
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise FlowtailorError(
+                f"object_info: not an answer of ComfyUI's /object_info ({error!r}); save that answer unchanged"
+            ) from None
+        self.nodes: Mapping[str, NodeSpec] = MappingProxyType(nodes)
+
+    @classmethod
+    def from_object_info(cls, object_info: Mapping[str, Any]) -> Catalog:
+        return cls(object_info)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Catalog:
+        """Read a saved `/object_info` (`.json` or `.json.gz`)."""
+        file = Path(path)
+        try:
+            data = file.read_bytes()
+            return cls(json.loads(gzip.decompress(data) if file.suffix == ".gz" else data))
+        except FileNotFoundError:
+            raise FlowtailorError(f"{file}: no such catalog; write one with `flowtailor catalog`") from None
+        except (json.JSONDecodeError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+            raise FlowtailorError(f"{file}: not a JSON catalog ({error})") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """The `/object_info` that this catalog was read from."""
+        return dict(self._object_info)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits that change when a class, a range or an installed model changes."""
+        text = json.dumps(self._object_info, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __contains__(self, class_type: object) -> bool:
+        return class_type in self.nodes
+
+    def __getitem__(self, class_type: str) -> NodeSpec:
+        return self.nodes[class_type]
+
+
+def _node_spec(class_type: str, info: Mapping[str, Any]) -> NodeSpec:
+    inputs = {
+        name: _input_spec(name, declared, required=section == "required")
+        for section in ("required", "optional")
+        for name, declared in (info["input"].get(section) or {}).items()
+    }
+    outputs = tuple(t if isinstance(t, str) else COMBO for t in info.get("output") or ())
+    return NodeSpec(
+        class_type=class_type,
+        inputs=MappingProxyType(inputs),
+        outputs=outputs,
+        output_names=tuple(info.get("output_name") or outputs),
+        is_output=bool(info.get("output_node")),
+        category=info.get("category", ""),
+        display_name=info.get("display_name") or class_type,
+    )
+
+
+def _input_spec(name: str, declared: Any, *, required: bool) -> InputSpec:
+    kind = declared[0]
+    options = declared[1] if len(declared) > 1 and isinstance(declared[1], dict) else {}
+    if isinstance(kind, list):
+        return InputSpec(name, COMBO, required, tuple(kind), listed=True, options=options)
+    choices = tuple(options["options"]) if kind == COMBO and "options" in options else None
+    return InputSpec(name, kind, required, choices, options=options)
