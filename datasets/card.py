@@ -1,0 +1,61 @@
+"""The dataset card: what a folder of rows holds, as Markdown for `dataset/README.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from .rows import score_columns
+
+
+def dataset_card(frame: pd.DataFrame, *, name: str, facts: Mapping[str, str] | None = None) -> str:
+    """Describe rows: counts, splits, engine, failures, and the spread of seconds and scores.
+
+    `facts` are further lines of the summary, such as versions.
+    """
+    good = frame[frame["error_type"].isna()]
+    summary = {
+        "Rows": f"{len(frame)} ({len(good)} with a picture, {len(frame) - len(good)} failed)",
+        "Prompts": f"{frame['prompt'].nunique()} in {frame['category'].nunique()} categories",
+        "Workflows": str(frame["workflow_key"].nunique()),
+        "Engines": ", ".join(sorted(frame["engine"].dropna().unique())) or "none",
+        "Catalogs": ", ".join(sorted(frame["catalog_hash"].dropna().unique())) or "none",
+        **(facts or {}),
+    }
+    parts = [
+        f"# Dataset of {name}",
+        "One row per (prompt, workflow, seed) that was rendered once; `rows/*.parquet` and `images/`.\n"
+        "Read all parts together and keep one row per `row_id`.",
+        _table(["", ""], [[key, value] for key, value in summary.items()]),
+        "## Splits\n\nRows by prompt split (decided by the prompt) and workflow split (by the workflow).",
+        _splits(frame),
+        "## Measurements\n\nOf the rows with a picture.",
+        _spread(good),
+    ]
+    if len(good) < len(frame):
+        errors = frame["error_type"].value_counts()
+        parts += ["## Failures", _table(["error", "rows"], [[str(k), str(v)] for k, v in errors.items()])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _splits(frame: pd.DataFrame) -> str:
+    counts = frame.groupby(["prompt_split", "workflow_split"]).size()
+    rows = [[*map(str, key), str(count)] for key, count in counts.items() if isinstance(key, tuple)]
+    return _table(["prompt", "workflow", "rows"], rows)
+
+
+def _spread(good: pd.DataFrame) -> str:
+    columns = ["seconds", *score_columns(map(str, good.columns))]
+    rows = []
+    for column in columns:
+        values = good[column].astype("float64").dropna()
+        if len(values):
+            quantiles = values.quantile([0.05, 0.5, 0.95])
+            rows.append([column, str(len(values)), *(f"{q:.3f}" for q in quantiles)])
+    return _table(["column", "rows", "5%", "median", "95%"], rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

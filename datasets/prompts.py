@@ -1,0 +1,78 @@
+"""Prompts with a category and a split that never changes.
+
+A prompt file is CSV with the columns `text` and `category`. The split is decided by the text
+alone, so that a prompt keeps its split when the file grows, is reordered or is joined with
+another one.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import FlowtailorError
+from .rows import share
+
+STUDIO_PROMPTS = Path(__file__).parent / "prompts" / "studio.csv"
+SPLITS = ("train", "validation", "test")
+_VALIDATION_FROM, _TEST_FROM = 0.68, 0.80
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a person asks for; `category` groups prompts for balance and for retrieval."""
+
+    text: str
+    category: str
+    split: str  # one of SPLITS
+
+
+def split_of(text: str) -> str:
+    """The split of a prompt: 68% train, 12% validation, 20% test, by hash of the text."""
+    position = share(text, "prompt")
+    return SPLITS[(position >= _VALIDATION_FROM) + (position >= _TEST_FROM)]
+
+
+def load_prompts(path: str | Path | None = None) -> list[Prompt]:
+    """Read a prompt file (None: the studio's captions), each text once, in the file's order.
+
+    Raises FlowtailorError where the file is missing, empty, not UTF-8, or lacks its columns.
+    """
+    file = Path(path) if path is not None else STUDIO_PROMPTS
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            missing = {"text", "category"} - set(reader.fieldnames or ())
+            records = [] if missing else list(reader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlowtailorError(f"{file}: cannot be read as a prompt file ({error})") from None
+    if missing:
+        names = " and ".join(sorted(missing))
+        raise FlowtailorError(f"{file}: no column {names}; the first line must read text,category")
+    prompts: dict[str, Prompt] = {}
+    for record in records:
+        text = " ".join((record["text"] or "").split())
+        if text:
+            prompts.setdefault(text, Prompt(text, (record["category"] or "").strip(), split_of(text)))
+    if not prompts:
+        raise FlowtailorError(f"{file}: holds no prompts; add at least one line text,category")
+    return list(prompts.values())
+
+
+def choose(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:
+    """The first `counts[split]` prompts of each split, by a fixed shuffle that growth keeps.
+
+    Fewer are returned where a split holds fewer. Raises FlowtailorError where a split that was
+    asked for holds none.
+    """
+    chosen: list[Prompt] = []
+    for split, count in counts.items():
+        pool = sorted((p for p in prompts if p.split == split), key=lambda p: share(p.text, "choose"))
+        if count > 0 and not pool:
+            raise FlowtailorError(
+                f"prompts.{split} = {count}: none of the {len(prompts)} prompts falls in that split; "
+                "add prompts (splits go by hash of the text) or set it to 0"
+            )
+        chosen += pool[:count]
+    return chosen

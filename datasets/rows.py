@@ -1,0 +1,83 @@
+"""What one rendered picture is as a row: its columns, its identity, its splits.
+
+A row stands for one (engine, workflow, prompt, seed), the four things that determine the picture;
+its id is their hash. A render that failed is a row too, with `error_type` set and no scores.
+Scores are columns `score_NAME`, one per scorer, null where the render failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import pandas as pd
+import pyarrow as pa
+
+COLUMNS = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("prompt", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("category", pa.string()),
+        ("prompt_split", pa.string()),  # train, validation or test
+        ("workflow_split", pa.string()),  # train or test
+        ("workflow_key", pa.string()),
+        ("workflow", pa.string()),  # canonical JSON, prompt and seed as slots
+        ("tokens", pa.string()),  # joined by spaces, without the end token
+        ("seed", pa.int64()),
+        ("engine", pa.string()),
+        ("catalog_hash", pa.string()),
+        ("seconds", pa.float64()),  # of the render on its engine
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("image", pa.string()),  # relative to the dataset's folder
+        ("image_sha256", pa.string()),  # of the pixels, not of the file
+        ("error_type", pa.string()),
+        ("error_message", pa.string()),
+        ("created_at", pa.string()),  # ISO 8601, UTC
+    ]
+)
+SCORE_PREFIX = "score_"
+
+# Failures of the moment. Any other failed render would fail again and is not tried again.
+RETRYABLE_ERRORS = frozenset({"ComfyTimeout", "ComfyUnavailable"})
+
+
+def text_hash(text: str) -> str:
+    """16 hex digits that stand for a text: stable over runs, machines and Python versions."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def row_id(engine: str, workflow_key: str, prompt: str, seed: int) -> str:
+    """The identity of a picture: 32 hex digits of what determines it."""
+    parts = "\x1f".join((engine, workflow_key, prompt, str(seed)))
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def share(text: str, salt: str) -> float:
+    """A number in [0, 1) that belongs to a text; splits by it never move an item."""
+    return int(hashlib.sha256(f"{salt}\x1f{text}".encode()).hexdigest()[:13], 16) / 16**13
+
+
+def workflow_split(workflow_key: str, held_out: float = 0.2) -> str:
+    """ "test" for the held-out share of workflows, else "train"; decided by the key alone."""
+    return "test" if share(workflow_key, "workflow") < held_out else "train"
+
+
+def score_columns(names: Iterable[str]) -> list[str]:
+    """Those of the column names that hold scores, in order."""
+    return [name for name in names if name.startswith(SCORE_PREFIX)]
+
+
+def to_table(frame: pd.DataFrame) -> pa.Table:
+    """A frame of rows as an Arrow table with exactly the schema's columns and the scores.
+
+    Columns that are missing become null, other columns are left out. Raises
+    `pyarrow.ArrowInvalid` or `ArrowTypeError` where a value does not fit its column.
+    """
+    scores = [pa.field(name, pa.float64()) for name in score_columns(map(str, frame.columns))]
+    schema = pa.schema([*COLUMNS, *scores])
+    full = frame.reindex(columns=schema.names)
+    return pa.Table.from_arrays(
+        [pa.array(full[field.name], type=field.type, from_pandas=True) for field in schema], schema=schema
+    )

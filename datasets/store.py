@@ -1,0 +1,116 @@
+"""The dataset on disk: Parquet part files of rows beside a folder of pictures.
+
+Every `append` is one new part file that appears whole, so that a killed process loses only what
+it had not appended. Reading joins the parts, keeps one row per id, and moves a part that cannot
+be read aside instead of failing. Rows may lie under a path or under any URL that pyarrow knows
+(`s3://`, `gs://`, `file://`).
+
+One process appends at a time by convention; two would only add each other's rows twice, and
+reading removes that.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from .rows import COLUMNS, RETRYABLE_ERRORS, to_table
+
+logger = logging.getLogger("flowtailor.store")
+
+
+class Store:
+    """Rows and pictures of one dataset; nothing is created before the first `append`."""
+
+    def __init__(self, url_or_path: str | Path) -> None:
+        place = str(url_or_path)
+        if "://" in place:
+            self._fs, self._base = pafs.FileSystem.from_uri(place)
+        else:
+            self._fs, self._base = pafs.LocalFileSystem(), str(Path(place).resolve())
+        self._rows = f"{self._base}/rows"
+        prefix = place.rstrip("/")
+        self.rows_dir = f"{prefix}/rows"
+        self.images_dir = f"{prefix}/images"
+
+    def append(self, frame: pd.DataFrame) -> None:
+        """Add rows as one part file; an empty frame adds nothing."""
+        if len(frame):
+            self._write(to_table(frame))
+
+    def rows(self) -> pd.DataFrame:
+        """All rows, one per id: the one that succeeded before one that failed, then the latest.
+
+        A part that cannot be read is moved to `rows/corrupt/` and named in a warning; its rows
+        count as not collected.
+        """
+        tables = [table for path in self._parts() if (table := self._read(path)) is not None]
+        if not tables:
+            return COLUMNS.empty_table().to_pandas()
+        frame = pa.concat_tables(tables, promote_options="default").to_pandas()
+        return _one_per_id(frame)
+
+    def known_ids(self) -> set[str]:
+        """Ids that need no render: those with a picture, and those that would fail again."""
+        frame = self.rows()
+        return set(frame.loc[~frame["error_type"].isin(RETRYABLE_ERRORS), "row_id"])
+
+    def missing(self, planned: pd.DataFrame) -> pd.DataFrame:
+        """The planned rows that are still to be rendered, in their order, each id once."""
+        fresh = planned.drop_duplicates("row_id")
+        return fresh[~fresh["row_id"].isin(self.known_ids())].reset_index(drop=True)
+
+    def compact(self) -> None:
+        """Join all parts into one. A crash on the way leaves rows twice, which reading removes."""
+        parts = self._parts()
+        if len(parts) > 1:
+            self._write(to_table(self.rows()))
+            for path in parts:
+                if self._fs.get_file_info(path).type == pafs.FileType.File:
+                    self._fs.delete_file(path)
+
+    def _parts(self) -> list[str]:
+        selector = pafs.FileSelector(self._rows, allow_not_found=True)
+        infos = self._fs.get_file_info(selector)
+        return sorted(
+            info.path for info in infos if info.type == pafs.FileType.File and info.path.endswith(".parquet")
+        )
+
+    def _read(self, path: str) -> pa.Table | None:
+        try:
+            return pq.read_table(path, filesystem=self._fs, partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk or the network, not the file
+            aside = f"{self._rows}/corrupt/{path.rsplit('/', 1)[-1]}"
+            self._fs.create_dir(f"{self._rows}/corrupt", recursive=True)
+            self._fs.move(path, aside)
+            reason = str(error).splitlines()[0][:120]
+            logger.warning("%s cannot be read (%s); moved to %s", path, reason, aside)
+            return None
+
+    def _write(self, table: pa.Table) -> None:
+        self._fs.create_dir(self._rows, recursive=True)
+        name = f"part-{uuid.uuid4().hex}"
+        temporary = f"{self._rows}/.{name}.tmp"  # object stores and file systems both: no half parts
+        try:
+            pq.write_table(table, temporary, filesystem=self._fs)
+            self._fs.move(temporary, f"{self._rows}/{name}.parquet")
+        except BaseException:
+            if self._fs.get_file_info(temporary).type == pafs.FileType.File:
+                self._fs.delete_file(temporary)
+            raise
+
+
+def _one_per_id(frame: pd.DataFrame) -> pd.DataFrame:
+    order = frame.assign(failed=frame["error_type"].notna()).sort_values(
+        ["failed", "created_at"], ascending=[True, False], kind="stable"
+    )
+    kept = order.drop_duplicates("row_id").drop(columns="failed")
+    return kept.sort_values("row_id", kind="stable").reset_index(drop=True)

@@ -1,0 +1,66 @@
+"""The Ray that a command runs on: the cluster it was sent to, or one of its own on this machine.
+
+A local Ray lives as long as the command. On a cluster the code comes with the job's working
+directory; on this machine the workers are told where it lies, so that a checkout, an editable
+install and a wheel behave alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from .config import Config
+
+# Each worker computes with one thread: Ray runs one process per core, and two-thread processes
+# side by side on a busy machine wait for each other.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+# Read by Ray itself, in the driver and in what it starts, so they are set before it is imported.
+RAY_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # the patched print puts bytecode into logs
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def ensure_ray(config: Config) -> None:
+    """Connect to Ray once per process; a second call does nothing.
+
+    `ray.address` of the config or RAY_ADDRESS (set by `ray job submit`) name a cluster; without
+    them a Ray is started here, on loopback, without a dashboard, closed to other users by a token.
+    """
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray
+
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    options: dict[str, Any] = {
+        "logging_level": logging.WARNING,
+        "runtime_env": {"env_vars": _worker_environment(local=address is None)},
+    }
+    if address is None:
+        options |= {"num_cpus": os.cpu_count(), "include_dashboard": False, "ignore_reinit_error": True}
+    ray.init(address=address, **(options | config.ray.init))
+
+
+def _worker_environment(*, local: bool) -> dict[str, str]:
+    environment = dict(WORKER_ENVIRONMENT)
+    if local:
+        root = str(Path(__file__).resolve().parent.parent)
+        if (Path(root) / "flowtailor").is_dir():  # a checkout; a wheel is on the path already
+            existing = os.environ.get("PYTHONPATH")
+            environment["PYTHONPATH"] = f"{root}{os.pathsep}{existing}" if existing else root
+    return environment

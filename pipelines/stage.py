@@ -1,0 +1,204 @@
+"""The run folder and its stages: written whole or not at all, skipped when nothing changed.
+
+A stage works in a temporary folder that is renamed to its place when it has finished, and then
+leaves a record with the hash of its inputs in `stages/`. A stage whose record matches its inputs
+and whose output is still there is skipped with one line. Folders that grow over several attempts
+(the dataset) are not renamed; they use `record` alone.
+
+It does not know what the stages do, and it does not lock: two commands that write the same stage
+of the same run at once will each write it whole, and the later one stays.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from .config import Config
+
+VERSIONED = ("flowtailor", "ray", "torch", "transformers", "trl", "peft", "pyarrow")
+
+
+class Run:
+    """The folder `ROOT/NAME` of a run, made on first use."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.dir = Path(config.run.root) / config.run.name
+
+    def path(self, relative: str) -> Path:
+        """A path inside the run folder; nothing is created."""
+        return self.dir / relative
+
+    def open(self) -> Run:
+        """Make the folder and write down the resolved configuration with versions and revision."""
+        self.dir.mkdir(parents=True, exist_ok=True)
+        resolved = {"config": self.config.model_dump(mode="json"), **provenance()}
+        write_json(self.path("config.resolved.json"), resolved)
+        return self
+
+
+def is_done(run: Run, name: str, inputs: Mapping[str, Any], *, output: str | None = None) -> bool:
+    """True, with one line said, when the stage ran with these inputs and its output is there."""
+    place = run.path(output or name)
+    try:
+        recorded = json.loads(_record_file(run, name).read_text())
+    except (OSError, ValueError):
+        return False
+    if recorded.get("inputs_hash") != fingerprint(inputs) or not place.exists():
+        return False
+    print(f"{name}: up to date ({place})", flush=True)
+    return True
+
+
+@contextmanager
+def stage_output(
+    run: Run, name: str, inputs: Mapping[str, Any], *, output: str | None = None
+) -> Iterator[Path]:
+    """Yield an empty folder; when the block ends well it becomes `run.dir/(output or name)`.
+
+    When the block fails, the folder is removed and the former output stays as it was.
+    """
+    run.open()
+    inputs_hash = fingerprint(inputs)  # before the work: inputs may be files that change meanwhile
+    place = run.path(output or name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    started = time.monotonic()
+    try:
+        yield partial
+        _replace(partial, place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _write_record(run, name, inputs_hash, place, time.monotonic() - started)
+
+
+def record(run: Run, name: str, inputs: Mapping[str, Any], *, output: str, seconds: float) -> None:
+    """Leave the record of a stage that wrote `output` in place by itself."""
+    _write_record(run, name, fingerprint(inputs), run.path(output), seconds)
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a value made of plain data, pydantic models and paths; files count by content.
+
+    A path that does not exist has a hash of its own, so that its appearance is a change.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, value)
+    return digest.hexdigest()
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of what computes, the git revision if there is one, and the time."""
+    return {
+        "versions": _versions(),
+        "git_revision": _git_revision(),
+        "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON through a temporary name, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    temporary.replace(path)
+
+
+def _record_file(run: Run, name: str) -> Path:
+    return run.path(f"stages/{name.replace('/', '-')}.json")
+
+
+def _write_record(run: Run, name: str, inputs_hash: str, place: Path, seconds: float) -> None:
+    finished = provenance()
+    content = {
+        "stage": name,
+        "output": str(place.relative_to(run.dir)),
+        "inputs_hash": inputs_hash,
+        "seconds": round(seconds, 2),
+        "finished_at": finished.pop("written_at"),
+        **finished,
+    }
+    write_json(_record_file(run, name), content)
+
+
+def _replace(new: Path, place: Path) -> None:
+    """Put a folder in the place of another. A crash between the renames leaves the old one aside."""
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Path):
+        _feed_path(digest, value)
+    elif isinstance(value, Mapping):
+        digest.update(b"{")
+        for key in sorted(value, key=str):
+            digest.update(str(key).encode() + b":")
+            _feed(digest, value[key])
+        digest.update(b"}")
+    elif isinstance(value, list | tuple):
+        digest.update(b"[")
+        for item in value:
+            _feed(digest, item)
+        digest.update(b"]")
+    else:
+        digest.update(json.dumps(value).encode() + b",")
+
+
+def _feed_path(digest: Any, path: Path) -> None:
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(str(file.relative_to(path)).encode() + b":")
+            _feed_path(digest, file)
+    elif path.is_file():
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    else:
+        digest.update(b"missing")
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+@functools.cache
+def _git_revision() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # an installed wheel: some other repository may lie around it
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,75 @@
+"""The configuration: shipped files load, mistakes are one clear line."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from flowtailor.errors import FlowtailorError
+from flowtailor.pipelines.config import CONFIGS, Config, load_config
+
+SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.toml"))
+
+
+def test_there_is_a_quickstart():
+    assert "quickstart" in SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_loads_by_its_name(name: str):
+    assert load_config(name).run.name
+
+
+def test_overrides_parse_values_like_toml_and_bare_words_as_text():
+    config = load_config(
+        None, ["grpo.steps=3", "run.name=mine", "scorers.weights={alignment=1.0}", "grpo.trl.loss_type=grpo"]
+    )
+    assert config.grpo.steps == 3
+    assert config.run.name == "mine"
+    assert config.scorers.weights == {"alignment": 1.0}
+    assert config.grpo.trl == {"loss_type": "grpo"}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("grpo.stepps=3", "grpo.stepps: unknown config key"),
+        ("grpo.steps=many", "grpo.steps = 'many'"),
+        ("grpo", "must read section.key=value"),
+        ("run.name.x=1", "run.name"),
+        ('engine.kind="urls"', "needs urls"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, said: str):
+    with pytest.raises(FlowtailorError, match=said):
+        load_config(None, [override])
+
+
+def test_a_missing_config_names_the_shipped_ones():
+    with pytest.raises(FlowtailorError, match="quickstart"):
+        load_config("no-such-config")
+
+
+def test_broken_toml_is_named(tmp_path: Path):
+    file = tmp_path / "c.toml"
+    file.write_text("[run\n")
+    with pytest.raises(FlowtailorError, match="not valid TOML"):
+        load_config(file)
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().run.name = "other"  # pyright: ignore
+
+
+def test_the_config_module_stays_light():
+    """It is read before anything heavy: neither torch nor ray nor pyarrow at import."""
+    tree = ast.parse((CONFIGS.parent / "config.py").read_text())
+    roots = {
+        (node.module or "").split(".")[0]
+        if isinstance(node, ast.ImportFrom)
+        else node.names[0].name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert not roots & {"torch", "ray", "pyarrow", "transformers"}

@@ -1,0 +1,46 @@
+"""Rows: identity, splits, schema."""
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from flowtailor.datasets.rows import COLUMNS, row_id, share, to_table, workflow_split
+
+
+def test_row_id_depends_on_everything_that_determines_the_picture():
+    base = ("comfyui-0.3.75", "abc", "a red apple", 1)
+    changed = [("comfyui-0.30.0", *base[1:]), (base[0], "abd", *base[2:]), (*base[:2], "an apple", 1)]
+    ids = {row_id(*parts) for parts in [base, *changed, (*base[:3], 2)]}
+    assert len(ids) == 5
+    assert row_id(*base) == row_id(*base)
+
+
+def test_parts_of_a_row_id_cannot_run_into_each_other():
+    assert row_id("e", "k1", "2 apples", 0) != row_id("e", "k", "12 apples", 0)
+
+
+def test_share_is_uniform_and_stable():
+    values = [share(f"prompt {i}", "salt") for i in range(2000)]
+    assert 0.48 < sum(values) / len(values) < 0.52
+    assert share("a red apple", "prompt") == pytest.approx(0.099254, abs=1e-6)
+
+
+def test_workflow_split_holds_out_a_fifth():
+    splits = [workflow_split(f"{i:016x}") for i in range(2000)]
+    assert 0.17 < splits.count("test") / len(splits) < 0.23
+
+
+def test_table_has_the_schema_the_scores_and_nulls():
+    frame = pd.DataFrame(
+        {"row_id": ["a", "b"], "seed": [1, 2**62], "score_alignment": [0.5, None], "scratch": [1, 2]}
+    )
+    table = to_table(frame)
+    assert table.schema.names == [*COLUMNS.names, "score_alignment"]
+    assert table["seed"].to_pylist() == [1, 2**62]
+    assert table["score_alignment"].to_pylist() == [0.5, None]
+    assert table["error_type"].null_count == 2
+
+
+def test_table_refuses_a_value_that_does_not_fit():
+    with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
+        to_table(pd.DataFrame({"row_id": ["a"], "seed": ["one"]}))

@@ -1,0 +1,91 @@
+"""The store: appends appear whole, one row per id, broken parts are moved aside."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flowtailor.datasets.store import Store
+
+
+def rows(*ids: str, error: str | None = None, at: str = "2026-01-01T00:00:00Z") -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "row_id": list(ids),
+            "prompt": "a red apple",
+            "seed": 1,
+            "seconds": 0.5,
+            "error_type": error,
+            "created_at": at,
+        }
+    )
+
+
+@pytest.fixture(params=["path", "url"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(tmp_path / "data" if request.param == "path" else f"file://{tmp_path}/data")
+
+
+def test_an_empty_store_has_no_rows(store: Store):
+    assert store.rows().empty
+    assert "row_id" in store.rows().columns
+    assert store.known_ids() == set()
+
+
+def test_rows_of_all_parts_come_back_once(store: Store):
+    store.append(rows("a", "b"))
+    store.append(rows("b", "c"))
+    store.append(rows())
+    assert list(store.rows()["row_id"]) == ["a", "b", "c"]
+
+
+def test_scores_that_only_some_parts_have_are_null_elsewhere(store: Store):
+    store.append(rows("a"))
+    store.append(rows("b").assign(score_alignment=0.75))
+    scores = store.rows().set_index("row_id")["score_alignment"]
+    assert scores.isna()["a"]
+    assert scores["b"] == 0.75
+
+
+def test_a_success_stays_before_a_later_failure(store: Store):
+    store.append(rows("a"))
+    store.append(rows("a", error="ComfyTimeout", at="2026-01-02T00:00:00Z"))
+    assert store.rows()["error_type"].isna().all()
+
+
+def test_missing_skips_what_is_there_and_what_would_fail_again(store: Store):
+    store.append(rows("done"))
+    store.append(rows("broken", error="ComfyExecutionError"))
+    store.append(rows("slow", error="ComfyTimeout"))
+    planned = pd.DataFrame({"row_id": ["new", "done", "broken", "slow", "new"]})
+    assert list(store.missing(planned)["row_id"]) == ["new", "slow"]
+
+
+def test_a_corrupt_part_is_moved_aside_and_named(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    store.append(rows("a"))
+    store.append(rows("b"))
+    damaged = sorted((tmp_path / "data" / "rows").glob("*.parquet"))[0]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    assert len(store.rows()) == 1
+    assert damaged.name in caplog.text
+    assert (tmp_path / "data" / "rows" / "corrupt" / damaged.name).is_file()
+    caplog.clear()
+    assert len(store.rows()) == 1
+    assert not caplog.text
+
+
+def test_an_unfinished_part_is_not_read(store: Store, tmp_path: Path):
+    store.append(rows("a"))
+    (tmp_path / "data" / "rows" / ".part-x.tmp").write_bytes(b"half")
+    assert len(store.rows()) == 1
+
+
+def test_compacting_keeps_every_row_in_one_part(store: Store, tmp_path: Path):
+    for name in "abcd":
+        store.append(rows(name))
+    store.compact()
+    assert len(list((tmp_path / "data" / "rows").glob("*.parquet"))) == 1
+    assert list(store.rows()["row_id"]) == ["a", "b", "c", "d"]
