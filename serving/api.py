@@ -1,0 +1,96 @@
+"""What clients send to and get from the design endpoint; the rules of a request live here.
+
+Strict on purpose: a string where a number belongs is refused, not guessed at. Knows nothing of
+Ray or torch, so that clients and tests can import it cheaply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MAX_DESIGNS = 16
+MAX_PROMPT_CHARS = 2000
+
+
+def _readable(prompt: str) -> str:
+    prompt = prompt.strip()
+    if not prompt:
+        raise ValueError("must hold at least one word")
+    return prompt
+
+
+class Message(BaseModel):
+    """Frozen, strict about types, refuses unknown keys and NaN."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class DesignRequest(Message):
+    prompt: Annotated[str, AfterValidator(_readable)] = Field(
+        max_length=MAX_PROMPT_CHARS, examples=["a red apple"]
+    )
+    n: int = Field(1, ge=1, le=MAX_DESIGNS, description="how many designs to return")
+    guidance: float = Field(
+        1.5, ge=0, le=10, description="0: the SFT policy, 1: the GRPO policy, above 1: beyond it"
+    )
+    budget_s: float | None = Field(None, gt=0, le=3600, description="wished render time in seconds")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the design and of the picture")
+    temperature: float = Field(0.7, gt=0, le=5)
+
+
+class Estimate(Message):
+    """What the reward ensemble expects: mean and standard deviation over its members."""
+
+    mean: float
+    std: float
+
+
+class DesignedWorkflow(Message):
+    workflow: dict[str, Any] = Field(description="API JSON, ready for an engine's /prompt")
+    tokens: list[str]
+    logprob: float = Field(description="of the tokens under the policy that drew them")
+    scores: dict[str, Estimate] = Field(description="by scorer, in 0..1")
+    seconds: Estimate = Field(description="render time on the engine of the training run")
+    reward: float = Field(description="weighted mean - kappa * std - lambda * seconds")
+
+
+class DesignResponse(Message):
+    prompt: str
+    designs: list[DesignedWorkflow] = Field(description="highest predicted reward first")
+
+
+class Problem(BaseModel):
+    """One broken rule; `field` is the dotted place in the request."""
+
+    field: str
+    rule: str
+    value: str
+
+
+class Refusal(BaseModel):
+    detail: list[Problem]
+
+
+def refusal(errors: Sequence[Any]) -> dict[str, Any]:
+    """Pydantic's errors as the body of a 422.
+
+    Values are shown as ASCII `repr`, cut short: NaN and lone surrogates, which JSON cannot
+    carry, would otherwise turn the refusal itself into a server error.
+    """
+    problems = [
+        Problem(
+            # A number in `loc` is an offset in broken JSON: requests hold no lists.
+            field=_ascii(".".join(p for p in error["loc"] if isinstance(p, str) and p != "body") or "body"),
+            rule=_ascii(error["msg"].removeprefix("Value error, ")),
+            value=ascii(error.get("input"))[:200],
+        )
+        for error in errors
+    ]
+    return Refusal(detail=problems).model_dump()
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()

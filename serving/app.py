@@ -1,0 +1,111 @@
+"""The Ray Serve application: an HTTP deployment in front of a deployment that holds the models.
+
+The HTTP replica answers health checks while the models compute, and turns Serve's own failures
+(full queue, replica lost) into `UnavailableError`. The model replica gathers the requests that arrive
+within `batch_wait_s` into one call. `build` is the entry point of Serve config files.
+
+Annotations are evaluated here (no `from __future__`): Serve reads the type of `build`'s argument.
+"""
+
+import asyncio
+import os
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.config import BackpressureConfig
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from .api import DesignRequest, DesignResponse
+from .routes import RETRY_AFTER_S, UnavailableError, make_app
+
+TOKEN_VARIABLE = "FLOWTAILOR_TOKEN"
+READY_TIMEOUT_S = 5.0
+
+
+class ServeArgs(BaseModel):
+    """What a Serve config file may say under `args`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str = Field("runs/quickstart", description="run folder that holds policy/ and reward/")
+    token: str | None = Field(None, description=f"None: {TOKEN_VARIABLE}, or only this machine may ask")
+    replicas: int = Field(1, ge=1)
+    gpus_per_replica: float = Field(0.0, ge=0)
+    max_batch_size: int = Field(8, ge=1)
+    batch_wait_s: float = Field(0.02, ge=0)
+    max_queued_requests: int = Field(64, ge=1)
+
+
+@serve.deployment(max_constructor_retry_count=3)
+class Models:
+    """One copy of policy and reward ensemble; computes one batch at a time in a thread."""
+
+    def __init__(self, args: ServeArgs) -> None:
+        from .designs import Designs  # torch, which the other processes of the service do without
+
+        self._designs = Designs.load(args.run)
+        self.design.set_max_batch_size(args.max_batch_size)
+        self.design.set_batch_wait_timeout_s(args.batch_wait_s)
+
+    @serve.batch(max_concurrent_batches=1)
+    async def design(self, requests: list[DesignRequest]) -> list[DesignResponse]:
+        return await asyncio.to_thread(self._designs.answer, requests)
+
+    async def check(self) -> None:
+        """Answers once the models are loaded."""
+
+
+@serve.deployment(max_constructor_retry_count=3)
+@serve.ingress()
+class Api:
+    """The HTTP side: many requests wait here at little cost."""
+
+    def __init__(self, models: DeploymentHandle, token: str | None) -> None:
+        self._models = models
+        self._token = token or os.environ.get(TOKEN_VARIABLE) or None
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return make_app(self, self._token)
+
+    async def design(self, request: DesignRequest) -> DesignResponse:
+        try:
+            return await self._models.design.remote(request)
+        except RayTaskError:  # a mistake in our code, not a lost replica: its traceback goes to the log
+            raise
+        except (RayServeException, RayError) as error:
+            raise UnavailableError(_first_line(error)) from error
+
+    async def check(self) -> None:
+        try:
+            await asyncio.wait_for(self._models.check.remote(), READY_TIMEOUT_S)
+        except TimeoutError as error:
+            raise UnavailableError(f"the models did not answer within {READY_TIMEOUT_S:g} s") from error
+        except (RayServeException, RayError) as error:
+            raise UnavailableError(_first_line(error)) from error
+
+
+def build(args: ServeArgs) -> serve.Application:
+    """`import_path: flowtailor.serving.app:build` of a Serve config file."""
+    busy = BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S)
+    models = Models.options(
+        num_replicas=args.replicas,
+        # A batch in work and the next one waiting; what is above queues in the HTTP replica.
+        max_ongoing_requests=2 * args.max_batch_size,
+        max_queued_requests=args.max_queued_requests,
+        ray_actor_options={"num_gpus": args.gpus_per_replica},
+    ).bind(args)
+    capacity = args.max_queued_requests + 2 * args.max_batch_size * args.replicas
+    api = Api.options(
+        max_ongoing_requests=2 * capacity,  # above the models' capacity, so that they say 503, not we
+        max_queued_requests=capacity,
+        backpressure_config=busy,
+        ray_actor_options={"num_cpus": 0.1},
+    )
+    return api.bind(models, args.token)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

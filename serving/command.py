@@ -1,0 +1,89 @@
+"""`flowtailor serve`: the endpoint on this machine's Ray, until Ctrl-C.
+
+A cluster is served with `serve deploy` and a config file instead (serving/serve.yaml).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from ..errors import FlowtailorError
+from ..pipelines.config import Config, ServeConfig
+from .routes import is_loopback
+
+NEEDED = ("policy/sft", "reward/ensemble.json", "space.toml", "catalog.json")
+
+
+def serve(run_dir: str | Path, *, host: str | None = None, port: int | None = None) -> None:
+    """Deploy the run's guided policy and block until a signal ends the process.
+
+    `host` and `port` override the run's own `[serve]` section.
+    Raises FlowtailorError before anything starts when the run is unfinished, the address is
+    open to others without a token, or the port is taken.
+    """
+    config = run_config(Path(run_dir))
+    wanted = config.serve.model_copy(
+        update={k: v for k, v in {"host": host, "port": port}.items() if v is not None}
+    )
+    token = wanted.token or os.environ.get("FLOWTAILOR_TOKEN") or None
+    check_address(wanted.host, wanted.port, token)
+
+    from ..pipelines.cluster import ensure_ray
+
+    ensure_ray(config)
+    _deploy_and_wait(Path(run_dir).resolve(), wanted, token)
+
+
+def run_config(run_dir: Path) -> Config:
+    """The configuration that a finished run was made with."""
+    missing = [name for name in NEEDED if not (run_dir / name).exists()]
+    if missing:
+        raise FlowtailorError(
+            f"{run_dir}: has no {missing[0]}, so there is nothing to serve; "
+            "finish the run with `flowtailor run` or name another with --run"
+        )
+    resolved = json.loads((run_dir / "config.resolved.json").read_text())
+    return Config.model_validate(resolved["config"])
+
+
+def check_address(host: str, port: int, token: str | None) -> None:
+    """Raises FlowtailorError when the address may not or cannot be bound."""
+    if not is_loopback(host) and not token:
+        raise FlowtailorError(
+            f"serve.host {host}: other machines could reach the endpoint, which needs a token; "
+            "set FLOWTAILOR_TOKEN, or stay on 127.0.0.1"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise FlowtailorError(
+                f"serve.port {port}: cannot listen on {host} ({error.strerror}); choose another with --port"
+            ) from None
+
+
+def _deploy_and_wait(run_dir: Path, wanted: ServeConfig, token: str | None) -> None:
+    from ray import serve as ray_serve
+
+    from .app import ServeArgs, build
+
+    args = ServeArgs(run=str(run_dir), token=token, **_shared_fields(wanted))
+    try:
+        ray_serve.start(http_options={"host": wanted.host, "port": wanted.port})
+        ray_serve.run(build(args), name="flowtailor", route_prefix="/")
+        address = f"http://{wanted.host}:{wanted.port}"
+        print(f"serving {run_dir} at {address} (page /, schema /docs); Ctrl-C stops it", flush=True)
+        threading.Event().wait()
+    finally:
+        ray_serve.shutdown()
+
+
+def _shared_fields(wanted: ServeConfig) -> dict[str, Any]:
+    return wanted.model_dump(include={"replicas", "max_batch_size", "batch_wait_s", "max_queued_requests"})

@@ -1,0 +1,119 @@
+"""The HTTP face of the designer: routes, who is let in, and what each failure looks like.
+
+Promises: bad input is a 422 that names the field and the rule, an overloaded or broken backend
+is a 503 with Retry-After, nothing is a 500. Knows nothing of Ray: any `Backend` will do.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Protocol
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+
+from .. import __version__
+from .api import DesignRequest, DesignResponse, Refusal, refusal
+
+logger = logging.getLogger("ray.serve")
+RETRY_AFTER_S = 2
+PAGE = Path(__file__).with_name("index.html")
+
+
+class UnavailableError(Exception):
+    """The backend cannot answer now: full, starting, or dead and being replaced."""
+
+
+class Backend(Protocol):
+    async def design(self, request: DesignRequest) -> DesignResponse:
+        """Raises UnavailableError."""
+        ...
+
+    async def check(self) -> None:
+        """Return once the models answer; raises UnavailableError."""
+        ...
+
+
+def make_app(backend: Backend, token: str | None) -> FastAPI:
+    """The FastAPI application. Without a token only clients on this machine may design."""
+    app = FastAPI(title="flowtailor", version=__version__, description="Designs ComfyUI workflows.")
+
+    def admit(request: Request) -> None:
+        _admit(request, token)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse(refusal(error.errors()), status_code=422)
+
+    @app.post(
+        "/v1/designs",
+        dependencies=[Depends(admit)],
+        responses={422: {"model": Refusal}, 503: {"description": "overloaded; see Retry-After"}},
+    )
+    async def designs(request: DesignRequest) -> DesignResponse:
+        """Design workflows for a prompt: API JSON that the engine runs, with predicted scores."""
+        return await _answer(backend, request)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """This process answers."""
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """The models are loaded and answer."""
+        try:
+            await backend.check()
+        except Exception as error:
+            raise _unavailable(error) from error
+        return {"status": "ready"}
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE)
+
+    return app
+
+
+async def _answer(backend: Backend, request: DesignRequest) -> DesignResponse:
+    try:
+        return await backend.design(request)
+    except UnavailableError as error:
+        raise _unavailable(error) from error
+    except Exception as error:
+        logger.exception("a design failed")
+        raise _unavailable("the design failed on the server; its log has the cause") from error
+
+
+def _unavailable(reason: object) -> HTTPException:
+    return HTTPException(503, detail=str(reason), headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _admit(request: Request, token: str | None) -> None:
+    """Raises HTTPException 401 or 403."""
+    if token is None:
+        if not is_loopback(request.client.host if request.client else ""):
+            raise HTTPException(403, "no token is set, so only this machine may ask; set serve.token")
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    # compare_digest takes the same time however much of the token is right.
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1"), token.encode()):
+        raise HTTPException(
+            401, "send the header Authorization: Bearer TOKEN", headers={"WWW-Authenticate": "Bearer"}
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine only; unknown names are not."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
