@@ -1,0 +1,176 @@
+"""The nine ways to choose a workflow for a prompt that an evaluation compares.
+
+Each takes prompts and gives one workflow per prompt, as tokens, with the seconds that choosing took.
+Prompts are answered one at a time, because the seconds are what a person would wait. The baselines
+see the rows of training prompts and nothing else; no method sees a test prompt's score.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..datasets.prompts import Prompt
+from ..workflows.grammar import Grammar
+from ..workflows.space import Space
+from .config import Config
+from .statistics import category_effects, workflow_effects
+
+if TYPE_CHECKING:  # torch; the report imports this file for the names alone
+    from ..models.designing import Designer
+    from ..models.reward import RewardEnsemble
+
+METHODS = {
+    "most_used": "one workflow for everything: the commonest in the collection, ComfyUI's default on a tie",
+    "best_fixed": "one workflow for everything: the best on training prompts, compared on equal terms",
+    "retrieval": "the best workflow of the prompt's category on training prompts",
+    "score_conditioned": "a policy that writes a workflow for a prompt and a wanted score, asked for a high one",
+    "sft": "the policy that imitates good training workflows",
+    "grpo": "that policy after reinforcement learning against the reward ensemble",
+    "guided": "both mixed at inference: extrapolated from sft past grpo",
+    "guided_best_of_n": "several guided designs, the one that the reward ensemble likes best",
+    "random_valid": "any workflow that the grammar allows",
+}
+LEARNED = ("score_conditioned", "sft", "grpo", "guided", "guided_best_of_n")
+HIGH_SCORE = 0.95  # quantile of the training scores that score_conditioned is asked for
+
+
+class Choice(NamedTuple):
+    """A chosen workflow and how long choosing it took."""
+
+    tokens: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What methods may use.
+
+    rows: training prompts' rows with tokens (joined by spaces), workflow_key, category, score.
+    default: tokens of ComfyUI's default workflow.
+    """
+
+    config: Config
+    rows: pd.DataFrame
+    default: tuple[str, ...]
+    space: Space
+    designer: Designer
+    ensemble: RewardEnsemble
+
+
+def choose(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
+    """One choice per prompt; KeyError for a method that is not in METHODS."""
+    pick = _PICKERS[method](materials)
+    choices = []
+    for prompt in prompts:
+        started = time.perf_counter()
+        tokens = tuple(pick(prompt))
+        choices.append(Choice(tokens, time.perf_counter() - started))
+    return choices
+
+
+Picker = Callable[[Prompt], Sequence[str]]
+
+
+def _most_used(materials: Materials) -> Picker:
+    tokens = most_used([tuple(text.split()) for text in materials.rows["tokens"]], materials.default)
+    return lambda prompt: tokens
+
+
+def most_used(designs: Sequence[tuple[str, ...]], default: tuple[str, ...]) -> tuple[str, ...]:
+    """The commonest of the designs; `default` where it is as common as any, or there are none."""
+    counts = Counter(designs)
+    commonest = max(counts.values(), default=0)
+    tied = sorted(tokens for tokens, count in counts.items() if count == commonest)
+    return default if default in tied or not tied else tied[0]
+
+
+def _best_fixed(materials: Materials) -> Picker:
+    tokens = _tokens_by_key(materials.rows)[str(workflow_effects(materials.rows).index[0])]
+    return lambda prompt: tokens
+
+
+def _retrieval(materials: Materials) -> Picker:
+    tokens = _tokens_by_key(materials.rows)
+    best = category_effects(materials.rows).idxmax(axis=1).to_dict()
+    anywhere = str(workflow_effects(materials.rows).index[0])
+    return lambda prompt: tokens[best.get(prompt.category, anywhere)]
+
+
+def _tokens_by_key(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(text.split()) for key, text in zip(rows["workflow_key"], rows["tokens"], strict=True)}
+
+
+def _random_valid(materials: Materials) -> Picker:
+    grammar = Grammar(materials.space, max_tokens=materials.config.space.max_tokens)
+    rng = random.Random(materials.config.run.seed)
+    return lambda prompt: [grammar.vocabulary[i] for i in grammar.sample(rng)]
+
+
+def _score_conditioned(materials: Materials) -> Picker:
+    score = float(np.quantile(materials.rows["score"], HIGH_SCORE))
+    return _designs(materials, adapter="score_conditioned", guidance=1.0, score=score)
+
+
+def _sft(materials: Materials) -> Picker:
+    return _designs(materials, guidance="sft")
+
+
+def _grpo(materials: Materials) -> Picker:
+    return _designs(materials, guidance=1.0)
+
+
+def _guided(materials: Materials) -> Picker:
+    return _designs(materials, guidance=materials.config.design.guidance)
+
+
+def _designs(materials: Materials, **options) -> Picker:
+    design, config = materials.designer.design, materials.config
+
+    def pick(prompt: Prompt) -> Sequence[str]:
+        designs = design(
+            [prompt.text], n=1, temperature=config.design.temperature, seed=config.run.seed, **options
+        )
+        return designs[0][0].tokens
+
+    return pick
+
+
+def _guided_best_of_n(materials: Materials) -> Picker:
+    config = materials.config
+
+    def pick(prompt: Prompt) -> Sequence[str]:
+        designs = materials.designer.design(
+            [prompt.text],
+            n=config.design.best_of,
+            guidance=config.design.guidance,
+            temperature=config.design.temperature,
+            seed=config.run.seed,
+        )[0]
+        predictions = materials.ensemble.predict([prompt.text] * len(designs), [d.tokens for d in designs])
+        reward_n = materials.ensemble.reward(
+            predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
+        )
+        return designs[int(np.argmax(reward_n))].tokens
+
+    return pick
+
+
+_PICKERS: dict[str, Callable[[Materials], Picker]] = {
+    "most_used": _most_used,
+    "best_fixed": _best_fixed,
+    "retrieval": _retrieval,
+    "score_conditioned": _score_conditioned,
+    "sft": _sft,
+    "grpo": _grpo,
+    "guided": _guided,
+    "guided_best_of_n": _guided_best_of_n,
+    "random_valid": _random_valid,
+}

@@ -1,0 +1,220 @@
+"""`flowtailor report`: what a run found, as one page that needs no network.
+
+Reads the evaluation, the GRPO log, the reward metrics and the stages' records of a run folder and
+writes `report/index.html` with its pictures beside it as small files. Promises to state numbers as
+they were measured, good or poor; it measures nothing itself. A part whose source is missing (no
+GRPO yet) is left out of the page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from ..datasets.store import Store
+from flowtailor.errors import FlowtailorError
+from ..workflows.graph import Workflow
+from ..workflows.summary import summary as summarise
+from . import plots
+from .config import Config
+from .methods import LEARNED, METHODS
+from .stage import Run, is_done, stage_output
+from .statistics import Interval, coverage
+
+Row = dict[str, Any]
+
+LONGEST_SIDE = 256  # pixels of a picture in the report
+HEADLINE = "guided"
+RIVALS = ("most_used", "best_fixed")
+GRPO_CURVES = {
+    "reward": "reward",
+    "entropy": "entropy (nats per token)",
+    "kl": "KL to SFT",
+    "uncertainty": "ensemble uncertainty",
+    "completions/mean_length": "tokens per design",
+}
+
+
+def run_stage(config: Config, *, dry_run: bool = False) -> None:
+    """Write `report/` of the config's run; FlowtailorError where there is no evaluation yet."""
+    run = Run(config)
+    needed = run.path("evaluation/summary.json")
+    if dry_run:
+        print(f"report: would write {run.path('report/index.html')} from {needed}")
+        return
+    if not needed.is_file():
+        raise FlowtailorError(f"{needed}: not there yet; run `flowtailor evaluate` first")
+    sources = ["evaluation", "reward/metrics.json", "policy/grpo/log.jsonl", "dataset/rows"]
+    inputs = {source: run.path(source) for source in sources} | {
+        "template": Path(__file__).with_suffix(".html")
+    }
+    if is_done(run, "report", inputs):
+        return
+    with stage_output(run, "report", inputs) as folder:
+        write_report(run.dir, folder)
+    print(f"report: {run.path('report/index.html')}")
+
+
+def write_report(run_dir: Path, folder: Path) -> Path:
+    """Render the page of `run_dir` into the existing `folder`; returns the page's path."""
+    rows: list[Row] = pq.read_table(run_dir / "evaluation/rows.parquet").to_pylist()
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html")
+    target = folder / "index.html"
+    target.write_text(page.render(view(run_dir, rows, copy_pictures(rows, run_dir / "evaluation", folder))))
+    return target
+
+
+def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, Any]:
+    """Everything the template shows, from the files of a run; `pictures`: row id -> file in the report."""
+    summary = _json(run_dir / "evaluation/summary.json")
+    scores = {
+        name: Interval(method["score"], *method["score_ci95"]) for name, method in summary["methods"].items()
+    }
+    guidance = _json(run_dir / "evaluation/guidance.json")
+    log = _json_lines(run_dir / "policy/grpo/log.jsonl")
+    return {
+        "run": run_dir.name,
+        "summary": summary,
+        "methods": summary["methods"],
+        "about": METHODS,
+        "learned": LEARNED,
+        "headline": HEADLINE,
+        "rivals": RIVALS,
+        "score_plot": plots.intervals(scores, set(LEARNED), "mean score of held-out prompts, 95% interval"),
+        "grid": picture_grid(rows, pictures, list(summary["methods"])),
+        "curves": plots.curves(grpo_curves(log)) if log else None,
+        "grpo_steps": len(log),
+        "calibration": calibration(rows),
+        "guidance": guidance,
+        "sweep_plot": _sweep_plot(guidance) if guidance else None,
+        "facts": run_facts(run_dir),
+        "reward_columns": _numeric_columns(summary["reward"]),
+    }
+
+
+def copy_pictures(rows: list[Row], source: Path, folder: Path) -> dict[str, str]:
+    """Copy each picture once as a small WebP without the workflow that ComfyUI writes into it."""
+    (folder / "images").mkdir()
+    pictures: dict[str, str] = {}
+    for row in rendered(rows):
+        name = f"images/{row['row_id']}.webp"
+        with Image.open(source / row["image"]) as image:
+            small = image.convert("RGB")
+            small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+            small.save(folder / name, quality=90)
+        pictures[row["row_id"]] = name
+    return pictures
+
+
+def rendered(rows: list[Row]) -> list[Row]:
+    """The rows with a picture, each picture once, whichever methods chose it."""
+    return list({row["row_id"]: row for row in rows if row["error_type"] is None}.values())
+
+
+def picture_grid(rows: list[Row], pictures: dict[str, str], methods: list[str]) -> list[dict[str, Any]]:
+    """One line per prompt (its first seed): a cell per method with picture, score, seconds, summary."""
+    first_seed = min(row["seed"] for row in rows)
+    shown = sorted((row for row in rows if row["seed"] == first_seed), key=lambda row: row["prompt"])
+    lines: list[dict[str, Any]] = []
+    for prompt, group in groupby(shown, key=lambda row: row["prompt"]):
+        cells = {row["method"]: _cell(row, pictures) for row in group}
+        best = max(cell["score"] for cell in cells.values())
+        for cell in cells.values():
+            cell["best"] = cell["score"] >= best - 1e-9
+        lines.append({"prompt": prompt, "cells": [cells.get(method) for method in methods]})
+    return lines
+
+
+def _cell(row: Row, pictures: dict[str, str]) -> dict[str, Any]:
+    return {
+        "picture": pictures.get(row["row_id"]),
+        "score": row["score"],
+        "predicted": row["predicted_score"],
+        "std": row["predicted_std"],
+        "seconds": row["seconds"],
+        "size": f"{row['width']}×{row['height']}",
+        "error": row["error_type"],
+        "summary": summarise(Workflow.loads(row["workflow"])),
+    }
+
+
+def grpo_curves(log: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Title -> (step, value) of the logged metrics; a metric that was not logged gives no points."""
+    return {
+        title: [(entry["step"], entry[key]) for entry in log if key in entry]
+        for key, title in GRPO_CURVES.items()
+    }
+
+
+def calibration(rows: list[Row]) -> dict[str, Any]:
+    """How well the ensemble foresaw the rendered scores of the evaluation, and the plot of it."""
+    drawn = rendered(rows)
+    names = ("score", "predicted_score", "predicted_std")
+    measured, mean, std = (np.array([row[name] for row in drawn]) for name in names)
+    learned = [row["method"] in LEARNED for row in drawn]
+    return {
+        "pictures": len(drawn),
+        "coverage_1": coverage(measured, mean, std, 1.0),
+        "coverage_2": coverage(measured, mean, std, 2.0),
+        "spearman": pd.Series(measured).corr(pd.Series(mean), method="spearman"),
+        "bias": float((mean - measured).mean()),
+        "plot": plots.calibration(measured.tolist(), mean.tolist(), std.tolist(), learned),
+    }
+
+
+def run_facts(run_dir: Path) -> dict[str, Any]:
+    """Rows, failures, seconds per stage and versions of a run."""
+    rows: list[Row] = Store(run_dir / "dataset").rows().to_dict("records")
+    stages = [_json(file) for file in sorted((run_dir / "stages").glob("*.json"))]
+    resolved = _json(run_dir / "config.resolved.json")
+    return {
+        "rows": len(rows),
+        "failures": dict(Counter(row["error_type"] for row in rows if isinstance(row["error_type"], str))),
+        "prompts": len({row["prompt"] for row in rows}),
+        "workflows": len({row["workflow_key"] for row in rows}),
+        "render_seconds": float(np.nansum([row["seconds"] for row in rows])),
+        "engine": ", ".join(sorted({row["engine"] for row in rows})),
+        "stages": [(s["stage"], s["seconds"]) for s in sorted(stages, key=lambda s: s["finished_at"])],
+        "versions": resolved["versions"],
+        "revision": resolved.get("git_revision"),
+        "weights": resolved["config"]["scorers"]["weights"],
+    }
+
+
+def _numeric_columns(splits: dict[str, dict[str, Any]]) -> list[str]:
+    """Names of the plain numbers that any split reports, in the order met."""
+    names = {k: None for values in splits.values() for k, v in values.items() if isinstance(v, int | float)}
+    return list(names)
+
+
+def _sweep_plot(guidance: dict[str, Any]) -> str:
+    points = guidance["points"]
+    return plots.sweep(
+        [point["guidance"] for point in points],
+        [Interval(*point["predicted_score"]) for point in points],
+        [Interval(*point["rendered_score"]) if point["rendered_score"] else None for point in points],
+        [point["unique_share"] for point in points],
+    )
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

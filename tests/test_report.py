@@ -1,0 +1,207 @@
+"""The report of a small hand-made run: complete, self-contained, true to its numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
+from flowtailor.pipelines import plots, report
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.methods import METHODS
+from flowtailor.pipelines.statistics import Interval
+
+PLAIN = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "emoji3d.ckpt"}},
+    "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "{prompt}", "clip": ["1", 1]}},
+    "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
+    "4": {
+        "class_type": "KSampler",
+        "inputs": {"model": ["1", 0], "sampler_name": "euler", "scheduler": "normal", "steps": 8, "cfg": 2.0},
+    },
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0]}},
+}
+PROMPTS = ("a red apple", "a <b>sly</b> fox & a crow")  # a prompt is text, never markup
+
+
+def evaluation_rows() -> list[dict[str, Any]]:
+    """Two prompts, nine methods; the workflow of random_valid fails on the second prompt."""
+    rows = []
+    for number, prompt in enumerate(PROMPTS):
+        for index, method in enumerate(METHODS):
+            failed = method == "random_valid" and number == 1
+            score = 0.0 if failed else 0.5 + 0.04 * index + 0.1 * number
+            rows.append(
+                {
+                    "row_id": f"{number}{index}" * 8,
+                    "prompt": prompt,
+                    "method": method,
+                    "seed": 0,
+                    "workflow_key": f"w{index}",
+                    "workflow": json.dumps(PLAIN),
+                    "engine": "comfyui-0.3.75",
+                    "seconds": None if failed else 0.4,
+                    "width": None if failed else 128,
+                    "height": None if failed else 128,
+                    "image": None if failed else f"images/{number}{index}.png",
+                    "error_type": "ComfyExecutionError" if failed else None,
+                    "score": score,
+                    "predicted_score": score + 0.02,
+                    "predicted_std": 0.05,
+                }
+            )
+    return rows
+
+
+def summary() -> dict[str, Any]:
+    methods = {
+        name: {
+            "score": 0.55 + 0.04 * index,
+            "score_ci95": [0.5 + 0.04 * index, 0.6 + 0.04 * index],
+            "win_rate_vs": {other: [0.5, 0.25, 0.75] for other in METHODS if other != name},
+            "valid": 1.0,
+            "executed": 0.5 if name == "random_valid" else 1.0,
+            "unique_workflows": 2,
+            "nearest_training_similarity": 0.8,
+            "design_seconds_p50": 0.5,
+            "render_seconds_mean": 0.4,
+        }
+        for index, name in enumerate(METHODS)
+    }
+    reward = {"held_out_prompt": {"spearman_within_prompt": 0.61, "coverage_1": None, "baselines": {}}}
+    return {"methods": methods, "reward": reward, "prompts": 2, "seeds": 1}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run folder that holds what the report reads."""
+    run = tmp_path / "runs" / "tiny"
+    for folder in ("evaluation/images", "policy/grpo", "stages"):
+        (run / folder).mkdir(parents=True)
+    rows = evaluation_rows()
+    for row in rows:
+        if row["image"]:
+            Image.new("RGB", (512, 256), "tomato").save(run / "evaluation" / row["image"])
+    pd.DataFrame(rows).to_parquet(run / "evaluation/rows.parquet")
+    points = [
+        {
+            "guidance": w,
+            "predicted_score": [0.6, 0.5, 0.7],
+            "predicted_reward": 0.55,
+            "predicted_std": 0.05,
+            "rendered_score": None,
+            "unique_workflows": 4,
+            "unique_share": 0.5,
+            "logprob": -8.0,
+        }
+        for w in (0.0, 1.0)
+    ]
+    guidance = {"designs_per_prompt": 4, "prompts": 2, "rendered": False, "points": points}
+    resolved = {
+        "config": Config().model_dump(mode="json"),
+        "versions": {"ray": "2.60.0"},
+        "git_revision": None,
+    }
+    stage = {"stage": "collect", "seconds": 12.3, "finished_at": "2026-01-01T00:00:00+00:00"}
+    for name, content in {
+        "evaluation/summary.json": summary(),
+        "evaluation/guidance.json": guidance,
+        "config.resolved.json": resolved,
+        "stages/collect.json": stage,
+    }.items():
+        (run / name).write_text(json.dumps(content))
+    log = [{"step": step, "reward": 0.4 + step / 100, "entropy": 1.0} for step in range(5)]
+    (run / "policy/grpo/log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    Store(run / "dataset").append(pd.DataFrame(rows))
+    return run
+
+
+class Page(HTMLParser):
+    """Collects what a page shows and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.sources: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "data")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_page_shows_every_method_prompt_and_failure(run_dir: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    page = Page(report.write_report(run_dir, tmp_path / "out").read_text())
+    text = " ".join(" ".join(page.text).split())
+    for expected in (*METHODS, *PROMPTS, "ComfyExecutionError", "18 rows", "euler/normal, 8 steps, cfg 2"):
+        assert expected in text
+    assert "0.790 0.740–0.840" in text  # guided, with its interval
+    assert "1 × ComfyExecutionError" in text
+
+
+def test_page_needs_nothing_but_its_folder(run_dir: Path, tmp_path: Path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    text = report.write_report(run_dir, folder).read_text()
+    page = Page(text)
+    loaded = [source for source in page.sources if not source.startswith("#")]
+    assert len(loaded) == 17  # 18 cells, one of them failed
+    assert all((folder / source).is_file() for source in loaded)
+    assert not re.search(r"url\((?!#)|@import|<script", text)
+    with Image.open(folder / loaded[0]) as image:
+        assert max(image.size) == report.LONGEST_SIDE
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_stage_is_skipped_until_something_changes(run_dir: Path, monkeypatch, capsys):
+    monkeypatch.chdir(run_dir.parent.parent)
+    config = Config.model_validate({"run": {"name": run_dir.name}})
+    report.run_stage(config)
+    assert (run_dir / "report/index.html").is_file()
+    report.run_stage(config)
+    assert "up to date" in capsys.readouterr().out
+    changed = summary() | {"seeds": 2}
+    (run_dir / "evaluation/summary.json").write_text(json.dumps(changed))
+    report.run_stage(config)
+    assert "up to date" not in capsys.readouterr().out
+
+
+def test_without_an_evaluation_the_error_names_the_command(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FlowtailorError, match="flowtailor evaluate"):
+        report.run_stage(Config())
+
+
+def test_a_run_without_grpo_has_no_curves(run_dir: Path, tmp_path: Path):
+    (run_dir / "policy/grpo/log.jsonl").unlink()
+    (tmp_path / "out").mkdir()
+    assert "GRPO)" not in report.write_report(run_dir, tmp_path / "out").read_text()
+
+
+def test_plots_take_their_colours_from_the_page():
+    score = Interval(0.5, 0.4, 0.6)
+    drawn = [
+        plots.intervals({"sft": score, "guided": score}, {"guided"}, "score"),
+        plots.curves({"reward": [(1, 0.1), (2, 0.2)], "kl": []}),
+        plots.calibration([0.1, 0.9], [0.2, 0.8], [0.1, 0.1], [True, False]),
+        plots.sweep([0, 1], [score, score], [score, None], [1.0, 0.5]),
+    ]
+    for svg in drawn:
+        assert svg.startswith("<svg")
+        assert "currentColor" in svg
+        assert "var(--accent)" in svg
+        assert not re.search(r"#[0-9a-f]{6};", svg)
+    assert "kl" not in drawn[1]
