@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import FlowtailorError
+from flowtailor.errors import FlowtailorError
 
 COMBO = "COMBO"
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", COMBO})
@@ -80,7 +80,7 @@ class Catalog:
             nodes = {name: _node_spec(name, info) for name, info in object_info.items()}
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise FlowtailorError(
-                f"object_info: not an answer of ComfyUI's /object_info ({error!r}); save that answer unchanged"
+                f"not an answer of ComfyUI's /object_info ({error!r}); save that answer unchanged"
             ) from None
         self.nodes: Mapping[str, NodeSpec] = MappingProxyType(nodes)
 

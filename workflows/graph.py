@@ -16,7 +16,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import FlowtailorError
+from flowtailor.errors import FlowtailorError
+
 from .catalog import Catalog, InputSpec, NodeSpec
 
 PROMPT = "{prompt}"
