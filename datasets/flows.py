@@ -1,0 +1,29 @@
+"""The seed workflows that ship with flowtailor, and those of a folder of one's own.
+
+Each is ComfyUI API JSON with slots (`{prompt}`, `{seed}`, `{filename}`); augmentation starts there.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from flowtailor.errors import FlowtailorError
+
+from ..workflows.graph import Workflow
+
+SHIPPED = Path(__file__).parent / "flows"
+
+
+def load_seed_flows(folder: str | Path | None = None) -> dict[str, Workflow]:
+    """Seed workflows by name, sorted; from `folder` or those that ship."""
+    root = Path(folder) if folder else SHIPPED
+    flows: dict[str, Workflow] = {}
+    for file in sorted(root.glob("*.json")):
+        try:
+            flows[file.stem] = Workflow.from_api(json.loads(file.read_text()))
+        except json.JSONDecodeError as error:
+            raise FlowtailorError(f"{file}: not JSON ({error}); export it from ComfyUI in API format") from None
+    if not flows:
+        raise FlowtailorError(f"{root}: holds no *.json workflow; export some from ComfyUI in API format")
+    return flows
