@@ -1,0 +1,203 @@
+"""More workflows from a few: seeded edits that stay valid and within the space.
+
+Three kinds of edit, all driven by types, so that a new node class needs no code here:
+- swap: another value for an input (model, LoRA, sampler, scheduler, steps, cfg, size, text);
+- block: insert or drop a node that passes a type through (a LoRA, a model patch, a second sampling
+  pass, an upscaler, a post-processing step), wired to what the flow already has;
+- recombine: feed an input with the part of another flow that makes the same type.
+A flow that comes out of the space or over its limits is thrown away.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flowtailor.errors import FlowtailorError
+
+from .codec import encode
+from .grammar import Grammar
+from .graph import Link, Node, Workflow, WorkflowError
+from .space import LinkNeed, OutOfSpace, Rule, Space
+
+ATTEMPTS_PER_FLOW = 200
+
+
+def augment(
+    seeds: Sequence[Workflow], space: Space, n: int, seed: int = 0, max_tokens: int = 64
+) -> list[Workflow]:
+    """`n` distinct canonical workflows: the seeds that the space holds, then edits of them.
+
+    Each new flow is a flow from the pool after one to three edits. The same arguments give the same
+    list. Raises FlowtailorError where the space is too small for `n`.
+    """
+    editor = _Editor(space, Grammar(space, max_tokens), random.Random(seed))
+    pool: dict[str, Workflow] = {}
+    for flow in seeds:
+        canonical = flow.canonical(space.catalog)
+        if editor.holds(canonical):
+            pool.setdefault(canonical.key, canonical)
+    if not pool:
+        raise FlowtailorError(
+            f"{space.source}: holds none of the {len(seeds)} seed workflows; widen the space"
+        )
+    for _ in range(n * ATTEMPTS_PER_FLOW):
+        if len(pool) >= n:
+            return list(pool.values())[:n]
+        flow = editor.edit(list(pool.values()))
+        if flow is not None:
+            pool.setdefault(flow.key, flow)
+    raise FlowtailorError(f"{n} workflows asked for, but {space.source} gave only {len(pool)}; ask for fewer")
+
+
+@dataclass
+class _Editor:
+    space: Space
+    grammar: Grammar
+    rng: random.Random
+
+    def holds(self, flow: Workflow) -> bool:
+        """Whether the space holds a canonical flow within its limits."""
+        try:
+            return self.grammar.accepts(encode(flow, self.space))
+        except (OutOfSpace, WorkflowError):
+            return False
+
+    def edit(self, pool: Sequence[Workflow]) -> Workflow | None:
+        """A pool member after one to three edits; None where the result is not allowed."""
+        flow = self.rng.choice(pool)
+        edits: list[Callable[[Workflow], Workflow | None]] = [self.swap, self.swap, self.insert, self.drop]
+        for _ in range(self.rng.randint(1, 3)):
+            change = self.rng.choice([*edits, lambda f: self.recombine(f, self.rng.choice(pool))])
+            changed = change(flow)
+            if changed is None:
+                return None
+            try:
+                flow = changed.canonical(self.space.catalog)
+            except WorkflowError:  # the edit closed a cycle
+                return None
+        return flow if self.holds(flow) else None
+
+    def swap(self, flow: Workflow) -> Workflow | None:
+        """Another value for one input of one node."""
+        places = [(i, p) for i, n in flow.nodes.items() for p in self._rule(n).params]
+        if not places:
+            return None
+        node_id, param = self.rng.choice(places)
+        node = flow.nodes[node_id]
+        values = [v for v in param.values if v != node.inputs[param.name]]
+        return _with(flow, {node_id: {param.name: self.rng.choice(values)}})
+
+    def insert(self, flow: Workflow) -> Workflow | None:
+        """Put a pass-through node on one link, its other links fed by what the flow has."""
+        node_id, need, link = self.rng.choice(self._edges(flow))
+        source = self._rule(flow.nodes[link.node]).outputs[link.slot]
+        fitting = [(r, i) for r in self.space.rules.values() for i in _through(r, source, need)]
+        if not fitting:
+            return None
+        rule, through = self.rng.choice(fitting)
+        inputs = {**rule.fixed, **{p.name: self.rng.choice(p.values) for p in rule.params}}
+        new_nodes: dict[str, Node] = {}
+        for index, other in enumerate(rule.links):
+            fed = link if index == through else self._feed(flow, node_id, other, new_nodes)
+            if fed is None and not other.optional:
+                return None
+            if fed is not None:
+                inputs[other.name] = fed
+        slot = next(s for s, kind in enumerate(rule.outputs) if kind in need.accepts)
+        new_id = _fresh(flow, new_nodes)
+        new_nodes[new_id] = Node(rule.class_type, inputs)
+        return _with(Workflow({**flow.nodes, **new_nodes}), {node_id: {need.name: Link(new_id, slot)}})
+
+    def drop(self, flow: Workflow) -> Workflow | None:
+        """Take a pass-through node out: what it fed is fed by its own input."""
+        node_id, need, link = self.rng.choice(self._edges(flow))
+        dropped = flow.nodes[link.node]
+        for other in self._rule(dropped).links:
+            inner = dropped.inputs.get(other.name)
+            if isinstance(inner, Link):
+                made = self._rule(flow.nodes[inner.node]).outputs[inner.slot]
+                if made in need.accepts:
+                    return _with(flow, {node_id: {need.name: inner}})
+        return None
+
+    def recombine(self, flow: Workflow, other: Workflow) -> Workflow | None:
+        """Feed one input by a part of another flow that makes the same type."""
+        node_id, need, _ = self.rng.choice(self._edges(flow))
+        parts = [e[2] for e in self._edges(other) if self._type(other, e[2]) in need.accepts]
+        if not parts:
+            return None
+        part = self.rng.choice(parts)
+        moved = {f"other-{i}": _moved(n) for i, n in other.nodes.items()}
+        grafted = Workflow({**flow.nodes, **moved})
+        return _with(grafted, {node_id: {need.name: Link(f"other-{part.node}", part.slot)}})
+
+    def _rule(self, node: Node) -> Rule:
+        return self.space.rules[node.class_type]
+
+    def _type(self, flow: Workflow, link: Link) -> str:
+        return self._rule(flow.nodes[link.node]).outputs[link.slot]
+
+    def _edges(self, flow: Workflow) -> list[tuple[str, LinkNeed, Link]]:
+        return [
+            (node_id, need, node.inputs[need.name])
+            for node_id, node in flow.nodes.items()
+            for need in self._rule(node).links
+            if need.name in node.inputs
+        ]
+
+    def _feed(self, flow: Workflow, before: str, need: LinkNeed, new_nodes: dict[str, Node]) -> Link | None:
+        """An output for `need`: what feeds an input of that name elsewhere, else any of its type,
+        else a new node that needs no links. Never one that depends on node `before`."""
+        later = _dependents(flow, before)
+        earlier = {i: n for i, n in flow.nodes.items() if i not in later}
+        named = [n.inputs[need.name] for i, n in flow.nodes.items() if need.name in n.inputs and i != before]
+        made = [Link(i, slot) for i, n in earlier.items() for slot in range(len(self._rule(n).outputs))]
+        for links in ([link for link in named if link.node in earlier], made):
+            fitting = [link for link in links if self._type(flow, link) in need.accepts]
+            if fitting:
+                return self.rng.choice(fitting)
+        leaves = [r for r in self.space.rules.values() if not r.links and set(r.outputs) & set(need.accepts)]
+        if not leaves:
+            return None
+        rule = self.rng.choice(leaves)
+        node_id = _fresh(flow, new_nodes)
+        values = {p.name: self.rng.choice(p.values) for p in rule.params}
+        new_nodes[node_id] = Node(rule.class_type, {**rule.fixed, **values})
+        return Link(node_id, next(s for s, kind in enumerate(rule.outputs) if kind in need.accepts))
+
+
+def _through(rule: Rule, source: str, need: LinkNeed) -> list[int]:
+    """The links of a class through which `source` comes out as something that `need` accepts."""
+    if not set(rule.outputs) & set(need.accepts):
+        return []
+    return [index for index, link in enumerate(rule.links) if source in link.accepts]
+
+
+def _with(flow: Workflow, changes: dict[str, dict[str, object]]) -> Workflow:
+    return Workflow(
+        {i: Node(n.class_type, {**n.inputs, **changes.get(i, {})}) for i, n in flow.nodes.items()}
+    )
+
+
+def _moved(node: Node) -> Node:
+    inputs = {
+        k: Link(f"other-{v.node}", v.slot) if isinstance(v, Link) else v for k, v in node.inputs.items()
+    }
+    return Node(node.class_type, inputs)
+
+
+def _fresh(flow: Workflow, new_nodes: dict[str, Node]) -> str:
+    return f"new-{len(flow.nodes) + len(new_nodes)}"
+
+
+def _dependents(flow: Workflow, node_id: str) -> set[str]:
+    """The node and all that is computed from it."""
+    found = {node_id}
+    grew = True
+    while grew:
+        more = {i for i, n in flow.nodes.items() if any(link.node in found for _, link in n.links())} - found
+        found |= more
+        grew = bool(more)
+    return found
