@@ -11,7 +11,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FlowtailorError
+from flowtailor.errors import FlowtailorError
+
 from .rows import share
 
 STUDIO_PROMPTS = Path(__file__).parent / "prompts" / "studio.csv"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from ..errors import FlowtailorError
+from flowtailor.errors import FlowtailorError
 
 # verb -> (file of this folder, help); each offers `run_stage(config, *, dry_run)`.
 STAGES = {

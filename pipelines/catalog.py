@@ -1,0 +1,80 @@
+"""What the configured engine offers, and the space of designs within it.
+
+`survey` asks the engine; `write_world` keeps the answer in the run folder, where every later stage
+and the service read it, so that they need no engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowtailor.errors import FlowtailorError
+
+from ..actors.comfy import ComfyClient, engine_name
+from ..workflows.catalog import Catalog
+from ..workflows.space import STUDIO_SPACE, Space
+from .config import Config
+from .stage import Run, write_json
+
+
+@dataclass(frozen=True)
+class World:
+    """An engine's name, its catalog, and the space of designs that it can run."""
+
+    engine: str
+    catalog: Catalog
+    space: Space
+
+
+def ensure_installed(config: Config) -> None:
+    """Install the embedded engine where the configuration uses it; does nothing otherwise."""
+    if config.engine.kind == "studio":
+        from ..studio.install import install
+
+        install()
+
+
+def survey(config: Config, client: ComfyClient) -> World:
+    """Read a running engine. Raises FlowtailorError where the space finds nothing to use in it."""
+    catalog = Catalog.from_object_info(client.object_info())
+    return World(engine_name(config.engine, client), catalog, Space.load(space_file(config), catalog))
+
+
+def space_file(config: Config) -> Path:
+    """The TOML that describes the space: the configured one, or the one for the studio."""
+    return Path(config.space.file) if config.space.file else STUDIO_SPACE
+
+
+def write_world(run: Run, world: World) -> None:
+    """Keep catalog and space in the run folder: `catalog.json`, `space.toml`."""
+    run.open()
+    write_json(run.path("catalog.json"), world.catalog.to_json())
+    run.path("space.toml").write_text(space_file(run.config).read_text())
+
+
+def read_world(run: Run) -> tuple[Catalog, Space]:
+    """The catalog and space that `write_world` kept. Raises FlowtailorError where there are none."""
+    file = run.path("catalog.json")
+    if not file.is_file():
+        raise FlowtailorError(
+            f"{run.dir}: has no catalog yet; run `flowtailor collect` or `flowtailor catalog`"
+        )
+    catalog = Catalog.load(file)
+    return catalog, Space.load(run.path("space.toml"), catalog)
+
+
+def write_catalog(config: Config) -> None:
+    """The command `flowtailor catalog`."""
+    from ..actors.comfy import engine
+
+    ensure_installed(config)
+    with engine(config.engine) as client:
+        world = survey(config, client)
+    run = Run(config)
+    write_world(run, world)
+    print(f"{world.engine}: {len(world.catalog.nodes)} node classes, catalog {world.catalog.hash}")
+    print(f"space {world.space.source}: {len(world.space.vocabulary)} words")
+    if world.space.missing:
+        print(f"not installed, so left out: {', '.join(world.space.missing)}")
+    print(f"written: {run.path('catalog.json')}, {run.path('space.toml')}")

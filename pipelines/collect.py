@@ -1,0 +1,202 @@
+"""`flowtailor collect`: render and score every planned row that the dataset does not hold yet.
+
+Ray Data streams blocks of rows through engines (`Renderer`) and scorers to this process, which
+appends each finished block to the store. Whatever kills the command, finished blocks stay, and
+finished pictures of an unfinished block are not rendered again. A failed render is a row with an
+error; only failures of the moment (timeout, lost engine) are tried again by the next call.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from ..actors.comfy import ComfyClient, engine
+from ..datasets.card import dataset_card
+from ..datasets.flows import load_seed_flows
+from ..datasets.prompts import STUDIO_PROMPTS, choose, load_prompts
+from ..datasets.rows import RETRYABLE_ERRORS
+from ..datasets.store import Store
+from ..workflows.graph import Workflow
+from .catalog import World, ensure_installed, space_file, survey, write_world
+from .cluster import ensure_ray
+from .config import Config
+from .plan import balanced, candidates, planned_rows
+from .stage import Run, is_done, provenance, record
+
+# An engine that dies is started again a few times; a row that kills it each time must not loop.
+RESTARTS, RETRIES = 3, 2
+
+
+def run_stage(config: Config, *, dry_run: bool = False) -> None:
+    """Bring the run's dataset up to its plan; with `dry_run` say what that would take."""
+    run = Run(config)
+    inputs = stage_inputs(config)
+    if is_done(run, "collect", inputs, output="dataset"):
+        return
+    started = time.monotonic()
+    ensure_installed(config)
+    store = Store(run.path("dataset"))
+    with engine(config.engine) as client:
+        world = survey(config, client)
+        planned = plan(config, world)
+        missing = store.missing(planned)
+        there = len(planned) - len(missing)
+        _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
+        if dry_run:
+            _say(estimate(client, missing, config.engine.count))
+            return
+    write_world(run, world)
+    if len(missing):
+        render(config, missing, store)
+        store.compact()
+    if finish(run, store, planned, world):
+        record(run, "collect", inputs, output="dataset", seconds=time.monotonic() - started)
+
+
+def stage_inputs(config: Config) -> dict[str, Any]:
+    """What the dataset depends on."""
+    return {
+        "collect": config.collect.model_dump(exclude={"rows_per_block"}),
+        "engine": config.engine.model_dump(mode="json", include={"kind", "urls", "path", "args"}),
+        "prompts": [config.prompts, Path(config.prompts.file or STUDIO_PROMPTS)],
+        "scorers": sorted(config.scorers.weights),
+        "seed": config.run.seed,
+        "space": space_file(config),
+        "flows": {name: flow.dumps() for name, flow in load_seed_flows(config.space.flows).items()},
+        "max_tokens": config.space.max_tokens,
+    }
+
+
+def plan(config: Config, world: World) -> pd.DataFrame:
+    """All rows that the configuration asks for (see `pipelines/plan.py`)."""
+    counts = {split: getattr(config.prompts, split) for split in ("train", "validation", "test")}
+    prompts = choose(load_prompts(config.prompts.file), counts)
+    flows = candidates(
+        list(load_seed_flows(config.space.flows).values()),
+        world.space,
+        count=config.collect.flows,
+        max_tokens=config.space.max_tokens,
+        seed=config.run.seed,
+    )
+    pairs = balanced(prompts, flows, per_prompt=config.collect.flows_per_prompt, seed=config.run.seed)
+    return planned_rows(
+        pairs,
+        engine=world.engine,
+        catalog_hash=world.catalog.hash,
+        seeds=config.collect.seeds,
+        seed=config.run.seed,
+    )
+
+
+def estimate(client: ComfyClient, missing: pd.DataFrame, engines: int) -> str:
+    """What rendering would take, measured on the middle one of the missing rows, rendered twice
+    because the first render loads the models."""
+    if missing.empty:
+        return "nothing to render"
+    row = missing.iloc[len(missing) // 2]
+    flow = Workflow.loads(row["workflow"]).bind(row["prompt"], int(row["seed"])).to_api()
+    client.render(flow)
+    again = Workflow.loads(row["workflow"]).bind(row["prompt"], int(row["seed"]) + 1).to_api()
+    rendered = client.render(again)
+    minutes = len(missing) * rendered.seconds / engines / 60
+    megabytes = len(missing) * (len(rendered.png) + 1000) / 1e6
+    return (
+        f"would render {len(missing)} pictures on {engines} engines: about {minutes:.1f} minutes "
+        f"({rendered.seconds:.2f} s for a measured one) and {megabytes:.1f} MB of disk"
+    )
+
+
+def render(config: Config, missing: pd.DataFrame, store: Store) -> None:
+    """Render and score rows with Ray Data; each finished block is appended to the store at once."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    from ..actors.renderer import Renderer
+    from ..actors.scorers import Scorers
+
+    ensure_ray(config)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    resources = _resources(config.engine.count, ray.cluster_resources())
+    kept = {"max_restarts": RESTARTS, "max_task_retries": RETRIES}
+    # One frame is one block: they finish one by one, and a crash loses at most one per engine.
+    rendered = ray.data.from_pandas(list(_blocks(missing, config.collect.rows_per_block))).map_batches(
+        Renderer,
+        fn_constructor_kwargs={"engine": config.engine, "images_dir": store.images_dir},
+        batch_size=None,
+        batch_format="pandas",
+        compute=ActorPoolStrategy(size=config.engine.count),
+        **resources.renderer,
+        **kept,
+    )
+    scored = rendered.map_batches(
+        Scorers,
+        fn_constructor_kwargs={"names": tuple(config.scorers.weights), "images_dir": store.images_dir},
+        batch_size=None,
+        batch_format="pandas",
+        compute=ActorPoolStrategy(size=1),
+        **resources.scorer,
+        **kept,
+    )
+    failed = 0
+    with tqdm(total=len(missing), desc="collect", unit="image", file=sys.stderr) as bar:
+        for block in scored.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):
+            frame = pd.DataFrame(block).assign(created_at=datetime.now(UTC).isoformat(timespec="seconds"))
+            store.append(frame)
+            failed += int(frame["error_type"].notna().sum())
+            bar.set_postfix(failed=failed, refresh=False)
+            bar.update(len(frame))
+
+
+def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
+    """Write the dataset card, say what is there; True when no planned row is missing."""
+    rows = store.rows()
+    mine = rows[rows["row_id"].isin(planned["row_id"])]
+    versions = provenance()["versions"]
+    facts = {
+        "Space": f"{world.space.source}, {len(world.space.vocabulary)} words",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    card = dataset_card(rows, name=run.config.run.name, facts=facts)
+    run.path("dataset/README.md").write_text(card)
+    errors = mine["error_type"].value_counts()
+    told = ", ".join(f"{count} {name}" for name, count in errors.items()) or "none failed"
+    rate = run.config.engine.count / mine["seconds"].mean() if mine["seconds"].notna().any() else math.nan
+    _say(f"collect: {len(mine)} of {len(planned)} rows; {told}; the engines render {rate:.2f} images/s")
+    retry = int(mine["error_type"].isin(RETRYABLE_ERRORS).sum()) + len(planned) - len(mine)
+    if retry:
+        _say(f"collect: {retry} rows failed for the moment; the same command tries them again")
+    return retry == 0
+
+
+@dataclass(frozen=True)
+class _Resources:
+    renderer: dict[str, float]
+    scorer: dict[str, float]
+
+
+def _resources(engines: int, cluster: dict[str, float]) -> _Resources:
+    """Ray resources per actor: a core each, or an equal share where there are fewer cores, because
+    Ray Data waits for ever for actors that do not fit. A GPU per engine where there are enough."""
+    share = min(1.0, math.floor(100 * cluster.get("CPU", 1) / (engines + 1)) / 100)
+    gpus = 1.0 if cluster.get("GPU", 0) >= engines else 0.0
+    return _Resources({"num_cpus": share, "num_gpus": gpus}, {"num_cpus": share})
+
+
+def _blocks(frame: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:
+    for start in range(0, len(frame), rows):
+        yield frame.iloc[start : start + rows].reset_index(drop=True)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

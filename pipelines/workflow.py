@@ -1,0 +1,94 @@
+"""`flowtailor workflow check|encode|decode|show|script FILE`: a workflow file in its other forms.
+
+Needs no engine: catalog and space come from files, from a run, or from what ships with flowtailor.
+"""
+
+from __future__ import annotations
+
+import json
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from flowtailor.errors import FlowtailorError
+
+from ..workflows.catalog import STUDIO_CATALOG, Catalog
+from ..workflows.codec import decode, encode
+from ..workflows.graph import Link, Node, Workflow
+from ..workflows.script import comfy_script
+from ..workflows.space import STUDIO_SPACE, Space
+from ..workflows.ui import load_workflow
+from ..workflows.validate import problems
+
+
+def workflow_command(
+    action: str, file: str, *, run_dir: str, catalog: str | None = None, space: str | None = None
+) -> int:
+    """Do one action on a file ("-": stdin) and print its result.
+
+    Returns the exit code; 1 where `check` found problems. Raises FlowtailorError where the file
+    cannot be read, or holds what the catalog or the space does not know.
+    """
+    path = Path("/dev/stdin") if file == "-" else Path(file)
+    known = Catalog.load(catalog or _first(Path(run_dir) / "catalog.json", STUDIO_CATALOG))
+    if action == "check":
+        found = problems(_checkable(path, known), known)
+        print("\n".join(map(str, found)) if found else f"{file}: the engine would accept it")
+        return 1 if found else 0
+    if action in ("encode", "decode"):
+        words_of = Space.load(space or _first(Path(run_dir) / "space.toml", STUDIO_SPACE), known)
+        if action == "encode":
+            print(" ".join(encode(load_workflow(path, known), words_of)))
+        else:
+            print(json.dumps(decode(_text(path).split(), words_of).to_api(), indent=2, ensure_ascii=False))
+    elif action == "show":
+        print("\n".join(outline(load_workflow(path, known))))
+    else:
+        print(comfy_script(load_workflow(path, known).to_api(), known.to_json()))
+    return 0
+
+
+def outline(flow: Workflow) -> list[str]:
+    """One line per node with its inputs, each node after those that it reads from."""
+    sources = {
+        i: [link.node for _, link in n.links() if link.node in flow.nodes] for i, n in flow.nodes.items()
+    }
+    return [
+        _line(node_id, flow.nodes[node_id], flow) for node_id in TopologicalSorter(sources).static_order()
+    ]
+
+
+def _line(node_id: str, node: Node, flow: Workflow) -> str:
+    inputs = ", ".join(f"{name}={_shown(value, flow)}" for name, value in node.inputs.items())
+    title = f"  # {node.title}" if node.title and node.title != node.class_type else ""
+    return f"{node_id:>3}  {node.class_type}({inputs}){title}"
+
+
+def _shown(value: Any, flow: Workflow) -> str:
+    if isinstance(value, Link):
+        source = flow.nodes.get(value.node)
+        return f"<{value.node}.{value.slot} {source.class_type if source else 'missing'}>"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _checkable(path: Path, catalog: Catalog) -> Any:
+    """The file's JSON as it stands, wrong shapes included; only a UI workflow is converted first."""
+    try:
+        data = json.loads(_text(path))
+    except ValueError as error:
+        raise FlowtailorError(f"{path}: not JSON ({error}); save it with Export (API)") from None
+    is_ui = isinstance(data, dict) and isinstance(data.get("nodes"), list)
+    return load_workflow(path, catalog) if is_ui else data
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlowtailorError(
+            f"{path}: cannot be read ({error}); name a workflow file, or - for stdin"
+        ) from None
+
+
+def _first(*files: Path) -> Path:
+    return next((file for file in files if file.is_file()), files[-1])
