@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FlowtailorError
+from flowtailor.errors import FlowtailorError
 
 
 @dataclass(frozen=True)
