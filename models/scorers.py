@@ -18,6 +18,7 @@ from PIL import Image
 from skimage.measure import blur_effect
 
 from flowtailor.errors import FlowtailorError
+
 from .alignment import AlignmentNet, to_pixels
 from .text import TextEncoder
 
