@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..actors.comfy import EngineConfig
-from ..errors import FlowtailorError
+from flowtailor.errors import FlowtailorError
 
 
 class Section(BaseModel):
@@ -99,6 +99,8 @@ class EvaluateConfig(Section):
     prompts: int = 12
     seeds: int = 1
     guidance_sweep: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
+    sweep_designs: int = 4  # designs per prompt at each guidance
+    render_sweep: bool = True  # render the first of them
 
 
 class ServeConfig(Section):

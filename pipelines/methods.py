@@ -31,7 +31,7 @@ METHODS = {
     "most_used": "one workflow for everything: the commonest in the collection, ComfyUI's default on a tie",
     "best_fixed": "one workflow for everything: the best on training prompts, compared on equal terms",
     "retrieval": "the best workflow of the prompt's category on training prompts",
-    "score_conditioned": "a policy that writes a workflow for a prompt and a wanted score, asked for a high one",
+    "score_conditioned": "a policy that writes a workflow for prompt and wanted score, asked for a high one",
     "sft": "the policy that imitates good training workflows",
     "grpo": "that policy after reinforcement learning against the reward ensemble",
     "guided": "both mixed at inference: extrapolated from sft past grpo",

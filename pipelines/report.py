@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from ..datasets.store import Store
 from flowtailor.errors import FlowtailorError
+
+from ..datasets.store import Store
 from ..workflows.graph import Workflow
 from ..workflows.summary import summary as summarise
 from . import plots
@@ -128,11 +129,11 @@ def rendered(rows: list[Row]) -> list[Row]:
 
 def picture_grid(rows: list[Row], pictures: dict[str, str], methods: list[str]) -> list[dict[str, Any]]:
     """One line per prompt (its first seed): a cell per method with picture, score, seconds, summary."""
-    first_seed = min(row["seed"] for row in rows)
-    shown = sorted((row for row in rows if row["seed"] == first_seed), key=lambda row: row["prompt"])
     lines: list[dict[str, Any]] = []
-    for prompt, group in groupby(shown, key=lambda row: row["prompt"]):
-        cells = {row["method"]: _cell(row, pictures) for row in group}
+    for prompt, group in groupby(sorted(rows, key=lambda row: row["prompt"]), key=lambda row: row["prompt"]):
+        shown = list(group)
+        first_seed = min(row["seed"] for row in shown)
+        cells = {row["method"]: _cell(row, pictures) for row in shown if row["seed"] == first_seed}
         best = max(cell["score"] for cell in cells.values())
         for cell in cells.values():
             cell["best"] = cell["score"] >= best - 1e-9

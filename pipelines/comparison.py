@@ -1,0 +1,91 @@
+"""From rendered rows to the comparison of methods in `summary.json`.
+
+Axis suffix: R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..workflows.catalog import Catalog
+from ..workflows.graph import Workflow
+from ..workflows.similarity import nearest
+from ..workflows.validate import problems
+from .methods import METHODS, Materials
+from .statistics import bootstrap_mean, weighted_score, win_rate
+
+if TYPE_CHECKING:
+    from ..models.reward import Predictions
+
+
+def measure(
+    planned: pd.DataFrame, rendered: pd.DataFrame, materials: Materials, catalog: Catalog
+) -> pd.DataFrame:
+    """The planned rows with what was rendered, scored, foreseen and found about them.
+
+    Adds to the columns of a dataset's rows: method, design_seconds, score, predicted_score,
+    predicted_std, predicted_seconds, valid, nearest_training_similarity.
+    """
+    results = [name for name in rendered.columns if name == "row_id" or name not in planned.columns]
+    rows = planned.merge(rendered[results], on="row_id", how="left", validate="many_to_one")
+    weights = materials.config.scorers.weights
+    tokens = [tuple(text.split()) for text in rows["tokens"]]
+    known = {tuple(text.split()) for text in materials.rows["tokens"]}
+    similarity = {words: nearest(words, known)[0] for words in set(tokens)}
+    predictions = materials.ensemble.predict(list(rows["prompt"]), [list(words) for words in tokens])
+    mean_r, std_r = predicted_score(predictions, weights)
+    return rows.assign(
+        score=weighted_score(rows, weights),
+        predicted_score=mean_r,
+        predicted_std=std_r,
+        predicted_seconds=predictions.seconds,
+        valid=[
+            not problems(Workflow.loads(flow).bind(prompt, int(seed)).to_api(), catalog)
+            for flow, prompt, seed in zip(rows["workflow"], rows["prompt"], rows["seed"], strict=True)
+        ],
+        nearest_training_similarity=[similarity[words] for words in tokens],
+    )
+
+
+def predicted_score(predictions: Predictions, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """mean_R and std_R of the weighted score, from those of each scorer.
+
+    The deviation adds up as if the scorers' errors went together, which never understates it.
+    """
+    total = sum(weights.values())
+    weight_s = np.array([weights.get(name, 0.0) / total for name in predictions.scorers])
+    return predictions.mean @ weight_s, predictions.std @ weight_s
+
+
+def summarise(rows: pd.DataFrame, reward: Mapping[str, Any]) -> dict[str, Any]:
+    """`summary.json` from measured rows; `reward` holds the ensemble's metrics per split."""
+    present = set(rows["method"])
+    names = [method for method in METHODS if method in present]
+    return {
+        "methods": {name: _method(rows, name, names) for name in names},
+        "reward": dict(reward),
+        "prompts": len(set(rows["prompt"])),
+        "seeds": max(len(set(group["seed"])) for _, group in rows.groupby("prompt")),
+    }
+
+
+def _method(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
+    mine = rows.loc[rows["method"] == name]
+    score = bootstrap_mean(np.array([np.mean(group["score"]) for _, group in mine.groupby("prompt")]))
+    seconds_r = np.asarray(mine["seconds"], dtype=float)
+    rendered_r = np.array([not isinstance(error, str) for error in mine["error_type"]])
+    return {
+        "score": score.value,
+        "score_ci95": [score.low, score.high],
+        "win_rate_vs": {other: list(win_rate(rows, name, other)) for other in names if other != name},
+        "valid": float(np.mean(mine["valid"])),
+        "executed": float(rendered_r.mean()),
+        "unique_workflows": len(set(mine["workflow_key"])),
+        "nearest_training_similarity": float(np.mean(mine["nearest_training_similarity"])),
+        "design_seconds_p50": float(np.median(mine["design_seconds"])),
+        "render_seconds_mean": float(seconds_r[rendered_r].mean()) if rendered_r.any() else None,
+    }

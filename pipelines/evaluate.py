@@ -1,0 +1,170 @@
+"""`flowtailor evaluate`: render held-out prompts with every method's workflow and compare.
+
+Each method designs for the same test prompts, each design is rendered with the same seeds, and the
+pictures are scored by the scorers that made the training rows. Rows have the ids of the dataset's,
+so nothing known is rendered again: a picture that two methods share, that the collection holds, or
+that an interrupted evaluation had finished. A failed render scores 0.
+
+Whether the scores agree with people, this file cannot know.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..datasets.flows import load_seed_flows
+from ..datasets.prompts import Prompt, load_prompts
+from ..datasets.prompts import choose as choose_prompts
+from ..datasets.store import Store
+from ..workflows.codec import decode, encode
+from ..workflows.space import END, Space
+from .catalog import read_world
+from .collect import render
+from .comparison import measure, summarise
+from .config import Config
+from .methods import METHODS, Choice, Materials, choose
+from .plan import Candidate, planned_rows
+from .stage import Run, is_done, record, write_json
+from .statistics import weighted_score
+from .sweep import Sweep, guidance_report, sweep_designs
+from .trained import load_designer, load_ensemble, need
+
+PARTS = ("dataset/rows", "reward/ensemble.json", "policy/sft", "policy/score_conditioned", "policy/grpo")
+
+
+def run_stage(config: Config, *, dry_run: bool = False) -> None:
+    """Write `evaluation/`; FlowtailorError where an earlier stage is missing."""
+    run = Run(config)
+    if dry_run:
+        print(describe(config))
+        return
+    need(run.dir, "catalog.json", *PARTS)
+    inputs = stage_inputs(run)
+    if is_done(run, "evaluate", inputs, output="evaluation/summary.json"):
+        return
+    started = time.monotonic()
+    catalog, space = read_world(run)
+    collected = Store(run.path("dataset")).rows()
+    prompts = held_out(config)
+    materials = gather(run, space, collected)
+    choices = {method: _told(method, prompts, materials) for method in METHODS}
+    swept = sweep_designs(materials, prompts)
+    planned = plan(config, prompts, choices, swept, space, collected)
+    store = Store(run.path("evaluation"))
+    adopt(Store(run.path("dataset")), store, planned, list(config.scorers.weights))
+    missing = store.missing(planned)
+    print(f"evaluate: {planned['row_id'].nunique()} pictures, {len(missing)} to render", flush=True)
+    if len(missing):
+        render(config, missing, store)
+    rows = measure(planned, store.rows(), materials, catalog)
+    write(run, rows, swept, materials)
+    record(run, "evaluate", inputs, output="evaluation", seconds=time.monotonic() - started)
+    print(f"evaluate: {run.path('evaluation/summary.json')}")
+
+
+def stage_inputs(run: Run) -> dict[str, Any]:
+    """What an evaluation depends on."""
+    config = run.config
+    return {
+        "evaluate": config.evaluate,
+        "design": config.design,
+        "scorers": config.scorers,
+        "prompts": config.prompts,
+        "seed": config.run.seed,
+        **{part: run.path(part) for part in PARTS},
+    }
+
+
+def describe(config: Config) -> str:
+    """What an evaluation would take, before anything is known of it."""
+    pictures = config.evaluate.prompts * config.evaluate.seeds
+    sweep = len(config.evaluate.guidance_sweep) * config.evaluate.prompts * config.evaluate.render_sweep
+    return (
+        f"evaluate: {len(METHODS)} methods on {config.evaluate.prompts} held-out prompts: "
+        f"at most {len(METHODS) * pictures + sweep} renders, fewer where methods agree or rows are known"
+    )
+
+
+def held_out(config: Config) -> list[Prompt]:
+    """The test prompts to evaluate on, the same ones in each run of a configuration."""
+    return choose_prompts(load_prompts(config.prompts.file), {"test": config.evaluate.prompts})
+
+
+def gather(run: Run, space: Space, collected: pd.DataFrame) -> Materials:
+    """What methods may look at: rows of training prompts with their score, and what was trained."""
+    rows = collected.loc[collected["prompt_split"] == "train"]
+    rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
+    default = load_seed_flows(run.config.space.flows)
+    flow = default.get("plain") or next(iter(default.values()))
+    tokens = tuple(word for word in encode(flow, space) if word != END)
+    return Materials(run.config, rows, tokens, space, load_designer(run, space), load_ensemble(run))
+
+
+def _told(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
+    choices = choose(method, prompts, materials)
+    middle = np.median([choice.seconds for choice in choices])
+    print(f"evaluate: {method} chose {len(choices)} workflows, {middle:.2f} s each", flush=True)
+    return choices
+
+
+def plan(
+    config: Config,
+    prompts: Sequence[Prompt],
+    choices: Mapping[str, Sequence[Choice]],
+    swept: Sequence[Sweep],
+    space: Space,
+    collected: pd.DataFrame,
+) -> pd.DataFrame:
+    """A row for each method (and each guidance to render), prompt and seed; the seeds belong to the
+    prompt as in the collection, so that methods are compared on the same noise."""
+    chosen = dict(choices)
+    if config.evaluate.render_sweep:
+        chosen |= {s.method: [Choice(tuple(d[0].tokens), 0.0) for d in s.designs] for s in swept}
+    frames = []
+    for method, picks in chosen.items():
+        flows = [decode(pick.tokens, space) for pick in picks]
+        candidates = [Candidate(f.key, f.dumps(), p.tokens) for f, p in zip(flows, picks, strict=True)]
+        frame = planned_rows(
+            zip(prompts, candidates, strict=True),
+            engine=str(collected["engine"].iloc[-1]),
+            catalog_hash=space.catalog.hash,
+            seeds=config.evaluate.seeds,
+            seed=config.run.seed,
+        )
+        seconds = np.repeat([pick.seconds for pick in picks], config.evaluate.seeds)
+        frames.append(frame.assign(method=method, design_seconds=seconds))
+    return pd.concat(frames, ignore_index=True)
+
+
+def adopt(source: Store, target: Store, planned: pd.DataFrame, scorers: Sequence[str]) -> None:
+    """Take over rows and pictures that the collection holds, if every scorer has seen them."""
+    rows = source.rows()
+    names = [f"score_{name}" for name in scorers]
+    if not set(names) <= set(rows.columns):
+        return
+    wanted = rows["row_id"].isin(target.missing(planned)["row_id"])
+    rows = rows.loc[wanted & rows[[*names, "image"]].notna().all(axis=1)]
+    for image in rows["image"]:
+        place = Path(target.images_dir).parent / image
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(source.images_dir).parent / image, place)
+    target.append(rows)
+
+
+def write(run: Run, rows: pd.DataFrame, swept: Sequence[Sweep], materials: Materials) -> None:
+    """The evaluation's files, `summary.json` last: its presence means that the others are there."""
+    metrics = json.loads(run.path("reward/metrics.json").read_text())
+    table = rows.loc[rows["method"].isin(list(METHODS))]
+    temporary = run.path("evaluation/.rows.parquet")
+    table.to_parquet(temporary, index=False)
+    temporary.replace(run.path("evaluation/rows.parquet"))
+    write_json(run.path("evaluation/guidance.json"), guidance_report(swept, rows, materials))
+    write_json(run.path("evaluation/summary.json"), summarise(table, metrics))

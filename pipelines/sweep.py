@@ -1,0 +1,91 @@
+"""What the strength of guidance does: designs at several w, what the ensemble expects, what renders.
+
+Where the rendered score falls behind the predicted one as w grows, the policy has found the
+ensemble's errors instead of better workflows; where designs stop differing, it has collapsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..datasets.prompts import Prompt
+from .comparison import predicted_score
+from .methods import Materials
+from .statistics import bootstrap_mean
+
+if TYPE_CHECKING:
+    from ..models.designing import Design
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Designs at one guidance: a list per prompt, in the prompts' order."""
+
+    guidance: float
+    prompts: tuple[str, ...]
+    designs: list[list[Design]]
+
+    @property
+    def method(self) -> str:
+        """The name under which rows of these designs stand beside the methods' rows."""
+        return f"w={self.guidance:g}"
+
+
+def sweep_designs(materials: Materials, prompts: Sequence[Prompt]) -> list[Sweep]:
+    """`evaluate.sweep_designs` designs per prompt at each w of `evaluate.guidance_sweep`."""
+    config = materials.config
+    texts = [prompt.text for prompt in prompts]
+    sweeps = []
+    for guidance in config.evaluate.guidance_sweep:
+        designs = materials.designer.design(
+            texts,
+            n=config.evaluate.sweep_designs,
+            guidance=guidance,
+            temperature=config.design.temperature,
+            seed=config.run.seed,
+        )
+        sweeps.append(Sweep(guidance, tuple(texts), designs))
+        print(f"evaluate: guidance {guidance:g} swept", flush=True)
+    return sweeps
+
+
+def guidance_report(sweeps: Sequence[Sweep], rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
+    """`guidance.json`; `rows` are measured rows, those of the sweep among them if it was rendered."""
+    config = materials.config
+    return {
+        "prompts": len(sweeps[0].prompts) if sweeps else 0,
+        "designs_per_prompt": config.evaluate.sweep_designs,
+        "temperature": config.design.temperature,
+        "rendered": config.evaluate.render_sweep,
+        "points": [_point(sweep, rows, materials) for sweep in sweeps],
+    }
+
+
+def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
+    config, designs = materials.config, [design for group in sweep.designs for design in group]
+    prompts = [text for text, group in zip(sweep.prompts, sweep.designs, strict=True) for _ in group]
+    predictions = materials.ensemble.predict(prompts, [design.tokens for design in designs])
+    mean_r, std_r = predicted_score(predictions, config.scorers.weights)
+    reward_r = materials.ensemble.reward(
+        predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
+    )
+    unique = len({tuple(design.tokens) for design in designs})
+    mine = rows.loc[rows["method"] == sweep.method]
+    rendered = [float(np.mean(group["score"])) for _, group in mine.groupby("prompt")]
+    return {
+        "guidance": sweep.guidance,
+        "predicted_score": list(bootstrap_mean(mean_r.reshape(len(sweep.prompts), -1).mean(axis=1))),
+        "predicted_std": float(std_r.mean()),
+        "predicted_reward": float(reward_r.mean()),
+        "predicted_seconds": float(predictions.seconds.mean()),
+        "rendered_score": list(bootstrap_mean(np.array(rendered))) if rendered else None,
+        "unique_workflows": unique,
+        "unique_share": unique / len(designs),
+        "logprob": float(np.mean([design.logprob for design in designs])),
+        "tokens": float(np.mean([len(design.tokens) for design in designs])),
+    }

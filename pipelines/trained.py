@@ -1,0 +1,78 @@
+"""Reading what a finished run has learned: its configuration, space, policy and reward ensemble.
+
+Every reader of a run folder (evaluate, design, the service) comes through here, so that a missing
+stage is told in one way: what is not there, and which command makes it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from flowtailor.errors import FlowtailorError
+
+from ..workflows.space import Space
+from .config import Config
+from .stage import Run
+
+if TYPE_CHECKING:
+    from ..models.designing import Designer
+    from ..models.reward import RewardEnsemble
+
+MAKERS = {
+    "config.resolved.json": "run",
+    "catalog.json": "collect",
+    "dataset/rows": "collect",
+    "reward/ensemble.json": "fit-reward",
+    "policy/sft": "sft",
+    "policy/score_conditioned": "sft",
+    "policy/grpo": "grpo",
+    "evaluation/summary.json": "evaluate",
+}
+"""Part of a run folder -> the command that makes it."""
+
+
+def need(run_dir: Path, *parts: str) -> None:
+    """Raise FlowtailorError that names the first of `parts` that is missing, and its command."""
+    for part in parts:
+        if not (run_dir / part).exists():
+            maker = MAKERS[part]
+            raise FlowtailorError(
+                f"{run_dir}: has no {part}; make it with `flowtailor {maker}`, or all with `flowtailor run`"
+            )
+
+
+def open_run(run_dir: str | Path) -> Run:
+    """The run in a folder, with the configuration that it was made with, wherever it lies now."""
+    place = Path(run_dir)
+    if not place.is_dir():
+        raise FlowtailorError(f"{place}: no such run folder; make one with `flowtailor run` or name another")
+    need(place, "config.resolved.json")
+    try:
+        content = json.loads((place / "config.resolved.json").read_text())["config"]
+        content["run"] |= {"root": str(place.parent), "name": place.name}
+        return Run(Config.model_validate(content))
+    except (ValueError, KeyError, ValidationError) as error:
+        raise FlowtailorError(
+            f"{place}: its config.resolved.json is not of this version ({type(error).__name__}); "
+            "run its stages again"
+        ) from None
+
+
+def load_designer(run: Run, space: Space) -> Designer:
+    """The policy of a run with its adapters."""
+    need(run.dir, "policy/sft", "policy/grpo")
+    from ..models.designing import Designer
+
+    return Designer.load(run.path("policy/sft"), run.path("policy/grpo"), space)
+
+
+def load_ensemble(run: Run) -> RewardEnsemble:
+    """The reward ensemble of a run."""
+    need(run.dir, "reward/ensemble.json")
+    from ..models.reward import RewardEnsemble
+
+    return RewardEnsemble.load(run.path("reward"))
