@@ -144,6 +144,10 @@ def _add_design(verbs: Any) -> None:
     design.add_argument("--budget-s", type=float, help="seconds that the render may take")
     design.add_argument("--seed", type=int, default=0)
     design.add_argument("--render", action="store_true", help="render the designs, write the pictures")
+    design.add_argument(
+        "--out", metavar="DIR", help="where the files go (default: designs/ in the run folder)"
+    )
+    design.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
 
 def _add_serve(verbs: Any) -> None:
@@ -198,6 +202,8 @@ def _design(arguments: argparse.Namespace) -> None:
         budget_s=arguments.budget_s,
         seed=arguments.seed,
         render=arguments.render,
+        out=arguments.out,
+        as_json=arguments.as_json,
     )
 
 
