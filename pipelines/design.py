@@ -1,0 +1,219 @@
+"""`flowtailor design "PROMPT"`: workflows for one prompt from a trained run.
+
+Prints each design with what the reward ensemble expects of it, and writes it as a file that ComfyUI
+runs as it is: API format, prompt and seed filled in. With `render` the run's engine draws them.
+Predictions are of the scorers that the run was trained with, on the engine that it was trained on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from flowtailor.errors import FlowtailorError
+
+from ..actors.comfy import engine
+from ..datasets.rows import text_hash
+from ..workflows.codec import decode
+from ..workflows.graph import Workflow
+from ..workflows.space import Space
+from ..workflows.summary import summary
+from .catalog import read_world
+from .comparison import predicted_score
+from .stage import Run, write_json
+from .trained import load_designer, load_ensemble, need, open_run
+
+if TYPE_CHECKING:
+    from ..models.designing import Designer
+    from ..models.reward import RewardEnsemble
+
+MOST_DESIGNS = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; FlowtailorError where a value breaks its rule."""
+
+    prompt: str
+    n: int
+    guidance: float
+    temperature: float
+    budget_s: float | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        rules = [
+            (bool(self.prompt.strip()), f"prompt {self.prompt!r}: must hold a word; say what to draw"),
+            (1 <= self.n <= MOST_DESIGNS, f"-n {self.n}: must be 1 to {MOST_DESIGNS}"),
+            (0 <= self.guidance <= 10, f"--guidance {self.guidance:g}: must be 0 to 10"),
+            (0 <= self.temperature <= 5, f"--temperature {self.temperature:g}: must be 0 to 5"),
+            (self.budget_s is None or self.budget_s > 0, f"--budget-s {self.budget_s}: must be above 0"),
+            (0 <= self.seed < 2**63, f"--seed {self.seed}: must be 0 or more, and below 2**63"),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise FlowtailorError(message)
+
+
+@dataclass(frozen=True)
+class Designed:
+    """One design: its tokens, what is expected of it, and where its files lie.
+
+    score, reward: in the scorers' unit (0 to 1); seconds: of the render; file, picture: paths.
+    """
+
+    tokens: tuple[str, ...]
+    summary: str
+    score: float
+    score_std: float
+    reward: float
+    seconds: float
+    seconds_std: float
+    logprob: float
+    file: str = ""
+    picture: str | None = None
+    measured_score: float | None = None
+    measured_seconds: float | None = None
+    error: str | None = None
+
+
+def design(
+    prompt: str,
+    *,
+    run_dir: str,
+    n: int,
+    guidance: float | None,
+    temperature: float | None,
+    budget_s: float | None,
+    seed: int,
+    render: bool,
+    out: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """The command. None for guidance and temperature means those of the run's configuration."""
+    run = open_run(run_dir)
+    defaults = run.config.design
+    request = Request(
+        " ".join(prompt.split()),
+        n,
+        defaults.guidance if guidance is None else guidance,
+        defaults.temperature if temperature is None else temperature,
+        budget_s,
+        seed,
+    )
+    need(run.dir, "catalog.json", "reward/ensemble.json", "policy/sft", "policy/grpo")
+    _, space = read_world(run)
+    designs = ranked(request, run, load_designer(run, space), load_ensemble(run), space)
+    folder = Path(out) if out else run.path(f"designs/{_slug(request)}")
+    flows = [decode(d.tokens, space).bind(request.prompt, request.seed) for d in designs]
+    designs = write_flows(designs, flows, folder)
+    if render:
+        designs = write_pictures(designs, flows, request, run, folder)
+    if as_json:
+        print(json.dumps({"request": asdict(request), "designs": [asdict(d) for d in designs]}, indent=2))
+    else:
+        print(told(request, designs, folder))
+
+
+def ranked(
+    request: Request, run: Run, designer: Designer, ensemble: RewardEnsemble, space: Space
+) -> list[Designed]:
+    """Draw the designs and put the one with the highest predicted reward first."""
+    drawn = designer.design(
+        [request.prompt],
+        n=request.n,
+        guidance=request.guidance,
+        temperature=request.temperature,
+        budget_s=request.budget_s,
+        seed=request.seed,
+    )[0]
+    predictions = ensemble.predict([request.prompt] * len(drawn), [d.tokens for d in drawn])
+    config = run.config
+    mean_n, std_n = predicted_score(predictions, config.scorers.weights)
+    reward_n = ensemble.reward(
+        predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
+    )
+    return [
+        Designed(
+            tokens=tuple(drawn[i].tokens),
+            summary=summary(decode(drawn[i].tokens, space)),
+            score=float(mean_n[i]),
+            score_std=float(std_n[i]),
+            reward=float(reward_n[i]),
+            seconds=float(predictions.seconds[i]),
+            seconds_std=float(predictions.seconds_std[i]),
+            logprob=float(drawn[i].logprob),
+        )
+        for i in np.argsort(-reward_n, kind="stable")
+    ]
+
+
+def write_flows(designs: Sequence[Designed], flows: Sequence[Workflow], folder: Path) -> list[Designed]:
+    """Write `1.json`, `2.json`, ... in ComfyUI's API format; returns the designs with their files."""
+    written = []
+    for number, (designed, flow) in enumerate(zip(designs, flows, strict=True), start=1):
+        file = folder / f"{number}.json"
+        write_json(file, flow.to_api())
+        written.append(replace(designed, file=str(file)))
+    return written
+
+
+def write_pictures(
+    designs: Sequence[Designed], flows: Sequence[Workflow], request: Request, run: Run, folder: Path
+) -> list[Designed]:
+    """Render each design as `1.png`, `2.png`, ... and score it; one that fails keeps its error."""
+    from ..models.scorers import load_scorer
+
+    weights = run.config.scorers.weights
+    scorers = {name: load_scorer(name) for name in weights}
+    done = []
+    with engine(run.config.engine) as client:
+        for number, (designed, flow) in enumerate(zip(designs, flows, strict=True), start=1):
+            try:
+                rendered = client.render(flow.to_api(), run.config.engine.render_timeout_s)
+            except FlowtailorError as error:
+                done.append(replace(designed, error=str(error)))
+                continue
+            picture = folder / f"{number}.png"
+            picture.write_bytes(rendered.png)
+            image = Image.open(io.BytesIO(rendered.png)).convert("RGB")
+            scores = {name: scorer.score([image], [request.prompt])[0] for name, scorer in scorers.items()}
+            measured = sum(weights[name] * score for name, score in scores.items()) / sum(weights.values())
+            done.append(
+                replace(
+                    designed,
+                    picture=str(picture),
+                    measured_score=float(measured),
+                    measured_seconds=rendered.seconds,
+                )
+            )
+    return done
+
+
+def told(request: Request, designs: Sequence[Designed], folder: Path) -> str:
+    """The designs for a person, best first."""
+    budget = "" if request.budget_s is None else f", within {request.budget_s:g} s"
+    lines = [f"{request.prompt}  (guidance {request.guidance:g}, seed {request.seed}{budget})"]
+    for number, d in enumerate(designs, start=1):
+        expected = f"score {d.score:.2f} ± {d.score_std:.2f}, {d.seconds:.2f} ± {d.seconds_std:.2f} s"
+        lines += ["", f"{number}. expected {expected}", f"   {d.summary}", f"   {' '.join(d.tokens)}"]
+        if d.error is not None:
+            lines.append(f"   not rendered: {d.error}")
+        elif d.picture is not None:
+            lines.append(f"   rendered score {d.measured_score:.2f}, {d.measured_seconds:.2f} s: {d.picture}")
+    files = f"{len(designs)} workflow{'s' if len(designs) > 1 else ''}, ready to queue in ComfyUI"
+    return "\n".join([*lines, "", f"{files}: {folder}/"])
+
+
+def _slug(request: Request) -> str:
+    """A folder name from the prompt, readable and harmless; another request gets another folder."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.prompt.lower()).strip("-")[:48].strip("-")
+    return f"{words or 'design'}-{text_hash(repr(request))[:6]}"
