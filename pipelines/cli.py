@@ -145,7 +145,7 @@ def _add_design(verbs: Any) -> None:
     design.add_argument("--seed", type=int, default=0)
     design.add_argument("--render", action="store_true", help="render the designs, write the pictures")
     design.add_argument(
-        "--out", metavar="DIR", help="where the files go (default: designs/ in the run folder)"
+        "--out", metavar="DIR", help="folder for the files (default: in the run folder)"
     )
     design.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
