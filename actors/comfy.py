@@ -1,11 +1,41 @@
-"""A ComfyUI engine, reached over its own HTTP and websocket API."""
+"""Which ComfyUI engines there are, and how to come to a client on one.
+
+Three kinds with one API: servers that run already, a checkout that is started here, and the embedded
+studio. An engine that `engine()` started is gone when its block is left or its process dies.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..studio.engine import EngineProcess, checkout_launch, new_run_dir, studio_launch
+from ..studio.install import install
+from .client import (
+    ComfyClient,
+    ComfyExecutionError,
+    ComfyRejected,
+    ComfyTimeout,
+    ComfyUnavailable,
+    Rendered,
+)
+
+__all__ = [
+    "ComfyClient",
+    "ComfyExecutionError",
+    "ComfyRejected",
+    "ComfyTimeout",
+    "ComfyUnavailable",
+    "EngineConfig",
+    "Rendered",
+    "engine",
+    "engine_name",
+    "start_engine",
+]
 
 
 class EngineConfig(BaseModel):
@@ -34,3 +64,42 @@ class EngineConfig(BaseModel):
         if self.kind == "checkout" and self.path is None:
             raise ValueError('kind = "checkout" needs path = "/path/to/ComfyUI"')
         return self
+
+
+@contextmanager
+def engine(config: EngineConfig, index: int = 0) -> Iterator[ComfyClient]:
+    """A client on engine number `index`, started and stopped here unless it is a server of kind "urls"."""
+    if config.kind == "urls":
+        client, process = ComfyClient(config.urls[index % len(config.urls)]), None
+        client.system_stats()
+    else:
+        process = start_engine(config)
+        client = ComfyClient(process.url, process.run_dir / "output")
+    try:
+        yield client
+    finally:
+        client.close()
+        if process:
+            process.stop()
+
+
+def start_engine(config: EngineConfig) -> EngineProcess:
+    """Start an engine of kind "studio" or "checkout" on a free port and wait until it answers."""
+    run_dir = new_run_dir()
+    if config.kind == "studio":
+        launch = studio_launch(install(), run_dir, config.threads, config.args)
+    else:
+        assert config.path is not None  # EngineConfig refuses a checkout without a path
+        launch = checkout_launch(config.path, run_dir, config.threads, config.args)
+    return EngineProcess.start(launch, run_dir, config.start_timeout_s)
+
+
+def engine_name(config: EngineConfig, client: ComfyClient) -> str:
+    """What rows keep of the engine: its version and, for the studio, which weights it draws with.
+
+    For example "comfyui-0.3.75" or "comfyui-0.3.75+studio-f43821198b71".
+    """
+    name = f"comfyui-{client.system_stats()['system'].get('comfyui_version', 'unknown')}"
+    if config.kind == "studio":
+        name += f"+{install().models.name.replace('models', 'studio')}"
+    return name

@@ -29,7 +29,6 @@ class DeclareOperators(MetaPathFinder):
             library = DeclareOperators.library = torch.library.Library("torchvision", "DEF")
             for name in ("nms", "qnms"):
                 library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        return None
 
 
 def _operators_loaded() -> bool:

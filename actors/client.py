@@ -1,0 +1,263 @@
+"""One conversation with a running ComfyUI: ask what it has, submit, follow, fetch.
+
+Promises: what the engine says about a workflow comes back as the picture with the seconds that the engine
+spent on it (not those in its queue), or as one of four errors. A lost websocket costs nothing but the
+progress: the engine's history is the truth. Does not check workflows itself, and knows no format but PNG.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowtailor.errors import FlowtailorError
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+Api = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+_HTTP_TIMEOUT_S = 30.0
+_POLL_S = 0.05
+_RECHECK_S = 1.0  # the history is asked this often even if the websocket says nothing
+
+
+class ComfyUnavailable(FlowtailorError):
+    """Nobody answers at the engine's address, or it went away in the middle."""
+
+
+class ComfyRejected(FlowtailorError):
+    """The engine's validation refused the workflow; `body` is its answer."""
+
+    def __init__(self, body: Api) -> None:
+        self.body = body
+        super().__init__(f"ComfyUI refused the workflow: {_first_complaint(body)}; see `workflow check`")
+
+
+class ComfyExecutionError(FlowtailorError):
+    """A node failed while the workflow ran."""
+
+    def __init__(self, node_id: str, class_type: str, exception_type: str, message: str) -> None:
+        self.node_id, self.class_type = node_id, class_type
+        self.exception_type, self.message = exception_type, message
+        super().__init__(f"node {node_id} ({class_type}) failed: {exception_type}: {message}")
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the default would replay the one joined message
+        return type(self), (self.node_id, self.class_type, self.exception_type, self.message)
+
+
+class ComfyTimeout(FlowtailorError):
+    """The picture was not ready in time; the engine was told to stop working on it."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A finished picture. `seconds`: from the start to the end of execution on the engine."""
+
+    png: bytes
+    seconds: float
+    width: int
+    height: int
+
+
+class ComfyClient:
+    """One conversation with one engine. Use a client from one thread at a time."""
+
+    def __init__(self, base_url: str, output_dir: Path | None = None) -> None:
+        """`output_dir`: the folder of an engine of ours, from which fetched pictures are removed."""
+        import requests  # here: the configuration alone must stay quick to import
+
+        self.base_url = base_url.rstrip("/")
+        self._output_dir = output_dir
+        self._client_id = uuid.uuid4().hex
+        self._http = requests.Session()
+        self._socket: ClientConnection | None = None
+
+    def close(self) -> None:
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+        self._http.close()
+
+    def system_stats(self) -> Api:
+        return self._get("/system_stats").json()
+
+    def object_info(self) -> Api:
+        """Every node class that the engine has, with types, ranges and installed models."""
+        return self._get("/object_info").json()
+
+    def interrupt(self, prompt_id: str | None = None) -> None:
+        """Stop one prompt, running or waiting; without an id, whatever runs."""
+        if prompt_id is None:
+            self._post("/interrupt", {})
+            return
+        self._post("/queue", {"delete": [prompt_id]})
+        self._post("/interrupt", {"prompt_id": prompt_id})
+
+    def free(self) -> None:
+        """Let the engine drop its models and cached results before its next prompt."""
+        self._post("/free", {"unload_models": True, "free_memory": True})
+
+    def verdict(self, workflow: Any) -> tuple[bool, Api]:
+        """Whether the engine accepts `workflow` (any JSON), and its answer. What it accepts is not run."""
+        accepted, body = self._offer(workflow)
+        if accepted:
+            self.interrupt(body["prompt_id"])
+        return accepted, body
+
+    def submit(self, workflow: Api) -> str:
+        """Queue a workflow and return its prompt id. Raises ComfyRejected."""
+        accepted, body = self._offer(workflow)
+        if not accepted:
+            raise ComfyRejected(body)
+        return body["prompt_id"]
+
+    def render(self, workflow: Api, timeout_s: float = 60.0, on_progress: Progress | None = None) -> Rendered:
+        """Run a bound workflow and fetch the last picture of its last SaveImage node.
+
+        `on_progress(step, steps)` follows the sampler. Raises ComfyRejected, ComfyExecutionError,
+        ComfyTimeout or ComfyUnavailable.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._connect()
+        prompt_id = self.submit(_with_new_files(workflow))
+        entry = self._wait(prompt_id, deadline, on_progress)
+        if entry is None:
+            self.interrupt(prompt_id)
+            raise ComfyTimeout(f"no picture within {timeout_s:g} s; raise engine.render_timeout_s or do less")
+        messages = dict(entry["status"]["messages"])
+        if entry["status"]["status_str"] != "success":
+            raise _execution_error(messages)
+        png = self._fetch_image(workflow, entry["outputs"])
+        milliseconds = messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"]
+        return Rendered(png, milliseconds / 1000, *png_size(png))
+
+    def _wait(self, prompt_id: str, deadline: float, on_progress: Progress | None) -> Api | None:
+        """The history entry of a finished prompt, None at the deadline."""
+        while time.monotonic() < deadline:
+            # Listen first, for at most _RECHECK_S: the message may be lost, the history is the truth.
+            self._listen(prompt_id, min(deadline, time.monotonic() + _RECHECK_S), on_progress)
+            entry = self._get(f"/history/{prompt_id}").json().get(prompt_id)
+            if entry:
+                return entry
+        return None
+
+    def _listen(self, prompt_id: str, until: float, on_progress: Progress | None) -> None:
+        """Read the websocket until the prompt has ended or the time is over."""
+        from websockets.exceptions import WebSocketException
+
+        while self._socket and (left := until - time.monotonic()) > 0:
+            try:
+                text = self._socket.recv(timeout=left)
+            except TimeoutError:
+                return
+            except (OSError, WebSocketException):
+                self._socket = None  # from here on the history is polled
+                break
+            message = json.loads(text) if isinstance(text, str) else {}
+            data = message.get("data") or {}
+            if data.get("prompt_id") != prompt_id:
+                continue
+            if message["type"] == "progress" and on_progress:
+                on_progress(data["value"], data["max"])
+            if message["type"] == "executing" and data["node"] is None:
+                return
+        time.sleep(max(0.0, min(_POLL_S, until - time.monotonic())))
+
+    def _fetch_image(self, workflow: Api, outputs: Api) -> bytes:
+        nodes = [node_id for node_id in workflow if outputs.get(node_id, {}).get("images")]
+        if not nodes:
+            raise ComfyExecutionError("", "", "NoImage", "the workflow ended without saving a picture")
+        saved = [n for n in nodes if outputs[n]["images"][-1].get("type") == "output"] or nodes
+        image = outputs[saved[-1]]["images"][-1]
+        png = self._get("/view", params=image).content
+        if self._output_dir:
+            (self._output_dir / image["subfolder"] / image["filename"]).unlink(missing_ok=True)
+        return png
+
+    def _connect(self) -> None:
+        """Open the websocket; without one, progress is not seen and the history is polled."""
+        if self._socket is not None:
+            return
+        from websockets.exceptions import WebSocketException
+        from websockets.sync.client import connect
+
+        url = "ws" + self.base_url.removeprefix("http") + f"/ws?clientId={self._client_id}"
+        try:
+            self._socket = connect(url, open_timeout=_HTTP_TIMEOUT_S, max_size=None, proxy=None)
+        except (OSError, TimeoutError, WebSocketException):
+            self._socket = None
+
+    def _offer(self, workflow: Any) -> tuple[bool, Api]:
+        reply = self._request("POST", "/prompt", json={"prompt": workflow, "client_id": self._client_id})
+        try:
+            body = reply.json()
+        except ValueError:  # a JSON shape that the engine's own code stumbles over
+            body = {"error": {"type": "server_error", "message": f"HTTP {reply.status_code}"}}
+        return reply.status_code == 200 and "prompt_id" in body, body
+
+    def _get(self, path: str, **options: Any) -> Any:
+        return self._checked(self._request("GET", path, **options))
+
+    def _post(self, path: str, data: Api) -> Any:
+        return self._checked(self._request("POST", path, json=data))
+
+    def _checked(self, reply: Any) -> Any:
+        if not reply.ok:
+            raise ComfyUnavailable(
+                f"{reply.url} answered {reply.status_code}; is a ComfyUI (not another program) there?"
+            )
+        return reply
+
+    def _request(self, method: str, path: str, **options: Any) -> Any:
+        import requests
+
+        try:
+            return self._http.request(method, self.base_url + path, timeout=_HTTP_TIMEOUT_S, **options)
+        except requests.RequestException as error:
+            raise ComfyUnavailable(
+                f"{self.base_url}: no ComfyUI answers ({type(error).__name__}); start it, or mend engine.urls"
+            ) from error
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+    """Width and height out of a PNG's header."""
+    if png[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ComfyExecutionError("", "", "NotPNG", "the engine sent something that is no PNG")
+    return struct.unpack(">II", png[16:24])
+
+
+def _with_new_files(workflow: Api) -> Api:
+    """Give each SaveImage a name of its own: a cached result would name a file that is long gone."""
+    fresh = dict(workflow)
+    for node_id, node in workflow.items():
+        if isinstance(node, dict) and node.get("class_type") == "SaveImage":
+            prefix = f"{node.get('inputs', {}).get('filename_prefix', '')}-{uuid.uuid4().hex[:8]}"
+            fresh[node_id] = {**node, "inputs": {**node.get("inputs", {}), "filename_prefix": prefix}}
+    return fresh
+
+
+def _execution_error(messages: Api) -> ComfyExecutionError:
+    detail = messages.get("execution_error")
+    if detail is None:
+        return ComfyExecutionError("", "", "Interrupted", "somebody interrupted the engine")
+    message = " ".join(str(detail["exception_message"]).split())
+    return ComfyExecutionError(
+        str(detail["node_id"]), detail["node_type"], detail["exception_type"].rpartition(".")[2], message
+    )
+
+
+def _first_complaint(body: Api) -> str:
+    """One line out of the engine's answer: the first node's first error, or the general one."""
+    for node_id, node in (body.get("node_errors") or {}).items():
+        for error in node.get("errors", []):
+            return f"node {node_id} ({node.get('class_type')}): {error['message']}: {error['details']}"
+    error = body.get("error") or {}
+    return error.get("message", "no reason given") if isinstance(error, dict) else str(error)

@@ -1,0 +1,93 @@
+"""What several tests share: saved catalogs, the embedded engine, a plain workflow for it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Threads of several small processes that share two cores cost far more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+from flowtailor.actors.comfy import ComfyClient, EngineConfig, engine
+from flowtailor.studio.install import Studio, install
+from flowtailor.workflows.catalog import Catalog
+
+DATA = Path(__file__).parent / "data"
+
+
+def saved_object_info(version: str) -> dict[str, Any]:
+    """A real engine's answer to /object_info."""
+    return json.loads(gzip.decompress((DATA / f"object_info.{version}.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def catalog_0375() -> Catalog:
+    """Nodes of ComfyUI 0.3.75 (the old form), with other models than the studio's."""
+    return Catalog.from_object_info(saved_object_info("0.3.75"))
+
+
+@pytest.fixture(scope="session")
+def catalog_0300() -> Catalog:
+    """Nodes of ComfyUI 0.30.0 (the new form)."""
+    return Catalog.from_object_info(saved_object_info("0.30.0"))
+
+
+@pytest.fixture(scope="session")
+def studio() -> Studio:
+    """The embedded engine and its models, installed once per machine."""
+    return install()
+
+
+@pytest.fixture(scope="session")
+def studio_engine() -> EngineConfig:
+    """Configuration of one embedded engine."""
+    return EngineConfig(kind="studio", count=1)
+
+
+@pytest.fixture(scope="session")
+def comfy(studio: Studio, studio_engine: EngineConfig) -> Iterator[ComfyClient]:
+    """A client on a running embedded engine that all tests of a session share."""
+    with engine(studio_engine) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def studio_catalog(comfy: ComfyClient) -> Catalog:
+    """The catalog of the running embedded engine."""
+    return Catalog.from_object_info(comfy.object_info())
+
+
+@pytest.fixture
+def plain_api() -> dict[str, Any]:
+    """API JSON of the plainest workflow, with its slots: 8 steps at 128 px, 0.3 to 0.5 s."""
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "emoji3d.ckpt"}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "{prompt}", "clip": ["1", 1]}},
+        "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["1", 1]}},
+        "4": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
+        "5": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["1", 0],
+                "positive": ["2", 0],
+                "negative": ["3", 0],
+                "latent_image": ["4", 0],
+                "seed": "{seed}",
+                "steps": 8,
+                "cfg": 2.0,
+                "sampler_name": "euler",
+                "scheduler": "simple",
+                "denoise": 1.0,
+            },
+        },
+        "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
+        "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "{filename}"}},
+    }

@@ -1,0 +1,203 @@
+"""The engine's client and its life cycle, on the real embedded ComfyUI."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowtailor.actors.comfy import (
+    ComfyClient,
+    ComfyExecutionError,
+    ComfyRejected,
+    ComfyTimeout,
+    ComfyUnavailable,
+    EngineConfig,
+    engine,
+    engine_name,
+)
+from flowtailor.errors import FlowtailorError
+from flowtailor.workflows.graph import Workflow
+
+Api = dict[str, Any]
+
+
+def bound(api: Api, prompt: str = "a red apple", seed: int = 1) -> Api:
+    return Workflow.from_api(api).bind(prompt, seed).to_api()
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(float)
+
+
+@pytest.mark.engine
+def test_a_workflow_becomes_a_picture(comfy: ComfyClient, plain_api: Api) -> None:
+    steps: list[tuple[int, int]] = []
+    apple = comfy.render(bound(plain_api, seed=11), on_progress=lambda step, of: steps.append((step, of)))
+    assert (apple.width, apple.height) == (128, 128)
+    assert 0.05 < apple.seconds < 30
+    assert steps[-1] == (8, 8)
+    middle = pixels(apple.png)[48:80, 48:80].mean(axis=(0, 1))
+    assert middle[0] > 150 > middle[1]  # it is red
+
+
+@pytest.mark.engine
+def test_same_seed_same_pixels_even_without_the_cache(comfy: ComfyClient, plain_api: Api) -> None:
+    first = comfy.render(bound(plain_api, seed=5))
+    comfy.free()
+    again = comfy.render(bound(plain_api, seed=5))
+    other = comfy.render(bound(plain_api, seed=6))
+    assert np.array_equal(pixels(first.png), pixels(again.png))
+    assert not np.array_equal(pixels(first.png), pixels(other.png))
+
+
+@pytest.mark.engine
+def test_repeating_a_cached_workflow_gives_the_picture_again(comfy: ComfyClient, plain_api: Api) -> None:
+    flow = bound(plain_api, seed=7)
+    assert np.array_equal(pixels(comfy.render(flow).png), pixels(comfy.render(flow).png))
+
+
+@pytest.mark.engine
+def test_an_unknown_model_is_refused_with_its_name(comfy: ComfyClient, plain_api: Api) -> None:
+    plain_api["1"]["inputs"]["ckpt_name"] = "dream.safetensors"
+    with pytest.raises(ComfyRejected, match=r"dream\.safetensors"):
+        comfy.render(bound(plain_api))
+    accepted, body = comfy.verdict(bound(plain_api))
+    assert not accepted
+    assert "1" in body["node_errors"]
+
+
+@pytest.mark.engine
+def test_a_verdict_does_not_run_the_workflow(comfy: ComfyClient, plain_api: Api) -> None:
+    accepted, body = comfy.verdict(bound(plain_api, seed=123))
+    assert accepted
+    assert comfy.verdict([1, 2])[0] is False  # even a JSON shape that makes the engine stumble
+    comfy.render(bound(plain_api, seed=124))  # the engine is through with everything before this
+    history = comfy._get(f"/history/{body['prompt_id']}").json().get(body["prompt_id"])
+    assert history is None or history["status"]["status_str"] == "error"
+
+
+@pytest.mark.engine
+def test_a_failing_node_is_named(comfy: ComfyClient, plain_api: Api) -> None:
+    patch = {"model": ["1", 0], "b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2}
+    plain_api["8"] = {"class_type": "FreeU", "inputs": patch}
+    plain_api["5"]["inputs"]["model"] = ["8", 0]
+    with pytest.raises(ComfyExecutionError, match="FreeU") as caught:
+        comfy.render(bound(plain_api))
+    assert (caught.value.node_id, caught.value.class_type) == ("8", "FreeU")
+    assert caught.value.exception_type == "KeyError"
+
+
+@pytest.mark.engine
+def test_a_timeout_interrupts_the_engine(comfy: ComfyClient, plain_api: Api) -> None:
+    plain_api["5"]["inputs"]["steps"] = 2000
+    with pytest.raises(ComfyTimeout):
+        comfy.render(bound(plain_api), timeout_s=1.0)
+    plain_api["5"]["inputs"]["steps"] = 2
+    started = time.monotonic()
+    comfy.render(bound(plain_api))
+    assert time.monotonic() - started < 20  # 2000 steps would take longer
+
+
+@pytest.mark.engine
+def test_without_a_websocket_the_history_is_polled(comfy: ComfyClient, plain_api: Api) -> None:
+    client = ComfyClient(comfy.base_url)
+    client._connect = lambda: None  # type: ignore[method-assign]
+    assert client.render(bound(plain_api, seed=77)).width == 128
+
+
+@pytest.mark.engine
+def test_a_running_server_is_used_and_left_alone(comfy: ComfyClient) -> None:
+    config = EngineConfig(kind="urls", urls=(comfy.base_url,))
+    with engine(config) as client:
+        assert engine_name(config, client) == "comfyui-0.3.75"
+    assert comfy.system_stats()
+
+
+@pytest.mark.engine
+def test_the_studio_s_name_tells_its_weights(comfy: ComfyClient, studio_engine: EngineConfig) -> None:
+    assert engine_name(studio_engine, comfy).startswith("comfyui-0.3.75+studio-")
+
+
+@pytest.mark.engine
+def test_the_process_is_gone_after_the_block(studio_engine: EngineConfig) -> None:
+    with engine(studio_engine) as client:
+        url = client.base_url
+        run_dir = client._output_dir
+    with pytest.raises(ComfyUnavailable, match=url):
+        ComfyClient(url).system_stats()
+    assert run_dir is not None and not run_dir.exists()
+
+
+OWNER = """
+import sys, time
+from flowtailor.actors.comfy import EngineConfig, start_engine
+process = start_engine(EngineConfig())
+print(process.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.engine
+def test_the_engine_dies_with_its_owner(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, env=environment)
+    assert owner.stdout is not None
+    engine_pid = int(owner.stdout.readline())
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    for _ in range(50):
+        if not Path(f"/proc/{engine_pid}").exists():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the engine outlived its owner by 5 s")
+
+
+def test_an_engine_that_dies_while_starting_shows_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("raise RuntimeError('no CUDA today')")
+    with pytest.raises(FlowtailorError, match=r"exit code 1.*no CUDA today"):
+        engine(EngineConfig(kind="checkout", path=tmp_path)).__enter__()
+
+
+def test_a_slow_start_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("import time; time.sleep(60)")
+    config = EngineConfig(kind="checkout", path=tmp_path, start_timeout_s=0.5)
+    with pytest.raises(FlowtailorError, match=r"engine\.start_timeout_s = 0\.5"):
+        engine(config).__enter__()
+
+
+def test_a_folder_without_comfyui_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FlowtailorError, match=r"holds no main\.py"):
+        engine(EngineConfig(kind="checkout", path=tmp_path)).__enter__()
+
+
+def test_nobody_at_the_address() -> None:
+    with pytest.raises(ComfyUnavailable, match=r"http://127\.0\.0\.1:9.*start it"):
+        engine(EngineConfig(kind="urls", urls=("http://127.0.0.1:9",))).__enter__()
+
+
+def test_something_else_at_the_address(tmp_path: Path) -> None:
+    handler = http.server.SimpleHTTPRequestHandler
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ComfyUnavailable, match="404"):
+            ComfyClient(f"http://127.0.0.1:{server.server_port}").system_stats()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("values", [{"kind": "urls"}, {"kind": "checkout"}, {"threds": 2}])
+def test_half_a_configuration_is_refused(values: Api) -> None:
+    with pytest.raises(ValueError, match=r"urls|path|threds"):
+        EngineConfig(**values)
