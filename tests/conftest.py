@@ -19,25 +19,44 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 from flowtailor.actors.comfy import ComfyClient, EngineConfig, engine
 from flowtailor.studio.install import Studio, install
 from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.space import Space
 
 DATA = Path(__file__).parent / "data"
 
 
-def saved_object_info(version: str) -> dict[str, Any]:
-    """A real engine's answer to /object_info."""
-    return json.loads(gzip.decompress((DATA / f"object_info.{version}.json.gz").read_bytes()))
+INSTALLED = {
+    ("CheckpointLoaderSimple", "ckpt_name"): ["emoji3d.ckpt", "emoji3d_fp8.ckpt"],
+    ("LoraLoader", "lora_name"): ["sketch.safetensors"],
+    ("UpscaleModelLoader", "model_name"): ["RealESRGAN_x4plus_anime_6B.pth", "realesr-animevideov3-x2.pth"],
+}
+
+
+def saved_catalog(version: str) -> Catalog:
+    """A real engine's answer to /object_info, its installed models replaced by the studio's."""
+    info = json.loads(gzip.decompress((DATA / f"object_info.{version}.json.gz").read_bytes()))
+    for (class_type, name), models in INSTALLED.items():
+        declared = info[class_type]["input"]["required"]
+        new_form = declared[name][0] == "COMBO"
+        declared[name] = ["COMBO", {"options": models}] if new_form else [models]
+    return Catalog.from_object_info(info)
 
 
 @pytest.fixture(scope="session")
 def catalog_0375() -> Catalog:
-    """Nodes of ComfyUI 0.3.75 (the old form), with other models than the studio's."""
-    return Catalog.from_object_info(saved_object_info("0.3.75"))
+    """Nodes of ComfyUI 0.3.75 (the old form)."""
+    return saved_catalog("0.3.75")
 
 
 @pytest.fixture(scope="session")
 def catalog_0300() -> Catalog:
     """Nodes of ComfyUI 0.30.0 (the new form)."""
-    return Catalog.from_object_info(saved_object_info("0.30.0"))
+    return saved_catalog("0.30.0")
+
+
+@pytest.fixture(scope="session")
+def space(catalog_0375: Catalog) -> Space:
+    """The studio's space on ComfyUI 0.3.75."""
+    return Space.default(catalog_0375)
 
 
 @pytest.fixture(scope="session")
