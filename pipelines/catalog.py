@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
 
-from ..actors.comfy import ComfyClient, engine_name
+from ..actors.comfy import ComfyClient, engine, engine_name
 from ..workflows.catalog import Catalog
 from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
@@ -27,18 +27,10 @@ class World:
     space: Space
 
 
-def ensure_installed(config: Config) -> None:
-    """Install the embedded engine where the configuration uses it; does nothing otherwise."""
-    if config.engine.kind == "studio":
-        from ..studio.install import install
-
-        install()
-
-
 def survey(config: Config, client: ComfyClient) -> World:
     """Read a running engine. Raises FlowtailorError where the space finds nothing to use in it."""
     catalog = Catalog.from_object_info(client.object_info())
-    return World(engine_name(config.engine, client), catalog, Space.load(space_file(config), catalog))
+    return World(engine_name(client), catalog, Space.load(space_file(config), catalog))
 
 
 def space_file(config: Config) -> Path:
@@ -66,9 +58,6 @@ def read_world(run: Run) -> tuple[Catalog, Space]:
 
 def write_catalog(config: Config) -> None:
     """The command `flowtailor catalog`."""
-    from ..actors.comfy import engine
-
-    ensure_installed(config)
     with engine(config.engine) as client:
         world = survey(config, client)
     run = Run(config)

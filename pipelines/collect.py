@@ -20,14 +20,14 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from ..actors.comfy import ComfyClient, engine
+from ..actors.comfy import ComfyClient, EngineConfig, engine
 from ..datasets.card import dataset_card
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import STUDIO_PROMPTS, choose, load_prompts
 from ..datasets.rows import RETRYABLE_ERRORS
 from ..datasets.store import Store
 from ..workflows.graph import Workflow
-from .catalog import World, ensure_installed, space_file, survey, write_world
+from .catalog import World, space_file, survey, write_world
 from .cluster import ensure_ray
 from .config import Config
 from .plan import balanced, candidates, planned_rows
@@ -35,6 +35,8 @@ from .stage import Run, is_done, provenance, record
 
 # An engine that dies is started again a few times; a row that kills it each time must not loop.
 RESTARTS, RETRIES = 3, 2
+MEASURED = 5  # renders behind an estimate
+ROW_BYTES = 300  # of Parquet, measured
 
 
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
@@ -44,7 +46,6 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     if is_done(run, "collect", inputs, output="dataset"):
         return
     started = time.monotonic()
-    ensure_installed(config)
     store = Store(run.path("dataset"))
     with engine(config.engine) as client:
         world = survey(config, client)
@@ -53,7 +54,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         there = len(planned) - len(missing)
         _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
         if dry_run:
-            _say(estimate(client, missing, config.engine.count))
+            _say(estimate(client, missing, config.engine))
             return
     write_world(run, world)
     if len(missing):
@@ -98,21 +99,25 @@ def plan(config: Config, world: World) -> pd.DataFrame:
     )
 
 
-def estimate(client: ComfyClient, missing: pd.DataFrame, engines: int) -> str:
-    """What rendering would take, measured on the middle one of the missing rows, rendered twice
-    because the first render loads the models."""
+def estimate(client: ComfyClient, missing: pd.DataFrame, engines: EngineConfig) -> str:
+    """What rendering would take, measured on a few of the missing rows after one that warms up."""
     if missing.empty:
         return "nothing to render"
-    row = missing.iloc[len(missing) // 2]
-    flow = Workflow.loads(row["workflow"]).bind(row["prompt"], int(row["seed"])).to_api()
-    client.render(flow)
-    again = Workflow.loads(row["workflow"]).bind(row["prompt"], int(row["seed"]) + 1).to_api()
-    rendered = client.render(again)
-    minutes = len(missing) * rendered.seconds / engines / 60
-    megabytes = len(missing) * (len(rendered.png) + 1000) / 1e6
+    spread = [len(missing) * i // MEASURED for i in range(MEASURED)]
+    seconds, file_bytes = [], []
+    for position in [spread[-1], *spread]:
+        row = missing.iloc[position]
+        # A seed of its own, or the engine would answer from its cache.
+        api = Workflow.loads(row["workflow"]).bind(row["prompt"], len(seconds)).to_api()
+        rendered = client.render(api, engines.render_timeout_s)
+        seconds.append(rendered.seconds)
+        file_bytes.append(len(rendered.png))
+    mean_s = sum(seconds[1:]) / MEASURED
+    megabytes = len(missing) * (sum(file_bytes[1:]) / MEASURED + ROW_BYTES) / 1e6
     return (
-        f"would render {len(missing)} pictures on {engines} engines: about {minutes:.1f} minutes "
-        f"({rendered.seconds:.2f} s for a measured one) and {megabytes:.1f} MB of disk"
+        f"would render {len(missing)} pictures on {engines.count} engines: "
+        f"about {len(missing) * mean_s / engines.count / 60:.1f} minutes "
+        f"({mean_s:.2f} s a picture, measured on {MEASURED}) and {megabytes:.1f} MB of disk"
     )
 
 

@@ -1,0 +1,151 @@
+"""Collection on the real engine: idempotent by row id, failures are rows, nothing finished is lost."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from flowtailor.datasets.flows import SHIPPED
+from flowtailor.datasets.rows import row_id
+from flowtailor.datasets.store import Store
+from flowtailor.pipelines import collect
+from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.stage import Run
+
+pytestmark = [pytest.mark.engine, pytest.mark.ray]
+ROWS = 4 * 3
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    """Four prompts times three quick flows, one picture a block, on one engine."""
+    flows = tmp_path / "flows"
+    flows.mkdir()
+    for name in ("plain", "few_steps", "tiny_canvas"):
+        (flows / f"{name}.json").write_text((SHIPPED / f"{name}.json").read_text())
+    file = tmp_path / "config.toml"
+    file.write_text(
+        f"""
+        run = {{ name = "r", root = {json.dumps(str(tmp_path / "runs"))} }}
+        engine = {{ count = 1 }}
+        space = {{ flows = {json.dumps(str(flows))} }}
+        prompts = {{ train = 4, validation = 0, test = 0 }}
+        collect = {{ flows = 3, flows_per_prompt = 3, rows_per_block = 1 }}
+        """
+    )
+    return file
+
+
+@pytest.fixture
+def config(config_file: Path) -> Config:
+    return load_config(config_file)
+
+
+def images(run: Run) -> dict[Path, int]:
+    """The pictures of a run with the time that each was written, in ns."""
+    return {path: path.stat().st_mtime_ns for path in run.path("dataset/images").rglob("*.png")}
+
+
+def test_a_collection_is_complete_scored_and_done_once(config: Config, capsys: pytest.CaptureFixture[str]):
+    run = Run(config)
+    collect.run_stage(config)
+    rows = Store(run.path("dataset")).rows()
+    assert len(rows) == ROWS
+    assert rows["error_type"].isna().all()
+    assert rows["score_alignment"].between(0, 1).all()
+    assert rows["score_sharpness"].between(0, 1).all()
+    assert (rows["seconds"] > 0).all()
+    assert all(run.path("dataset").joinpath(image).is_file() for image in rows["image"])
+    assert "12 with a picture, 0 failed" in run.path("dataset/README.md").read_text()
+    assert run.path("catalog.json").is_file()
+    assert run.path("space.toml").is_file()
+
+    written = images(run)
+    capsys.readouterr()
+    collect.run_stage(config)
+    assert capsys.readouterr().out == f"collect: up to date ({run.path('dataset')})\n"
+
+    run.path("stages/collect.json").unlink()  # as if the command had died just before its end
+    collect.run_stage(config)
+    assert "12 there, 0 to render" in capsys.readouterr().out
+    assert images(run) == written
+
+
+def failing_flows() -> dict[str, dict[str, Any]]:
+    """A flow that runs, one that the engine rejects, one that fails while it samples."""
+    plain = json.loads((SHIPPED / "plain.json").read_text())
+    loader = find(plain, "CheckpointLoaderSimple")
+    unknown = {**plain, loader: {**plain[loader], "class_type": "NoSuchNode"}}
+    # FreeU expects a UNet; the studio's models are transformers.
+    freeu = {"model": [loader, 0], "b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
+    broken = copy.deepcopy(plain) | {"99": {"class_type": "FreeU_V2", "inputs": freeu}}
+    broken[find(plain, "KSampler")]["inputs"]["model"] = ["99", 0]
+    return {"plain": plain, "rejected": unknown, "fails": broken}
+
+
+def find(api: dict[str, Any], class_type: str) -> str:
+    """The id of the only node of a class."""
+    [node_id] = [i for i, node in api.items() if node["class_type"] == class_type]
+    return node_id
+
+
+def test_a_failed_render_is_a_row_and_the_others_go_on(config: Config, tmp_path: Path):
+    planned = pd.DataFrame(
+        {
+            "row_id": row_id("engine", name, "a fox", 1),
+            "prompt": "a fox",
+            "seed": 1,
+            "workflow_key": name,
+            "workflow": json.dumps(api),
+        }
+        for name, api in failing_flows().items()
+    )
+    store = Store(tmp_path / "data")
+    collect.render(config, planned, store)
+    rows = store.rows().set_index("workflow_key")
+    assert pd.isna(rows.loc["plain", "error_type"])
+    assert rows.loc["rejected", "error_type"] == "ComfyRejected"
+    assert rows.loc["fails", "error_type"] == "ComfyExecutionError"
+    assert rows.loc["fails", "error_message"]
+    assert rows["score_alignment"].notna().to_dict() == {"plain": True, "rejected": False, "fails": False}
+    assert store.missing(planned).empty
+
+
+def test_a_killed_collection_goes_on_where_it_was(config_file: Path, config: Config):
+    run = Run(config)
+    command = [sys.executable, "-m", "flowtailor", "collect", "--config", str(config_file)]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        wait_until(lambda: len(images(run)) >= 4, process)
+        family = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.kill()
+        process.wait()
+    alive = psutil.wait_procs(family, timeout=20)[1]
+    assert not alive, "Ray or the engine outlived the command"
+    before = images(run)
+
+    subprocess.run(command, check=True, timeout=120)
+    assert len(Store(run.path("dataset")).rows()) == ROWS
+    after = images(run)
+    assert len(after) == ROWS
+    assert {path: after[path] for path in before} == before
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, timeout_s: float = 120) -> None:
+    """Poll until the condition holds; fails when the process ends or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, "the command ended early"
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.05)
