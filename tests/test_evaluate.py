@@ -1,0 +1,154 @@
+"""Planning an evaluation, taking over known rows, and the comparison of methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.datasets.prompts import Prompt
+from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
+from flowtailor.pipelines import evaluate
+from flowtailor.pipelines.comparison import summarise
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.methods import Choice
+from flowtailor.workflows.codec import encode
+from flowtailor.workflows.space import END, Space
+
+PROMPTS = [Prompt("a red apple", "food", "test"), Prompt("a sly fox", "animals", "test")]
+COLLECTED = pd.DataFrame({"engine": ["comfyui-0.3.75"]})
+
+
+def design(name: str, space: Space, seconds: float = 0.5) -> Choice:
+    words = encode(load_seed_flows()[name], space)
+    return Choice(tuple(word for word in words if word != END), seconds)
+
+
+def planned(space: Space, **evaluation: Any) -> pd.DataFrame:
+    config = Config.model_validate({"evaluate": {"seeds": 2, **evaluation}})
+    plain, lora = design("plain", space), design("lora", space)
+    choices = {"most_used": [plain, plain], "guided": [lora, plain]}
+    return evaluate.plan(config, PROMPTS, choices, [], space, COLLECTED)
+
+
+def test_plan_has_a_row_per_method_prompt_and_seed(space: Space):
+    plan = planned(space)
+    assert len(plan) == 2 * 2 * 2
+    # Both methods chose `plain` for the fox: the same pictures, to be rendered once.
+    assert len(set(plan["row_id"])) == 6
+    assert set(plan["prompt_split"]) == {"test"}
+    assert set(plan["design_seconds"]) == {0.5}
+
+
+def test_methods_are_compared_on_the_same_noise(space: Space):
+    seeds = {
+        method: list(zip(group["prompt"], group["seed"], strict=True))
+        for method, group in planned(space).groupby("method")
+    }
+    assert seeds["most_used"] == seeds["guided"]
+    assert len({seed for _, seed in seeds["guided"]}) == 4  # each prompt has its own two
+
+
+def with_results(plan: pd.DataFrame, images: Path) -> pd.DataFrame:
+    """The plan as if it had been collected: pictures on disk and both scores."""
+    rows = plan.drop_duplicates("row_id").drop(columns=["method", "design_seconds"])
+    names = [f"images/{row_id[:2]}/{row_id}.png" for row_id in rows["row_id"]]
+    for name in names:
+        (images.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(images.parent / name)
+    return rows.assign(
+        image=names, seconds=0.4, error_type=None, created_at="2026", score_alignment=0.5, score_sharpness=0.5
+    )
+
+
+def test_known_rows_are_taken_over_with_their_pictures(space: Space, tmp_path: Path):
+    collection, evaluation = Store(tmp_path / "dataset"), Store(tmp_path / "evaluation")
+    plan = planned(space)
+    rows = with_results(plan, Path(collection.images_dir))
+    rows.loc[rows.index[0], "score_sharpness"] = np.nan  # a scorer has not seen this one
+    collection.append(rows)
+    for _ in range(2):  # a second call finds nothing left to take over
+        evaluate.adopt(collection, evaluation, plan, ["alignment", "sharpness"])
+    assert len(evaluation.missing(plan)) == 1
+    assert len(evaluation.rows()) == 5
+    assert all((Path(evaluation.images_dir).parent / name).is_file() for name in evaluation.rows()["image"])
+
+
+def test_rows_of_other_scorers_are_not_taken_over(space: Space, tmp_path: Path):
+    collection, evaluation = Store(tmp_path / "dataset"), Store(tmp_path / "evaluation")
+    plan = planned(space)
+    collection.append(with_results(plan, Path(collection.images_dir)))
+    evaluate.adopt(collection, evaluation, plan, ["alignment", "beauty"])
+    assert evaluation.rows().empty
+
+
+def measured(table: dict[str, list[float]]) -> pd.DataFrame:
+    """method -> a score per prompt; a score of 0 stands for a failed render."""
+    return pd.DataFrame(
+        [
+            {
+                "prompt": f"p{i}",
+                "seed": 7 + i,
+                "method": method,
+                "score": score,
+                "error_type": "ComfyExecutionError" if score == 0 else None,
+                "seconds": np.nan if score == 0 else 0.5,
+                "workflow_key": f"{method}{i % 2}",
+                "valid": score > 0,
+                "nearest_training_similarity": 0.5,
+                "design_seconds": 0.1 * (i + 1),
+            }
+            for method, values in table.items()
+            for i, score in enumerate(values)
+        ]
+    )
+
+
+def test_summary_has_the_contract_s_numbers():
+    rows = measured({"sft": [0.5, 0.6, 0.0], "guided": [0.7, 0.5, 0.6]})
+    reward = {"held_out_prompt": {"spearman_within_prompt": 0.5}}
+    summary = summarise(rows, reward)
+    assert (summary["prompts"], summary["seeds"], summary["reward"]) == (3, 1, reward)
+    sft = summary["methods"]["sft"]
+    assert sft["score"] == pytest.approx(1.1 / 3)
+    assert sft["score_ci95"][0] <= sft["score"] <= sft["score_ci95"][1]
+    assert sft["win_rate_vs"]["guided"][0] == pytest.approx(1 / 3)
+    assert sft["executed"] == sft["valid"] == pytest.approx(2 / 3)
+    assert (sft["unique_workflows"], sft["design_seconds_p50"]) == (2, pytest.approx(0.2))
+    assert sft["render_seconds_mean"] == 0.5  # of those that rendered
+    assert set(sft) == {
+        "score",
+        "score_ci95",
+        "win_rate_vs",
+        "valid",
+        "executed",
+        "unique_workflows",
+        "nearest_training_similarity",
+        "design_seconds_p50",
+        "render_seconds_mean",
+    }
+
+
+def test_methods_stand_in_the_table_s_order_whatever_the_rows_order():
+    rows = measured({"guided": [0.7], "most_used": [0.5]})
+    assert list(summarise(rows, {})["methods"]) == ["most_used", "guided"]
+
+
+def test_a_missing_stage_is_named_with_its_command(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FlowtailorError, match="flowtailor collect"):
+        evaluate.run_stage(Config())
+
+
+def test_dry_run_says_how_many_renders_at_most(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    evaluate.run_stage(
+        Config.model_validate({"evaluate": {"prompts": 10, "render_sweep": False}}), dry_run=True
+    )
+    assert "at most 90 renders" in capsys.readouterr().out

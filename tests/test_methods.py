@@ -1,0 +1,84 @@
+"""The nine methods: what the baselines choose from known rows, and that each gives valid workflows."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+
+from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.datasets.prompts import Prompt
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, most_used
+from flowtailor.workflows.codec import decode, encode
+from flowtailor.workflows.space import END, Space
+from flowtailor.workflows.validate import problems
+
+FOX, APPLE, CAR = (
+    Prompt("a fox", "animals", "test"),
+    Prompt("an apple", "food", "test"),
+    Prompt("a car", "", "test"),
+)
+
+
+def words(name: str, space: Space) -> tuple[str, ...]:
+    return tuple(word for word in encode(load_seed_flows()[name], space) if word != END)
+
+
+@pytest.fixture
+def materials(space: Space) -> Materials:
+    """Rows in which `lora` is best for animals, `few_steps` for food and on the whole."""
+    scores = {
+        "animals": {"plain": 0.5, "lora": 0.8, "few_steps": 0.7},
+        "food": {"plain": 0.5, "lora": 0.3, "few_steps": 0.9},
+    }
+    rows = [
+        {
+            "prompt": f"{category} {i}",
+            "category": category,
+            "workflow_key": name,
+            "tokens": " ".join(words(name, space)),
+            "score": score,
+        }
+        for category, table in scores.items()
+        for i in range(6)
+        for name, score in table.items()
+    ]
+    none = cast(Any, None)  # the baselines use neither policy nor ensemble
+    return Materials(Config(), pd.DataFrame(rows), words("plain", space), space, none, none)
+
+
+def test_most_used_is_the_commonest_and_the_default_on_a_tie():
+    a, b, c = ("a",), ("b",), ("c",)
+    assert most_used([a, b, b], default=a) == b
+    assert most_used([a, b, b, a, c], default=b) == b
+    assert most_used([a, b], default=c) == a
+    assert most_used([], default=c) == c
+
+
+def test_baselines_choose_what_the_rows_say(materials: Materials, space: Space):
+    def chosen(method: str) -> list[tuple[str, ...]]:
+        return [choice.tokens for choice in choose(method, [FOX, APPLE, CAR], materials)]
+
+    plain, lora, few = (words(name, space) for name in ("plain", "lora", "few_steps"))
+    assert chosen("most_used") == [plain] * 3
+    assert chosen("best_fixed") == [few] * 3
+    assert chosen("retrieval") == [lora, few, few]  # an unknown category gets the best of all
+
+
+def test_random_valid_is_valid_varied_and_reproducible(materials: Materials, space: Space):
+    prompts = [FOX, APPLE, CAR] * 4
+    designs = [choice.tokens for choice in choose("random_valid", prompts, materials)]
+    assert designs == [choice.tokens for choice in choose("random_valid", prompts, materials)]
+    assert len(set(designs)) > 6
+    for tokens in designs:
+        assert problems(decode(tokens, space).bind("a fox", 1).to_api(), space.catalog) == []
+
+
+def test_every_choice_is_timed(materials: Materials):
+    assert all(0 <= choice.seconds < 5 for choice in choose("retrieval", [FOX, APPLE], materials))
+
+
+def test_the_learned_methods_are_methods():
+    assert set(LEARNED) < set(METHODS)
