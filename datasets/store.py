@@ -32,12 +32,12 @@ class Store:
         place = str(url_or_path)
         if "://" in place:
             self._fs, self._base = pafs.FileSystem.from_uri(place)
-        else:
-            self._fs, self._base = pafs.LocalFileSystem(), str(Path(place).resolve())
+        else:  # absolute, since workers may stand in other folders
+            place = str(Path(place).resolve())
+            self._fs, self._base = pafs.LocalFileSystem(), place
         self._rows = f"{self._base}/rows"
-        prefix = place.rstrip("/")
-        self.rows_dir = f"{prefix}/rows"
-        self.images_dir = f"{prefix}/images"
+        self.rows_dir = f"{place.rstrip('/')}/rows"
+        self.images_dir = f"{place.rstrip('/')}/images"
 
     def append(self, frame: pd.DataFrame) -> None:
         """Add rows as one part file; an empty frame adds nothing."""
@@ -84,7 +84,8 @@ class Store:
 
     def _read(self, path: str) -> pa.Table | None:
         try:
-            return pq.read_table(path, filesystem=self._fs, partitioning=None)
+            with self._fs.open_input_file(path) as file:  # as one file: a folder a=b is no column here
+                return pq.read_table(file)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk or the network, not the file

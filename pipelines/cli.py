@@ -144,6 +144,8 @@ def _add_design(verbs: Any) -> None:
     design.add_argument("--budget-s", type=float, help="seconds that the render may take")
     design.add_argument("--seed", type=int, default=0)
     design.add_argument("--render", action="store_true", help="render the designs, write the pictures")
+    design.add_argument("--out", metavar="DIR", help="where workflows and pictures go")
+    design.add_argument("--json", action="store_true", help="print the designs as JSON")
     design.add_argument(
         "--out", metavar="DIR", help="folder for the files (default: in the run folder)"
     )

@@ -89,3 +89,9 @@ def test_compacting_keeps_every_row_in_one_part(store: Store, tmp_path: Path):
     store.compact()
     assert len(list((tmp_path / "data" / "rows").glob("*.parquet"))) == 1
     assert list(store.rows()["row_id"]) == ["a", "b", "c", "d"]
+
+
+def test_a_folder_that_looks_like_a_partition_adds_no_column(tmp_path: Path):
+    store = Store(tmp_path / "steps=3")
+    store.append(rows("a"))
+    assert "steps" not in store.rows().columns
