@@ -1,0 +1,48 @@
+"""Guided decoding: next-word logits `l_base + w * (l_adapter - l_base)`.
+
+Shapes: B rows, V words of the space.
+
+w = 0 is the base policy, w = 1 the adapted one, w > 1 goes on in the direction that the adapter
+learnt, like classifier-free guidance. Both halves are one forward of 2B rows. The grammar's mask
+comes after the mixing (-inf minus -inf is no number), in `constrained.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .constrained import CachedDecoder
+
+BASE = "__base__"  # PEFT's name for "no adapter"
+
+
+def mix(base: torch.Tensor, adapted: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Logits (B, V) of both policies and w (B,) -> guided logits (B, V)."""
+    return base + w[:, None] * (adapted - base)
+
+
+class GuidedDecoder:
+    """A `Decoder` that mixes a policy with one of its adapters, w may differ from row to row."""
+
+    def __init__(
+        self, model: nn.Module, columns: torch.Tensor, *, pad_id: int, adapter: str, w: Sequence[float]
+    ) -> None:
+        self._pair = CachedDecoder(model, columns, pad_id=pad_id, adapters=(BASE, adapter))
+        self._w = torch.tensor(w, dtype=torch.float32, device=self._pair.device)
+
+    def start(self, prompts: Sequence[Sequence[int]], repeat: int) -> torch.Tensor:
+        return self._mixed(self._pair.start(prompts, repeat))
+
+    def feed(self, words: Sequence[Sequence[int]]) -> torch.Tensor:
+        return self._mixed(self._pair.feed(words))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._pair.keep(rows)
+        self._w = self._w[list(rows)]
+
+    def _mixed(self, logits: torch.Tensor) -> torch.Tensor:
+        base, adapted = logits.chunk(2)
+        return mix(base, adapted, self._w)

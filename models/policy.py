@@ -1,0 +1,151 @@
+"""The policy: a language model that writes workflow words after a prompt text.
+
+Shapes: B rows, T positions, V words of the space, H hidden size, N tokens of the language model.
+
+Promises: the model has logits for the V workflow words only, in sampling as in the loss. Under the
+grammar's mask this equals the softmax over all N tokens exactly, and spares most of the last layer.
+Does not know which word may follow which; `constrained.py` masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .vocabulary import Vocabulary, add_words
+
+PROMPT_TOKENS = 160
+PROMPT_TAIL = "\nWorkflow:"
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def policy_prompt(prompt: str, budget_s: float | None = None, score: float | None = None) -> str:
+    """The text that the policy reads: the prompt, what it may cost, and (if asked for) a score to reach.
+
+    Kept short, because each of its tokens is paid for in every training step.
+    """
+    lines = [" ".join(prompt.split()), f"Seconds: {'any' if budget_s is None else f'{budget_s:.2g}'}"]
+    if score is not None:
+        lines.append(f"Score: {score:.2f}")
+    return "\n".join(lines) + PROMPT_TAIL
+
+
+def compute_dtype(device: str | torch.device = "cpu") -> torch.dtype:
+    """bfloat16 where the device multiplies it natively, else float32 (bfloat16 is the slower one there)."""
+    kind = torch.device(device).type
+    native = torch.cuda.is_bf16_supported() if kind == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+class WordHead(nn.Module):
+    """The last layer cut down to the words of a space: hidden (..., H) -> logits (..., V) float32.
+
+    Reads its rows through the model's (tied) input embedding, so that rows in training count.
+    """
+
+    columns: torch.Tensor
+
+    def __init__(self, embedding: nn.Module, columns: torch.Tensor) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # a tuple, lest it be registered as a second owner
+        self.register_buffer("columns", columns, persistent=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        rows = self._embedding[0](self.columns)
+        return hidden.float() @ rows.float().T
+
+
+@dataclass
+class Policy:
+    """A model, its tokenizer, the words it knows, and which of them are the space's.
+
+    columns: (V,) int64, the token id of each word of the space; logits come in this order.
+    """
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary
+    columns: torch.Tensor
+
+    @classmethod
+    def from_base(cls, folder: Path, words: Sequence[str], dtype: torch.dtype = torch.float32) -> Policy:
+        """A plain language model, or an earlier policy, that has learnt the space's words by name."""
+        model, tokenizer = _read(folder, dtype)
+        vocabulary = add_words(model, tokenizer, words, Vocabulary.find(folder))
+        return cls(model, tokenizer, vocabulary, vocabulary.columns(words)).narrowed()
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        words: Sequence[str],
+        adapters: dict[str, Path] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Policy:
+        """What `save` wrote, for a space with `words`, with LoRA adapters {name: folder}, in eval mode."""
+        vocabulary = Vocabulary.load(folder)
+        columns = vocabulary.columns(words)
+        model, tokenizer = _read(folder, dtype)
+        for name, path in (adapters or {}).items():
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(path), adapter_name=name)
+            else:
+                model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+        policy = cls(model, tokenizer, vocabulary, columns).narrowed()
+        policy.model.eval()
+        return policy
+
+    def narrowed(self) -> Policy:
+        """Give the model a `WordHead`; to be repeated after PEFT has wrapped it."""
+        base = self._base
+        base.lm_head = WordHead(base.get_input_embeddings(), self.columns)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face folder with the full last layer; the model must carry no adapter."""
+        base = self._base
+        head = nn.Linear(base.config.hidden_size, len(self.tokenizer), bias=False)
+        head.weight = base.get_input_embeddings().weight  # type: ignore[assignment]
+        base.lm_head = head
+        folder.mkdir(parents=True, exist_ok=True)
+        base.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        self.vocabulary.save(folder)
+        self.narrowed()
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a `policy_prompt`, at most PROMPT_TOKENS; of a longer one the middle is cut.
+
+        What a user types never becomes a workflow word, even if it spells one.
+        """
+        ids: list[int] = self.tokenizer(text, split_special_tokens=True)["input_ids"]  # type: ignore[assignment]
+        tail = len(self.tokenizer(PROMPT_TAIL)["input_ids"])  # type: ignore[arg-type]
+        return ids if len(ids) <= PROMPT_TOKENS else ids[: PROMPT_TOKENS - tail] + ids[-tail:]
+
+    @property
+    def _base(self) -> Any:
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+
+def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    logging.disable_progress_bar()  # reading 0.3 GB takes a second
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def lora_config(rank: int, token_ids: Sequence[int] = ()) -> LoraConfig:
+    """LoRA on every linear layer; with `token_ids` the embedding rows of these tokens learn too."""
+    rows: dict[str, Any] = {"trainable_token_indices": {"embed_tokens": list(token_ids)}} if token_ids else {}
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_TARGETS, task_type="CAUSAL_LM", **rows)
