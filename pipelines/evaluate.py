@@ -105,7 +105,8 @@ def gather(run: Run, space: Space, collected: pd.DataFrame) -> Materials:
     default = load_seed_flows(run.config.space.flows)
     flow = default.get("plain") or next(iter(default.values()))
     tokens = tuple(word for word in encode(flow, space) if word != END)
-    return Materials(run.config, rows, tokens, space, load_designer(run, space), load_ensemble(run))
+    designer = load_designer(run, space, score_conditioned=True)
+    return Materials(run.config, rows, tokens, space, designer, load_ensemble(run))
 
 
 def _told(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:

@@ -62,12 +62,22 @@ def open_run(run_dir: str | Path) -> Run:
         ) from None
 
 
-def load_designer(run: Run, space: Space) -> Designer:
-    """The policy of a run with its adapters."""
-    need(run.dir, "policy/sft", "policy/grpo")
+def load_designer(run: Run, space: Space, *, score_conditioned: bool = False) -> Designer:
+    """The policy of a run with its GRPO adapter, and the score-conditioned one if asked for; on the
+    GPU where there is one."""
+    need(run.dir, "policy/sft", "policy/grpo", *(["policy/score_conditioned"] if score_conditioned else []))
+    import torch
+
     from ..models.designing import Designer
 
-    return Designer.load(run.path("policy/sft"), run.path("policy/grpo"), space)
+    return Designer.load(
+        run.path("policy/sft"),
+        run.path("policy/grpo"),
+        space,
+        score_conditioned_dir=run.path("policy/score_conditioned") if score_conditioned else None,
+        max_tokens=run.config.space.max_tokens,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
 
 
 def load_ensemble(run: Run) -> RewardEnsemble:
