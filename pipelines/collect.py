@@ -121,7 +121,7 @@ def estimate(client: ComfyClient, missing: pd.DataFrame, engines: EngineConfig) 
     )
 
 
-def render(config: Config, missing: pd.DataFrame, store: Store) -> None:
+def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = "collect") -> None:
     """Render and score rows with Ray Data; each finished block is appended to the store at once."""
     import ray
     from ray.data import ActorPoolStrategy
@@ -154,7 +154,7 @@ def render(config: Config, missing: pd.DataFrame, store: Store) -> None:
         **kept,
     )
     failed = 0
-    with tqdm(total=len(missing), desc="collect", unit="image", file=sys.stderr) as bar:
+    with tqdm(total=len(missing), desc=label, unit="image", file=sys.stderr) as bar:
         for block in scored.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):
             frame = pd.DataFrame(block).assign(created_at=datetime.now(UTC).isoformat(timespec="seconds"))
             store.append(frame)

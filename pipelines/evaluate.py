@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flowtailor.errors import FlowtailorError
+
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import Prompt, load_prompts
 from ..datasets.prompts import choose as choose_prompts
@@ -61,9 +63,10 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     store = Store(run.path("evaluation"))
     adopt(Store(run.path("dataset")), store, planned, list(config.scorers.weights))
     missing = store.missing(planned)
-    print(f"evaluate: {planned['row_id'].nunique()} pictures, {len(missing)} to render", flush=True)
+    print(f"evaluate: {len(set(planned['row_id']))} pictures, {len(missing)} to render", flush=True)
     if len(missing):
-        render(config, missing, store)
+        render(config, missing, store, label="evaluate")
+        refuse_lost(store, planned)
     rows = measure(planned, store.rows(), materials, catalog)
     write(run, rows, swept, materials)
     record(run, "evaluate", inputs, output="evaluation", seconds=time.monotonic() - started)
@@ -158,6 +161,18 @@ def adopt(source: Store, target: Store, planned: pd.DataFrame, scorers: Sequence
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(source.images_dir).parent / image, place)
     target.append(rows)
+
+
+def refuse_lost(store: Store, planned: pd.DataFrame) -> None:
+    """Raise FlowtailorError where an engine went away: that is no fault of the design it was drawing."""
+    rows = store.rows()
+    told = rows.loc[rows["error_type"] != "ComfyUnavailable", "row_id"]
+    lost = set(planned["row_id"]) - set(told)
+    if lost:
+        raise FlowtailorError(
+            f"{len(lost)} of {len(set(planned['row_id']))} renders were lost with their engine; "
+            "the same command tries them again"
+        )
 
 
 def write(run: Run, rows: pd.DataFrame, swept: Sequence[Sweep], materials: Materials) -> None:
