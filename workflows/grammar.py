@@ -12,11 +12,11 @@ unused. What a node checks only while it runs (tensor shapes) must be told by th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from operator import le
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowtailor.errors import FlowtailorError
 
@@ -27,8 +27,11 @@ Spent = tuple[int, ...]
 """What a design uses of the limits: its nodes, then one count a group."""
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+OpenNodes = tuple[tuple[str, int], ...]
+"""Class and next need of each open node, the output node first."""
+
+
+class Output(NamedTuple):
     """Output `slot` of a finished node."""
 
     type: str
@@ -36,8 +39,7 @@ class Output:
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """An open node: which of its needs comes next."""
 
     node: int
@@ -45,19 +47,18 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltNode:
-    class_type: str
-    inputs: tuple[tuple[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class State:
-    """A design in the making. `tokens` counts the words so far, `<end>` included."""
+    """A design in the making. `tokens` counts the words so far, `<end>` included.
+
+    `inputs` is a chain of (earlier inputs, node, name, value), the latest first: states share it, so
+    that a step costs the same however long the design is.
+    """
 
     frames: tuple[Frame, ...]
-    nodes: tuple[BuiltNode, ...]
+    nodes: tuple[str, ...]  # class of each node, in the order that they were opened
+    inputs: tuple[Any, ...] | None
+    outputs: tuple[Output, ...]
     spent: Spent
-    outputs: tuple[Output, ...] = ()
     tokens: int = 0
     done: bool = False
 
@@ -75,9 +76,12 @@ class Grammar:
         self._limits: Spent = (space.max_nodes, *(group.limit for group in space.groups))
         self._spend = {c: (1, *(int(c in group.classes) for group in space.groups)) for c in space.rules}
         self._plan = _cheapest_producers(space)
-        self._closing_node = lru_cache(maxsize=None)(self._closing_node_uncached)
+        self._closing_node = cache(self._closing_node_uncached)
+        self._class_words = cache(self._class_words_uncached)
+        self._closing = cache(self._closing_uncached)
         self._allowed_cache: dict[Any, tuple[int, ...]] = {}
-        if not self._fits(self.start(), 0):
+        start = self.start()
+        if not self._fits(self._open_nodes(start), frozenset(), start.spent, 0):
             raise FlowtailorError(
                 f"max_tokens = {max_tokens}: no design in {space.source} fits its limits; raise them"
             )
@@ -85,7 +89,7 @@ class Grammar:
     def start(self) -> State:
         """The state before the first word: the output node is there, its needs are open."""
         root = self.space.output
-        return State(frames=(Frame(0, 0),), nodes=(self._new_node(root),), spent=self._spend[root])
+        return State((Frame(0, 0),), (root,), None, (), self._spend[root])
 
     def allowed(self, state: State) -> tuple[int, ...]:
         """Sorted ids that may come next; empty only when done."""
@@ -102,9 +106,9 @@ class Grammar:
         for need, at in self._open_needs(state):
             if need is None:
                 if word == END and not state.done:
-                    return replace(at, tokens=state.tokens + 1, done=True)
+                    return replace(at, tokens=at.tokens + 1, done=True)
             elif self.space.answers(need, word, self._available(at, need)):
-                return replace(self._answer(at, need, word), tokens=state.tokens + 1)
+                return self._answer(at, need, word)
         expected = " ".join(self.vocabulary[i] for i in self.allowed(state)[:12]) or "nothing after <end>"
         raise ValueError(f"word {word!r} fits no open need here; expected one of: {expected} ...")
 
@@ -137,7 +141,12 @@ class Grammar:
         """The canonical workflow of a finished design."""
         if not state.done:
             raise ValueError("the design has not ended")
-        nodes = {str(i): Node(n.class_type, dict(n.inputs)) for i, n in enumerate(state.nodes)}
+        inputs = [dict(self.space.rules[class_type].fixed) for class_type in state.nodes]
+        chain = state.inputs
+        while chain is not None:
+            chain, node, name, value = chain
+            inputs[node][name] = value
+        nodes = {str(i): Node(c, inputs[i]) for i, c in enumerate(state.nodes)}
         return Workflow(nodes).canonical(self.space.catalog)
 
     # --- the machine -------------------------------------------------------------------------
@@ -169,40 +178,39 @@ class Grammar:
         yield None, state
 
     def _answer(self, state: State, need: Param | LinkNeed, word: str) -> State:
+        """The state after `word` has answered the need that is next."""
         if isinstance(need, Param):
-            return self._fill(state, need.name, need.tokens[word])
+            return self._fill(state, need.name, need.tokens[word], tokens=1)
         if word == NONE:
-            return self._skip(state)
+            return replace(self._skip(state), tokens=state.tokens + 1)
         if word in self.space.refs:
-            return self._fill(state, need.name, self._nth_latest(state, need, self.space.refs[word][1]))
+            index = self.space.refs[word][1]
+            return self._fill(state, need.name, self._nth_latest(state, need, index), tokens=1)
         producer = self.space.accepts_class(need, word)
         assert producer is not None, word
         new = len(state.nodes)
-        state = self._fill(state, need.name, Link(str(new), producer.slot))
+        filled = self._fill(state, need.name, Link(str(new), producer.slot), tokens=1)
         return replace(
-            state,
-            frames=(*state.frames, Frame(new, 0)),
-            nodes=(*state.nodes, self._new_node(producer.class_type)),
+            filled,
+            frames=(*filled.frames, Frame(new, 0)),
+            nodes=(*state.nodes, producer.class_type),
             spent=_add(state.spent, self._spend[producer.class_type]),
         )
 
-    def _new_node(self, class_type: str) -> BuiltNode:
-        return BuiltNode(class_type, tuple(self.space.rules[class_type].fixed.items()))
-
     def _rule(self, state: State, frame: Frame) -> Rule:
-        return self.space.rules[state.nodes[frame.node].class_type]
+        return self.space.rules[state.nodes[frame.node]]
 
-    def _fill(self, state: State, name: str, value: Any) -> State:
-        index = state.frames[-1].node
-        node = state.nodes[index]
-        filled = BuiltNode(node.class_type, (*node.inputs, (name, value)))
-        state = replace(state, nodes=(*state.nodes[:index], filled, *state.nodes[index + 1 :]))
-        return self._skip(state)
+    @staticmethod
+    def _fill(state: State, name: str, value: Any, tokens: int = 0) -> State:
+        *outer, (node, position) = state.frames
+        frames = (*outer, Frame(node, position + 1))
+        inputs = (state.inputs, node, name, value)
+        return State(frames, state.nodes, inputs, state.outputs, state.spent, state.tokens + tokens)
 
     @staticmethod
     def _skip(state: State) -> State:
-        frame = state.frames[-1]
-        return replace(state, frames=(*state.frames[:-1], Frame(frame.node, frame.position + 1)))
+        *outer, (node, position) = state.frames
+        return replace(state, frames=(*outer, Frame(node, position + 1)))
 
     def _finish_node(self, state: State) -> State:
         frame = state.frames[-1]
@@ -226,38 +234,55 @@ class Grammar:
     def _compute_allowed(self, state: State) -> set[int]:
         allowed: set[int] = set()
         taken: set[str] = set()
+
+        def offer(words: Iterable[str], fits: bool) -> None:
+            new = [word for word in words if word not in taken]
+            taken.update(new)
+            if fits:
+                allowed.update(self.ids[word] for word in new)
+
         for need, at in self._open_needs(state):
             if need is None:
                 allowed.add(self.end_id)
                 continue
-            for words in self._candidates(need, self._available(at, need)):
-                new = [word for word in words if word not in taken]
-                # Words of one batch leave the same needs open, so one of them speaks for all.
-                if new and self._fits(self._answer(at, need, new[0]), state.tokens + 1):
-                    allowed.update(self.ids[word] for word in new)
-                taken.update(new)
+            *outer, (class_type, position) = self._open_nodes(at)
+            rest = (*outer, (class_type, position + 1))
+            kinds = frozenset(output.type for output in at.outputs)
+            offer(self._closed_words(need, at), self._fits(rest, kinds, at.spent, at.tokens + 1))
+            if isinstance(need, Param):
+                continue
+            for word, opened in self._class_words(need):
+                spent = _add(at.spent, self._spend[opened])
+                offer([word], self._fits((*rest, (opened, 0)), kinds, spent, at.tokens + 1))
         return allowed
 
-    def _candidates(self, need: Param | LinkNeed, available: int) -> Iterator[list[str]]:
-        """The words that answer a need, in batches that open the same further needs."""
+    def _closed_words(self, need: Param | LinkNeed, state: State) -> list[str]:
+        """The words that answer a need without opening a node."""
         if isinstance(need, Param):
-            yield [*need.tokens]
-            return
-        yield [f"{need.label}@{k}" for k in range(1, available + 1)] + [NONE] * need.optional
-        yield from ([word] for word in self.space.producers if self.space.accepts_class(need, word))
+            return [*need.tokens]
+        refs = range(1, self._available(state, need) + 1)
+        return [f"{need.label}@{k}" for k in refs] + [NONE] * need.optional
 
-    def _fits(self, state: State, tokens: int) -> bool:
+    def _class_words_uncached(self, need: LinkNeed) -> list[tuple[str, str]]:
+        """The words that answer a need by a new node, with its class."""
+        found = ((word, self.space.accepts_class(need, word)) for word in self.space.producers)
+        return [(word, producer.class_type) for word, producer in found if producer]
+
+    def _fits(self, open_nodes: OpenNodes, available: frozenset[str], spent: Spent, tokens: int) -> bool:
         """Whether the design can be ended within the limits from here, by the cheapest plan."""
         if self._max_tokens is None:
             return True
-        spent = state.spent
-        available = frozenset(output.type for output in state.outputs)
-        for frame in reversed(state.frames):
-            class_type = state.nodes[frame.node].class_type
-            more, available = self._closing_node(class_type, frame.position, available)
+        closing = self._closing(open_nodes, available)  # one word a new node, then <end>
+        if tokens + closing[0] + 1 > self._max_tokens:
+            return False
+        return all(map(le, _add(spent, closing), self._limits))
+
+    def _closing_uncached(self, open_nodes: OpenNodes, available: frozenset[str]) -> Spent:
+        spent: Spent = (0,) * len(self._limits)
+        for class_type, position in reversed(open_nodes):
+            more, available = self._closing_node(class_type, position, available)
             spent = _add(spent, more)
-        new_nodes = spent[0] - state.spent[0]  # the plan spends one word a node, then <end>
-        return tokens + new_nodes + 1 <= self._max_tokens and all(map(le, spent, self._limits))
+        return spent
 
     def _closing_node_uncached(
         self, class_type: str, position: int, available: frozenset[str]
@@ -274,10 +299,13 @@ class Grammar:
         return spent, available | set(rule.outputs)
 
     @staticmethod
-    def _signature(state: State) -> Any:
+    def _open_nodes(state: State) -> OpenNodes:
+        return tuple((state.nodes[frame.node], frame.position) for frame in state.frames)
+
+    def _signature(self, state: State) -> Any:
         """What the allowed ids depend on: open nodes, limits spent, types of outputs, length."""
-        open_nodes = tuple((state.nodes[f.node].class_type, f.position) for f in state.frames)
-        return open_nodes, state.spent, tuple(sorted(o.type for o in state.outputs)), state.tokens
+        kinds = tuple(sorted(output.type for output in state.outputs))
+        return self._open_nodes(state), state.spent, kinds, state.tokens
 
 
 def _add(*counts: Spent) -> Spent:

@@ -1,0 +1,34 @@
+"""Augmentation: many distinct valid workflows from a few, reproducible by seed."""
+
+import pytest
+
+from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.errors import FlowtailorError
+from flowtailor.workflows.augment import augment
+from flowtailor.workflows.codec import decode, encode
+from flowtailor.workflows.space import Space
+from flowtailor.workflows.validate import problems
+
+SEEDS = list(load_seed_flows().values())
+
+
+def test_a_thousand_distinct_valid_workflows(space: Space):
+    flows = augment(SEEDS, space, 1_000, seed=1)
+    assert len({flow.key for flow in flows}) == 1_000
+    for flow in flows:
+        assert problems(flow.bind("a red apple", 1), space.catalog) == []
+        assert decode(encode(flow, space), space) == flow
+    used = {node.class_type for flow in flows for node in flow.nodes.values()}
+    assert used == set(space.rules)
+
+
+def test_seed_flows_come_first_and_the_seed_decides_the_rest(space: Space):
+    first = augment(SEEDS, space, 60, seed=2)
+    assert [flow.key for flow in first[: len(SEEDS)]] == [flow.canonical(space.catalog).key for flow in SEEDS]
+    assert [flow.key for flow in first] == [flow.key for flow in augment(SEEDS, space, 60, seed=2)]
+    assert {flow.key for flow in first} != {flow.key for flow in augment(SEEDS, space, 60, seed=3)}
+
+
+def test_no_seed_in_the_space_is_an_error(space: Space):
+    with pytest.raises(FlowtailorError, match="holds none of the 0 seed workflows"):
+        augment([], space, 10)

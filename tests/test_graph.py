@@ -1,0 +1,104 @@
+"""The workflow graph: reading API JSON, slots, and the canonical form."""
+
+import random
+
+import pytest
+
+from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.graph import Link, Workflow, WorkflowError
+
+API = {
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.ckpt"}},
+    "5": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 128, "height": "128", "batch_size": 1}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red apple", "clip": ["4", 1]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["4", 1], "text": "blurry"}},
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {
+            "seed": 5, "steps": 8, "cfg": 2, "sampler_name": "euler", "scheduler": "simple", "denoise": 1,
+            "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0],
+        },
+    },
+    "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "ComfyUI"}},
+}  # fmt: skip
+
+
+def renamed(api: dict, rng: random.Random) -> dict:
+    """The same flow with other ids, in another order, its inputs shuffled."""
+    ids = dict(zip(api, rng.sample(range(1000), len(api)), strict=True))
+    nodes = list(api)
+    rng.shuffle(nodes)
+    return {
+        str(ids[i]): {
+            "class_type": api[i]["class_type"],
+            "inputs": {
+                k: [str(ids[v[0]]), v[1]] if isinstance(v, list) else v
+                for k, v in rng.sample(sorted(api[i]["inputs"].items()), len(api[i]["inputs"]))
+            },
+        }
+        for i in nodes
+    }
+
+
+def test_slots_are_filled_by_bind(catalog_0375: Catalog):
+    flow = Workflow.from_api(API).templated("a red apple").canonical(catalog_0375)
+    bound = flow.bind("a fox", seed=7, filename_prefix="x")
+    values = {(n.class_type, k): v for n in bound.nodes.values() for k, v in n.inputs.items()}
+    assert values["KSampler", "seed"] == 7
+    assert values["SaveImage", "filename_prefix"] == "x"
+    assert {n.inputs["text"] for n in bound.nodes.values() if "text" in n.inputs} == {"a fox", "blurry"}
+
+
+def test_canonical_is_stable_and_ordered_as_executed(catalog_0375: Catalog):
+    flow = Workflow.from_api(API).canonical(catalog_0375)
+    assert flow == flow.canonical(catalog_0375) == Workflow.loads(flow.dumps())
+    assert flow.nodes["1"].class_type == "CheckpointLoaderSimple"
+    assert flow.nodes["4"].inputs["height"] == 128
+
+
+def test_key_ignores_ids_order_titles_seed_and_dead_nodes(catalog_0375: Catalog):
+    key = Workflow.from_api(API).canonical(catalog_0375).key
+    for seed in range(50):
+        api = renamed(API, random.Random(seed))
+        first = next(iter(api.values()))
+        first["_meta"] = {"title": "mine"}
+        api["dead"] = {"class_type": "EmptySD3LatentImage", "inputs": {"width": 64}}
+        assert Workflow.from_api(api).canonical(catalog_0375).key == key
+    other = {**API, "3": {**API["3"], "inputs": {**API["3"]["inputs"], "seed": 6}}}
+    assert Workflow.from_api(other).canonical(catalog_0375).key == key
+    other["3"]["inputs"]["steps"] = 9
+    assert Workflow.from_api(other).canonical(catalog_0375).key != key
+
+
+def test_equal_nodes_become_one(catalog_0375: Catalog):
+    twice = {
+        **API,
+        "14": API["4"],
+        "7": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["14", 1], "text": "blurry"}},
+    }
+    assert Workflow.from_api(twice).canonical(catalog_0375) == Workflow.from_api(API).canonical(catalog_0375)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "must be a JSON object of nodes"),
+        ({"1": []}, "node 1: must be an object with a class_type"),
+        ({"1": {"class_type": "A", "inputs": []}}, "inputs must be an object"),
+        ({"1": {"class_type": "A", "inputs": {"x": ["2"]}}}, "a link must be"),
+    ],
+)
+def test_wrong_shapes_are_named(data: object, message: str):
+    with pytest.raises(WorkflowError, match=message):
+        Workflow.from_api(data)
+
+
+def test_dangling_and_cyclic_links_have_no_canonical_form(catalog_0375: Catalog):
+    flow = Workflow.from_api(API)
+    for target, message in (("99", "missing node 99"), ("9", "cycle")):
+        nodes = dict(flow.nodes)
+        inputs = {**nodes["8"].inputs, "samples": Link(target, 0)}
+        nodes["8"] = type(nodes["8"])("VAEDecode", inputs)
+        with pytest.raises(WorkflowError, match=message):
+            Workflow(nodes).canonical(catalog_0375)

@@ -1,0 +1,75 @@
+"""The space: an allow-list in TOML, cut down to what is installed."""
+
+import pytest
+
+from flowtailor.errors import FlowtailorError
+from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.space import END, Space, quote, value_word
+
+
+def write(tmp_path, text: str):
+    file = tmp_path / "space.toml"
+    file.write_text(text)
+    return file
+
+
+def test_vocabulary_is_closed_whitespace_free_and_distinct(space: Space):
+    assert space.vocabulary[-1] == END
+    assert len(set(space.vocabulary)) == len(space.vocabulary)
+    assert all(len(word.split()) == 1 for word in space.vocabulary)
+
+
+def test_only_installed_models_are_in_the_space(space: Space):
+    words = set(space.vocabulary)
+    assert "ckpt_name=emoji3d_fp8.ckpt" in words
+    assert not any("sd15" in word for word in words)
+
+
+def test_what_the_engine_lacks_is_left_out(catalog_0375: Catalog, tmp_path):
+    """No LoRA installed and an unknown class: both go, with all that only they could feed."""
+    info = catalog_0375.to_json()
+    declared = info["LoraLoader"]["input"]["required"]
+    emptied = {
+        **info,
+        "LoraLoader": {**info["LoraLoader"], "input": {"required": {**declared, "lora_name": [[]]}}},
+    }
+    text = """
+    [nodes.SaveImage]
+    [nodes.VAEDecode]
+    [nodes.KSampler]
+    [nodes.CheckpointLoaderSimple]
+    ckpt_name = "*"
+    [nodes.LoraLoader]
+    lora_name = "*"
+    [nodes.CLIPTextEncode]
+    [nodes.EmptySD3LatentImage]
+    [nodes.NotInstalled]
+    [nodes.ImageUpscaleWithModel]
+    """
+    space = Space.load(write(tmp_path, text), Catalog(emptied))
+    assert space.missing == ("LoraLoader.lora_name", "NotInstalled")
+    assert "LoraLoader" not in space.rules
+    assert "ImageUpscaleWithModel" not in space.rules  # nothing makes an UPSCALE_MODEL
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[nodes.KSampler]\nsteps = [0]", "steps = 0: must be between 1 and 10000"),
+        ("[nodes.KSampler]\nsteps = [2.5]", "must be INT"),
+        ("[nodes.KSampler]\nstep = [2]", "KSampler has no input 'step'"),
+        ("[nodes.CLIPTextEncode]\ntext = ['nice']", "no such text"),
+        ("[nodes.KSampler]", "output 'SaveImage' must be one of its nodes"),
+        ("[nodes", "not valid TOML"),
+    ],
+)
+def test_mistakes_are_named(text: str, message: str, catalog_0375: Catalog, tmp_path):
+    with pytest.raises(FlowtailorError, match=message):
+        Space.load(write(tmp_path, text), catalog_0375)
+
+
+def test_words_of_values():
+    assert value_word("steps", 12) == "steps=12"
+    assert value_word("cfg", 1.5) == "cfg=1.5"
+    assert value_word("tiled", True) == "tiled=true"
+    assert quote("my model.safetensors") == "my%20model.safetensors"
