@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoTokenizer, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from flowtailor.errors import FlowtailorError
 
 from .weights import resolve
 
@@ -29,7 +33,13 @@ class TextEncoder:
 
     def __init__(self, path: str, batch_size: int = 64) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(path)
-        self._model = BertModel.from_pretrained(path, add_pooling_layer=False).eval().requires_grad_(False)
+        # Not from_pretrained: it draws a progress bar and a report on the pooler, which is not used.
+        self._model = BertModel(BertConfig.from_pretrained(path)).eval().requires_grad_(False)
+        weights = load_file(Path(path) / "model.safetensors")
+        if self._model.load_state_dict(weights, strict=False).missing_keys:
+            raise FlowtailorError(
+                f"{path}: not the weights of a BERT sentence encoder; name another backbone"
+            )
         self._batch_size = batch_size
         self._seen: dict[str, Tensor] = {}
 

@@ -1,0 +1,56 @@
+"""The actor that looks at rendered pictures: score columns for blocks of rows.
+
+A picture that cannot be read turns its row into an error row, so that it is neither learned from
+nor silently dropped. A scorer that fails is a programming error and stops the job.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+
+import pandas as pd
+import pyarrow.fs as pafs
+from PIL import Image
+
+from ..models.scorers import column, load_scorer
+
+PICTURES_AT_ONCE = 32
+
+
+class Scorers:
+    """Callable for Ray Data's `map_batches`: loads the scorers once, scores every block."""
+
+    def __init__(self, names: Sequence[str], images_dir: str) -> None:
+        """`images_dir` is the `images` folder (path or URL) of the dataset that `image` is relative to."""
+        self._scorers = {column(name): load_scorer(name) for name in names}
+        url = images_dir if "://" in images_dir else f"file://{posixpath.abspath(images_dir)}"
+        self._fs, images = pafs.FileSystem.from_uri(url)
+        self._dataset = posixpath.dirname(images.rstrip("/"))
+
+    def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
+        """Adds a `score_<name>` column per scorer; rows with an error keep nulls."""
+        errors = ["error_type", "error_message"]
+        rows = batch.reset_index(drop=True).astype(dict.fromkeys(errors, object))  # all null: no type yet
+        for name in self._scorers:
+            rows[name] = pd.Series(float("nan"), index=rows.index, dtype="float64")
+        healthy = [i for i in rows.index if pd.isna(rows.at[i, "error_type"])]
+        for start in range(0, len(healthy), PICTURES_AT_ONCE):
+            self._score(rows, healthy[start : start + PICTURES_AT_ONCE])
+        return rows
+
+    def _score(self, rows: pd.DataFrame, places: list[int]) -> None:
+        """Fill in the scores of the rows at `places`, or the error of those without a picture."""
+        images: dict[int, Image.Image] = {}
+        for i in places:
+            try:
+                images[i] = self._open(str(rows.at[i, "image"]))
+            except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
+                rows.loc[i, ["error_type", "error_message"]] = [type(error).__name__, str(error)[:500]]
+        prompts = [str(rows.at[i, "prompt"]) for i in images]
+        for name, scorer in self._scorers.items():
+            rows.loc[list(images), name] = scorer.score(list(images.values()), prompts)
+
+    def _open(self, image: str) -> Image.Image:
+        with self._fs.open_input_file(f"{self._dataset}/{image}") as stream:
+            return Image.open(stream).convert("RGB")
