@@ -6,6 +6,7 @@ nor silently dropped. A scorer that fails is a programming error and stops the j
 
 from __future__ import annotations
 
+import io
 import posixpath
 from collections.abc import Sequence
 
@@ -53,4 +54,4 @@ class Scorers:
 
     def _open(self, image: str) -> Image.Image:
         with self._fs.open_input_file(f"{self._dataset}/{image}") as stream:
-            return Image.open(stream).convert("RGB")
+            return Image.open(io.BytesIO(stream.read())).convert("RGB")
