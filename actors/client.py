@@ -101,6 +101,17 @@ class ComfyClient:
         self._post("/queue", {"delete": [prompt_id]})
         self._post("/interrupt", {"prompt_id": prompt_id})
 
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Whether the engine has nothing left to do before `timeout_s` is over."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            queue = self._get("/queue").json()
+            if not queue["queue_running"] and not queue["queue_pending"]:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+
     def free(self) -> None:
         """Let the engine drop its models and cached results before its next prompt."""
         self._post("/free", {"unload_models": True, "free_memory": True})

@@ -113,7 +113,7 @@ class EngineProcess:
                 stdin=subprocess.PIPE,  # held open: its end tells the engine that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **launch.environment},
+                env={**os.environ, **launch.environment, "FLOWTAILOR_RUN_DIR": str(run_dir)},
                 start_new_session=True,  # Ctrl-C reaches us, and we stop the engine
             )
         return cls(process, port, run_dir)

@@ -12,6 +12,7 @@ Uses the standard library only, since it may run under another interpreter than 
 
 import os
 import runpy
+import shutil
 import sys
 import threading
 from importlib.abc import MetaPathFinder
@@ -36,9 +37,11 @@ def _operators_loaded() -> bool:
 
 
 def end_with_parent() -> None:
-    """Wait for the end of stdin, then stop at once."""
+    """Wait for the end of stdin, then remove what the engine wrote and stop at once."""
     while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter shuts down
         pass
+    if run_dir := os.environ.get("FLOWTAILOR_RUN_DIR"):
+        shutil.rmtree(run_dir, ignore_errors=True)
     os._exit(1)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -163,14 +164,23 @@ def test_the_engine_dies_with_its_owner(tmp_path: Path) -> None:
         time.sleep(0.1)
     else:
         pytest.fail("the engine outlived its owner by 5 s")
+    assert not list(tmp_path.glob("flowtailor-engine-*"))
 
 
+@pytest.fixture
+def logs_stay_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines that do not start leave their log in the temporary folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("logs_stay_here")
 def test_an_engine_that_dies_while_starting_shows_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("raise RuntimeError('no CUDA today')")
     with pytest.raises(FlowtailorError, match=r"exit code 1.*no CUDA today"):
         engine(EngineConfig(kind="checkout", path=tmp_path)).__enter__()
 
 
+@pytest.mark.usefixtures("logs_stay_here")
 def test_a_slow_start_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("import time; time.sleep(60)")
     config = EngineConfig(kind="checkout", path=tmp_path, start_timeout_s=0.5)
@@ -178,6 +188,7 @@ def test_a_slow_start_names_the_setting(tmp_path: Path) -> None:
         engine(config).__enter__()
 
 
+@pytest.mark.usefixtures("logs_stay_here")
 def test_a_folder_without_comfyui_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FlowtailorError, match=r"holds no main\.py"):
         engine(EngineConfig(kind="checkout", path=tmp_path)).__enter__()

@@ -1,0 +1,145 @@
+"""Renders rows: a block of (prompt, workflow, seed) in, the same block with pictures or errors out.
+
+A failed render is a row with `error_type` and `error_message`, never an exception. A row whose picture
+exists is not rendered again. `render_rows` works on any client; `Renderer`, the callable class for
+`ray.data.Dataset.map_batches`, owns an engine, replaces it when it dies or hangs, and gives up on a row that
+brought it down twice. Columns in: row_id, prompt, workflow (JSON with slots), seed. Columns out:
+seconds, width, height, image, image_sha256, error_type, error_message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from flowtailor.errors import FlowtailorError
+
+from ..studio.engine import EngineProcess
+from ..workflows.graph import Workflow
+from .comfy import ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, start_engine
+from .images import Images, Picture
+
+_MESSAGE_CHARACTERS = 500
+_SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
+_TRIES = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The columns that a render fills; either the picture's or the error's are None."""
+
+    seconds: float | None = None
+    width: int | None = None
+    height: int | None = None
+    image: str | None = None
+    image_sha256: str | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+
+    @classmethod
+    def of(cls, picture: Picture) -> Outcome:
+        return cls(picture.seconds, picture.width, picture.height, picture.path, picture.sha256)
+
+    @classmethod
+    def failed(cls, error: Exception, name: str = "") -> Outcome:
+        message = " ".join(str(error).split())[:_MESSAGE_CHARACTERS]
+        return cls(error_type=name or type(error).__name__, error_message=message)
+
+
+_DTYPES = {
+    "seconds": "float64",
+    "width": "Int32",
+    "height": "Int32",
+    "image": "str",
+    "image_sha256": "str",
+    "error_type": "str",
+    "error_message": "str",
+}
+
+
+def render_rows(
+    client: ComfyClient, frame: pd.DataFrame, images: Images, timeout_s: float = 60.0
+) -> pd.DataFrame:
+    """Render a frame's rows one after the other on one engine; an engine that is away is an error too."""
+
+    def render(row: Any) -> Outcome:
+        try:
+            return render_row(client, row, images, timeout_s)
+        except ComfyUnavailable as error:
+            return Outcome.failed(error)
+
+    return _fill(frame, render)
+
+
+def render_row(client: ComfyClient, row: Any, images: Images, timeout_s: float) -> Outcome:
+    """Find or make one row's picture. Raises ComfyUnavailable, and OSError where it cannot be stored."""
+    picture = images.find(row.row_id)
+    if picture is None:
+        try:
+            flow = Workflow.loads(row.workflow).bind(row.prompt, int(row.seed), row.row_id)
+            rendered = client.render(flow.to_api(), timeout_s)
+        except ComfyUnavailable:
+            raise
+        except (FlowtailorError, json.JSONDecodeError) as error:
+            return Outcome.failed(error)
+        picture = images.write(row.row_id, rendered.png, rendered.seconds)
+    return Outcome.of(picture)
+
+
+def _fill(frame: pd.DataFrame, render: Callable[[Any], Outcome]) -> pd.DataFrame:
+    outcomes = [asdict(render(row)) for row in frame.itertuples(index=False)]
+    columns = {
+        name: pd.Series([outcome[name] for outcome in outcomes], index=frame.index, dtype=dtype)
+        for name, dtype in _DTYPES.items()
+    }
+    return frame.assign(**columns)
+
+
+class Renderer:
+    """Owns one engine for as long as it lives and renders blocks of rows on it."""
+
+    def __init__(self, engine: EngineConfig, images_dir: str) -> None:
+        self._config = engine
+        self._images = Images(images_dir)
+        self._process: EngineProcess | None = None
+        self._client = self._connect()
+
+    def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
+        return _fill(batch, self._render)
+
+    def close(self) -> None:
+        """Stop the engine. Not needed when the process ends: the engine then ends as well."""
+        self._client.close()
+        if self._process:
+            self._process.stop()
+
+    def _render(self, row: Any) -> Outcome:
+        for _ in range(_TRIES):
+            try:
+                outcome = render_row(self._client, row, self._images, self._config.render_timeout_s)
+            except ComfyUnavailable as error:
+                if self._process is None:  # a server that is not ours to restart
+                    return Outcome.failed(error)
+                died = FlowtailorError(f"ComfyUI died {_TRIES} times on this row: {self._process.log_tail()}")
+                self._restart()
+                continue
+            if outcome.error_type == ComfyTimeout.__name__ and not self._client.wait_idle(_SETTLE_S):
+                self._restart()
+            return outcome
+        return Outcome.failed(died, "EngineDied")
+
+    def _restart(self) -> None:
+        self.close()
+        self._client = self._connect()
+
+    def _connect(self) -> ComfyClient:
+        if self._config.kind == "urls":
+            # Workers share a constructor, not a number; consecutive process ids spread them well enough.
+            return ComfyClient(self._config.urls[os.getpid() % len(self._config.urls)])
+        self._process = start_engine(self._config)
+        return ComfyClient(self._process.url, self._process.run_dir / "output")

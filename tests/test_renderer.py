@@ -1,0 +1,173 @@
+"""Rows become pictures or error rows; engines that die or hang are replaced."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from flowtailor.actors import renderer as renderer_module
+from flowtailor.actors.comfy import ComfyClient, EngineConfig
+from flowtailor.actors.images import Images, pixel_sha256, with_text
+from flowtailor.actors.renderer import Renderer, render_rows
+
+Api = dict[str, Any]
+
+
+def rows(api: Api, *seeds: int, prompt: str = "a red apple") -> pd.DataFrame:
+    flow = json.dumps(api)
+    return pd.DataFrame(
+        [{"row_id": f"{seed:04x}", "prompt": prompt, "workflow": flow, "seed": seed} for seed in seeds]
+    )
+
+
+def png(color: str = "red", size: tuple[int, int] = (12, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def images_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dataset") / "images"
+
+
+@pytest.fixture(scope="module")
+def renderer(studio: object, images_dir: Path) -> Iterator[Renderer]:
+    renderer = Renderer(EngineConfig(count=1, render_timeout_s=30), str(images_dir))
+    yield renderer
+    renderer.close()
+
+
+@pytest.mark.engine
+def test_rows_get_their_pictures(renderer: Renderer, images_dir: Path, plain_api: Api) -> None:
+    done = renderer(rows(plain_api, 1, 2))
+    assert done["error_type"].isna().all()
+    assert done["width"].tolist() == done["height"].tolist() == [128, 128]
+    assert done["image"].tolist() == ["images/00/0001.png", "images/00/0002.png"]
+    with Image.open(images_dir.parent / done["image"][0]) as image:
+        assert pixel_sha256(image) == done["image_sha256"][0]
+    assert done["image_sha256"].nunique() == 2
+    assert not list(images_dir.rglob("*.tmp"))
+
+
+@pytest.mark.engine
+def test_a_picture_that_exists_is_not_rendered_again(
+    renderer: Renderer, images_dir: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = renderer(rows(plain_api, 1))
+    monkeypatch.setattr(ComfyClient, "render", lambda *_: pytest.fail("rendered again"))
+    pd.testing.assert_frame_equal(first, renderer(rows(plain_api, 1)))
+
+
+@pytest.mark.engine
+def test_failures_are_rows(renderer: Renderer, plain_api: Api) -> None:
+    failing = json.loads(json.dumps(plain_api))
+    failing["8"] = {
+        "class_type": "FreeU",
+        "inputs": {"model": ["1", 0], "b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2},
+    }
+    failing["5"]["inputs"]["model"] = ["8", 0]
+    unknown = {**plain_api, "5": {"class_type": "DreamSampler", "inputs": {}}}
+    frame = pd.concat([rows(failing, 10), rows(unknown, 11), rows(plain_api, 12)], ignore_index=True)
+    frame.loc[len(frame)] = {"row_id": "0013", "prompt": "x", "workflow": "{not json", "seed": 13}
+    done = renderer(frame)
+    assert done["error_type"].tolist()[:2] == ["ComfyExecutionError", "ComfyRejected"]
+    assert "FreeU" in done["error_message"][0]
+    assert "DreamSampler" in done["error_message"][1]
+    assert pd.isna(done["error_type"][2]) and done["seconds"][2] > 0
+    assert done["error_type"][3] == "JSONDecodeError"
+    assert done["image"].notna().tolist() == [False, False, True, False]
+
+
+@pytest.mark.engine
+def test_a_slow_row_times_out_and_the_next_is_rendered(renderer: Renderer, plain_api: Api) -> None:
+    slow = json.loads(json.dumps(plain_api))
+    slow["5"]["inputs"]["steps"] = 5000
+    renderer._config = renderer._config.model_copy(update={"render_timeout_s": 3.0})
+    done = renderer(pd.concat([rows(slow, 20), rows(plain_api, 21)], ignore_index=True))
+    renderer._config = renderer._config.model_copy(update={"render_timeout_s": 30.0})
+    assert done["error_type"][0] == "ComfyTimeout"
+    assert pd.isna(done["error_type"][1])
+
+
+@pytest.mark.engine
+def test_an_engine_killed_in_the_middle_is_replaced(renderer: Renderer, plain_api: Api) -> None:
+    plain_api["5"]["inputs"]["steps"] = 100
+    assert renderer._process is not None
+    pid = renderer._process.process.pid
+    threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
+    done = renderer(rows(plain_api, 30, 31))
+    assert done["error_type"].isna().all()
+    assert renderer._process.process.pid != pid
+
+
+def test_a_row_that_kills_the_engine_twice_is_given_up(
+    tmp_path: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is injected: processes that are dead as soon as somebody talks to them."""
+    started = []
+
+    def start_dead(config: EngineConfig) -> Any:
+        started.append(config)
+        return SimpleNamespace(
+            url="http://127.0.0.1:9", run_dir=tmp_path, log_tail=lambda: "out of memory", stop=lambda: None
+        )
+
+    monkeypatch.setattr(renderer_module, "start_engine", start_dead)
+    done = Renderer(EngineConfig(), str(tmp_path))(rows(plain_api, 40))
+    assert done["error_type"][0] == "EngineDied"
+    assert "out of memory" in done["error_message"][0]
+    assert len(started) == 3  # the first, and one after each death
+
+
+def test_a_server_that_is_away_gives_retryable_rows(tmp_path: Path, plain_api: Api) -> None:
+    config = EngineConfig(kind="urls", urls=("http://127.0.0.1:9",))
+    done = Renderer(config, str(tmp_path))(rows(plain_api, 50))
+    assert done["error_type"].tolist() == ["ComfyUnavailable"]
+    again = render_rows(ComfyClient("http://127.0.0.1:9"), rows(plain_api, 50), Images(tmp_path))
+    assert again["error_type"].tolist() == ["ComfyUnavailable"]
+
+
+@pytest.mark.parametrize("scheme", ["path", "file://", "memory://"])
+def test_pictures_are_kept_with_their_facts(tmp_path: Path, scheme: str) -> None:
+    place = {"path": str(tmp_path), "file://": f"file://{tmp_path}", "memory://": "memory://dataset"}[scheme]
+    images = Images(f"{place}/images")
+    assert images.find("abcd") is None
+    written = images.write("abcd", png(), 1.25)
+    assert images.find("abcd") == written
+    assert (written.path, written.seconds, written.width, written.height) == (
+        "images/ab/abcd.png",
+        1.25,
+        12,
+        8,
+    )
+
+
+def test_a_damaged_picture_counts_as_missing(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    images.write("abcd", png(), 1.0)
+    file = tmp_path / "ab" / "abcd.png"
+    file.write_bytes(file.read_bytes()[:60])
+    assert images.find("abcd") is None
+    file.write_bytes(png())  # a picture, but none of ours
+    assert images.find("abcd") is None
+
+
+def test_the_hash_is_of_the_pixels() -> None:
+    plain, noted = (Image.open(io.BytesIO(data)) for data in (png(), with_text(png(), "key", "some text")))
+    assert noted.text == {"key": "some text"}  # type: ignore[attr-defined]
+    assert np.array_equal(np.asarray(plain), np.asarray(noted))
+    assert pixel_sha256(plain) == pixel_sha256(noted)
+    assert pixel_sha256(plain) != pixel_sha256(Image.open(io.BytesIO(png(size=(8, 12)))))
