@@ -10,7 +10,9 @@ export TOKENIZERS_PARALLELISM ?= false
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help env world quickstart test test-all lint bench clean
+FOLDERS := workflows datasets models studio actors pipelines serving
+
+.PHONY: help env types world quickstart test test-all lint bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +38,12 @@ test: world  ## all tests but the slow ones, within 10 minutes on 2 cores
 test-all: world  ## the slow tests too: thousands of mutated workflows, hundreds of random designs
 	$(BIN)/python -m pytest -m ''
 
-lint: env  ## ruff and pyright
+# Pyright resolves imports by where files lie: links show it the layout that a wheel has.
+types: env
+	@mkdir -p build/types/flowtailor
+	@cd build/types/flowtailor && ln -sfn $(addprefix ../../../,$(FOLDERS)) $(addprefix ../../../,$(wildcard flowtailor/*.py)) .
+
+lint: types  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

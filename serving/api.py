@@ -48,13 +48,20 @@ class Estimate(Message):
     std: float
 
 
+class Forecast(Message):
+    """Of a picture that was not rendered, on the engine of the training run."""
+
+    score: Estimate = Field(description="the scorers' weighted mean, in 0..1")
+    scores: dict[str, Estimate] = Field(description="by scorer, in 0..1")
+    seconds: Estimate = Field(description="render time")
+    reward: float = Field(description="score - kappa * std - lambda * seconds, as in training")
+
+
 class DesignedWorkflow(Message):
     workflow: dict[str, Any] = Field(description="API JSON, ready for an engine's /prompt")
     tokens: list[str]
     logprob: float = Field(description="of the tokens under the policy that drew them")
-    scores: dict[str, Estimate] = Field(description="by scorer, in 0..1")
-    seconds: Estimate = Field(description="render time on the engine of the training run")
-    reward: float = Field(description="weighted mean - kappa * std - lambda * seconds")
+    forecast: Forecast
 
 
 class DesignResponse(Message):

@@ -9,6 +9,7 @@ Annotations are evaluated here (no `from __future__`): Serve reads the type of `
 
 import asyncio
 import os
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,8 +48,9 @@ class Models:
         from .designs import Designs  # torch, which the other processes of the service do without
 
         self._designs = Designs.load(args.run)
-        self.design.set_max_batch_size(args.max_batch_size)
-        self.design.set_batch_wait_timeout_s(args.batch_wait_s)
+        batched: Any = self.design  # the decorator's own attributes are not in its type
+        batched.set_max_batch_size(args.max_batch_size)
+        batched.set_batch_wait_timeout_s(args.batch_wait_s)
 
     @serve.batch(max_concurrent_batches=1)
     async def design(self, requests: list[DesignRequest]) -> list[DesignResponse]:

@@ -5,18 +5,18 @@ A cluster is served with `serve deploy` and a config file instead (serving/serve
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
 from pathlib import Path
 from typing import Any
 
-from ..errors import FlowtailorError
-from ..pipelines.config import Config, ServeConfig
-from .routes import is_loopback
+from flowtailor.errors import FlowtailorError
 
-NEEDED = ("policy/sft", "reward/ensemble.json", "space.toml", "catalog.json")
+from ..pipelines.cluster import ensure_ray
+from ..pipelines.config import ServeConfig
+from ..pipelines.trained import need, open_run
+from .routes import is_loopback
 
 
 def serve(run_dir: str | Path, *, host: str | None = None, port: int | None = None) -> None:
@@ -26,29 +26,16 @@ def serve(run_dir: str | Path, *, host: str | None = None, port: int | None = No
     Raises FlowtailorError before anything starts when the run is unfinished, the address is
     open to others without a token, or the port is taken.
     """
-    config = run_config(Path(run_dir))
-    wanted = config.serve.model_copy(
+    run = open_run(run_dir)
+    need(run.dir, "catalog.json", "reward/ensemble.json", "policy/sft", "policy/grpo")
+    wanted = run.config.serve.model_copy(
         update={k: v for k, v in {"host": host, "port": port}.items() if v is not None}
     )
     token = wanted.token or os.environ.get("FLOWTAILOR_TOKEN") or None
     check_address(wanted.host, wanted.port, token)
 
-    from ..pipelines.cluster import ensure_ray
-
-    ensure_ray(config)
-    _deploy_and_wait(Path(run_dir).resolve(), wanted, token)
-
-
-def run_config(run_dir: Path) -> Config:
-    """The configuration that a finished run was made with."""
-    missing = [name for name in NEEDED if not (run_dir / name).exists()]
-    if missing:
-        raise FlowtailorError(
-            f"{run_dir}: has no {missing[0]}, so there is nothing to serve; "
-            "finish the run with `flowtailor run` or name another with --run"
-        )
-    resolved = json.loads((run_dir / "config.resolved.json").read_text())
-    return Config.model_validate(resolved["config"])
+    ensure_ray(run.config)
+    _deploy_and_wait(run.dir.resolve(), wanted, token)
 
 
 def check_address(host: str, port: int, token: str | None) -> None:

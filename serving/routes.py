@@ -16,7 +16,8 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 
-from .. import __version__
+from flowtailor import __version__
+
 from .api import DesignRequest, DesignResponse, Refusal, refusal
 
 logger = logging.getLogger("ray.serve")
