@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -103,8 +103,23 @@ class Policy:
         policy.model.eval()
         return policy
 
+    def add_adapter(self, rank: int, *, train_words: bool = False) -> None:
+        """Wrap the model in a fresh LoRA adapter; with `train_words` the words' rows learn too."""
+        config = lora_config(rank, self.columns.tolist() if train_words else ())
+        self.model = get_peft_model(self.model, config)  # type: ignore[arg-type]
+        # A path of this machine has no place in a saved adapter, and PEFT would look there for a
+        # vocabulary of another size and then save the whole embedding.
+        self.model.peft_config["default"].base_model_name_or_path = ""
+        self.narrowed()
+
+    def merge_adapter(self) -> None:
+        """Fold the adapter into the weights, which is what `save` can write."""
+        assert isinstance(self.model, PeftModel)
+        self.model = self.model.merge_and_unload()  # type: ignore[operator]
+        self.narrowed()
+
     def narrowed(self) -> Policy:
-        """Give the model a `WordHead`; to be repeated after PEFT has wrapped it."""
+        """Give the model a `WordHead`, which must read the embedding that is there now."""
         base = self._base
         base.lm_head = WordHead(base.get_input_embeddings(), self.columns)
         return self

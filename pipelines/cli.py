@@ -131,7 +131,11 @@ def _add_workflow(verbs: Any) -> None:
         parser.add_argument(
             "--run", default=DEFAULT_RUN, metavar="DIR", help="whose catalog and space to use"
         )
-        parser.set_defaults(action=action)
+        parser.set_defaults(action=action, prompt="")
+        if action == "encode":
+            parser.add_argument(
+                "--prompt", default="", metavar="TEXT", help="the text in it that stands for the prompt"
+            )
 
 
 def _add_design(verbs: Any) -> None:
@@ -144,11 +148,7 @@ def _add_design(verbs: Any) -> None:
     design.add_argument("--budget-s", type=float, help="seconds that the render may take")
     design.add_argument("--seed", type=int, default=0)
     design.add_argument("--render", action="store_true", help="render the designs, write the pictures")
-    design.add_argument("--out", metavar="DIR", help="where workflows and pictures go")
-    design.add_argument("--json", action="store_true", help="print the designs as JSON")
-    design.add_argument(
-        "--out", metavar="DIR", help="folder for the files (default: in the run folder)"
-    )
+    design.add_argument("--out", metavar="DIR", help="folder for the files (default: in the run folder)")
     design.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
 
@@ -189,6 +189,7 @@ def _workflow(arguments: argparse.Namespace) -> int:
         run_dir=arguments.run,
         catalog=arguments.catalog,
         space=arguments.space,
+        prompt=arguments.prompt,
     )
 
 

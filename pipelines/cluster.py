@@ -35,7 +35,7 @@ def ensure_ray(config: Config) -> None:
     """Connect to Ray once per process; a second call does nothing.
 
     `ray.address` of the config or RAY_ADDRESS (set by `ray job submit`) name a cluster; without
-    them a Ray is started here, on loopback, without a dashboard, closed to other users by a token.
+    them a Ray is started here, without a dashboard, closed to others by a token.
     """
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -52,7 +52,7 @@ def ensure_ray(config: Config) -> None:
         "runtime_env": {"env_vars": _worker_environment(local=address is None)},
     }
     if address is None:
-        options |= {"num_cpus": os.cpu_count(), "include_dashboard": False, "ignore_reinit_error": True}
+        options |= {"num_cpus": os.cpu_count(), "include_dashboard": False}
     ray.init(address=address, **(options | config.ray.init))
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..actors.comfy import EngineConfig
 from flowtailor.errors import FlowtailorError
+
+from ..actors.comfy import EngineConfig
 
 
 class Section(BaseModel):

@@ -27,7 +27,8 @@ from ..datasets.prompts import Prompt, load_prompts
 from ..datasets.prompts import choose as choose_prompts
 from ..datasets.store import Store
 from ..workflows.codec import decode, encode
-from ..workflows.space import END, Space
+from ..workflows.rules import END
+from ..workflows.space import Space
 from .catalog import read_world
 from .collect import render
 from .comparison import measure, summarise

@@ -20,7 +20,8 @@ from ..datasets.rows import row_id, share, text_hash, workflow_split
 from ..workflows.augment import augment
 from ..workflows.codec import encode
 from ..workflows.graph import Workflow
-from ..workflows.space import END, Space
+from ..workflows.rules import END
+from ..workflows.space import Space
 
 
 @dataclass(frozen=True)

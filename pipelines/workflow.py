@@ -6,26 +6,37 @@ Needs no engine: catalog and space come from files, from a run, or from what shi
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from ..workflows.catalog import STUDIO_CATALOG, Catalog
+from ..workflows.catalog import Catalog
 from ..workflows.codec import decode, encode
-from ..workflows.graph import Link, Node, Workflow
+from ..workflows.graph import PROMPT, SEED, Link, Node, Workflow, WorkflowError
 from ..workflows.script import comfy_script
 from ..workflows.space import STUDIO_SPACE, Space
-from ..workflows.ui import load_workflow
+from ..workflows.ui import is_ui, load_workflow, ui_to_api
 from ..workflows.validate import problems
+
+# What the embedded engine answers to /object_info, so that files can be read before it is installed.
+STUDIO_CATALOG = Path(__file__).parent.parent / "studio" / "catalog.json.gz"
 
 
 def workflow_command(
-    action: str, file: str, *, run_dir: str, catalog: str | None = None, space: str | None = None
+    action: str,
+    file: str,
+    *,
+    run_dir: str,
+    catalog: str | None = None,
+    space: str | None = None,
+    prompt: str = "",
 ) -> int:
     """Do one action on a file ("-": stdin) and print its result.
 
+    `prompt` is the text in the workflow that stands for the prompt; `encode` puts the slot there.
     Returns the exit code; 1 where `check` found problems. Raises FlowtailorError where the file
     cannot be read, or holds what the catalog or the space does not know.
     """
@@ -38,13 +49,13 @@ def workflow_command(
     if action in ("encode", "decode"):
         words_of = Space.load(space or _first(Path(run_dir) / "space.toml", STUDIO_SPACE), known)
         if action == "encode":
-            print(" ".join(encode(load_workflow(path, known), words_of)))
+            print(" ".join(encode(load_workflow(path, known).templated(prompt), words_of)))
         else:
             print(json.dumps(decode(_text(path).split(), words_of).to_api(), indent=2, ensure_ascii=False))
     elif action == "show":
         print("\n".join(outline(load_workflow(path, known))))
     else:
-        print(comfy_script(load_workflow(path, known).to_api(), known.to_json()))
+        print(comfy_script(load_workflow(path, known).bind(PROMPT, 0).to_api(), known.to_json()))
     return 0
 
 
@@ -72,13 +83,18 @@ def _shown(value: Any, flow: Workflow) -> str:
 
 
 def _checkable(path: Path, catalog: Catalog) -> Any:
-    """The file's JSON as it stands, wrong shapes included; only a UI workflow is converted first."""
+    """The file's JSON as it stands, wrong shapes included; slots are filled, UI format is converted."""
+    text = _text(path)
     try:
-        data = json.loads(_text(path))
+        data = json.loads(text)
     except ValueError as error:
         raise FlowtailorError(f"{path}: not JSON ({error}); save it with Export (API)") from None
-    is_ui = isinstance(data, dict) and isinstance(data.get("nodes"), list)
-    return load_workflow(path, catalog) if is_ui else data
+    if is_ui(data):
+        return ui_to_api(data, catalog)
+    if SEED in text:
+        with suppress(WorkflowError):
+            return Workflow.from_api(data)  # `problems` judges a Workflow with its slots filled
+    return data
 
 
 def _text(path: Path) -> str:

@@ -19,7 +19,8 @@ from flowtailor.pipelines.comparison import summarise
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import Choice
 from flowtailor.workflows.codec import encode
-from flowtailor.workflows.space import END, Space
+from flowtailor.workflows.rules import END
+from flowtailor.workflows.space import Space
 
 PROMPTS = [Prompt("a red apple", "food", "test"), Prompt("a sly fox", "animals", "test")]
 COLLECTED = pd.DataFrame({"engine": ["comfyui-0.3.75"]})

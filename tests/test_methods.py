@@ -12,7 +12,8 @@ from flowtailor.datasets.prompts import Prompt
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, most_used
 from flowtailor.workflows.codec import decode, encode
-from flowtailor.workflows.space import END, Space
+from flowtailor.workflows.rules import END
+from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
 FOX, APPLE, CAR = (

@@ -18,14 +18,14 @@ from flowtailor.workflows.ui import ui_to_api
 DATA = Path(__file__).parent / "data"
 
 
-@pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return Catalog.load(DATA / "object_info.0.3.75.json.gz")
+@pytest.fixture
+def catalog(catalog_0375: Catalog) -> Catalog:
+    return catalog_0375
 
 
-@pytest.mark.parametrize("version", ["0.3.75", "0.30.0"])
-def test_prints_python_that_reads_like_the_graph(version: str):
-    catalog = Catalog.load(DATA / f"object_info.{version}.json.gz")
+@pytest.mark.parametrize("version", ["catalog_0375", "catalog_0300"])
+def test_prints_python_that_reads_like_the_graph(version: str, request: pytest.FixtureRequest):
+    catalog: Catalog = request.getfixturevalue(version)
     untouched = asyncio.run.__module__
     text = comfy_script(mutations.seeds(catalog)[0], catalog.to_json())
     compile(text, "script", "exec")

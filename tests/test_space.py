@@ -4,7 +4,8 @@ import pytest
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.workflows.catalog import Catalog
-from flowtailor.workflows.space import END, Space, quote, value_word
+from flowtailor.workflows.rules import END, quote, value_word
+from flowtailor.workflows.space import Space
 
 
 def write(tmp_path, text: str):

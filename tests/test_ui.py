@@ -19,9 +19,9 @@ from flowtailor.workflows.validate import problems
 DATA = Path(__file__).parent / "data"
 
 
-@pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return Catalog.load(DATA / "object_info.0.3.75.json.gz")
+@pytest.fixture
+def catalog(catalog_0375: Catalog) -> Catalog:
+    return catalog_0375
 
 
 @pytest.fixture
@@ -103,10 +103,9 @@ def test_a_bypassed_subgraph_passes_through(nested, catalog):
     assert api["3"]["inputs"]["images"] == ["1", 0]
 
 
-def test_choices_that_bring_their_own_inputs():
-    newer = Catalog.load(DATA / "object_info.0.30.0.json.gz")
+def test_choices_that_bring_their_own_inputs(catalog_0300):
     resize = {"id": 1, "type": "ResizeImageMaskNode", "widgets_values": ["scale by multiplier", 0.5, "area"]}
-    inputs = ui_to_api({"nodes": [resize], "links": []}, newer)["1"]["inputs"]
+    inputs = ui_to_api({"nodes": [resize], "links": []}, catalog_0300)["1"]["inputs"]
     assert inputs == {
         "resize_type": "scale by multiplier",
         "resize_type.multiplier": 0.5,

@@ -18,13 +18,12 @@ from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.graph import Workflow
 from flowtailor.workflows.validate import MAX_DEPTH, problems, verdict
 
-DATA = Path(__file__).parent / "data"
 MUTANTS = 3000
 
 
-@pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return Catalog.load(DATA / "object_info.0.3.75.json.gz")
+@pytest.fixture
+def catalog(catalog_0375: Catalog) -> Catalog:
+    return catalog_0375
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_choices(flow, catalog):
     assert found(sampler(flow, sampler_name="EULER"), catalog) == [("value_not_in_list", "5", "sampler_name")]
 
 
-def test_only_newer_engines_check_choices_declared_as_combo(catalog):
+def test_only_newer_engines_check_choices_declared_as_combo(catalog, catalog_0300):
     api = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
         "2": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "absent.pth"}},
@@ -94,9 +93,8 @@ def test_only_newer_engines_check_choices_declared_as_combo(catalog):
         },
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
     }
-    newer = Catalog.load(DATA / "object_info.0.30.0.json.gz")
     assert problems(api, catalog) == []
-    assert found(api, newer) == [("value_not_in_list", "2", "model_name")]
+    assert found(api, catalog_0300) == [("value_not_in_list", "2", "model_name")]
 
 
 def test_links_must_be_pairs(flow, catalog):

@@ -19,7 +19,8 @@ from flowtailor.errors import FlowtailorError
 from .codec import encode
 from .grammar import Grammar
 from .graph import Link, Node, Workflow, WorkflowError
-from .space import LinkNeed, OutOfSpace, Rule, Space
+from .rules import LinkNeed, Rule
+from .space import OutOfSpace, Space
 
 ATTEMPTS_PER_FLOW = 200
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from .grammar import Grammar, Output
 from .graph import Link, Node, Workflow
-from .space import END, NONE, LinkNeed, OutOfSpace, Param, Producer, Rule, Space
+from .rules import END, NONE, LinkNeed, Param, Producer, Rule
+from .space import OutOfSpace, Space
 
 
 class DecodeError(OutOfSpace):

@@ -15,20 +15,14 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from operator import le
 from typing import Any, NamedTuple
 
 from flowtailor.errors import FlowtailorError
 
 from .graph import Link, Node, Workflow
-from .space import END, NONE, LinkNeed, Param, Rule, Space
-
-Spent = tuple[int, ...]
-"""What a design uses of the limits: its nodes, then one count a group."""
-
-
-OpenNodes = tuple[tuple[str, int], ...]
-"""Class and next need of each open node, the output node first."""
+from .limits import Limits, OpenNodes, Spent, add
+from .rules import END, NONE, LinkNeed, Param, Rule
+from .space import Space
 
 
 class Output(NamedTuple):
@@ -72,16 +66,11 @@ class Grammar:
         self.vocabulary = space.vocabulary
         self.ids = {word: i for i, word in enumerate(self.vocabulary)}
         self.end_id = self.ids[END]
-        self._max_tokens = max_tokens
-        self._limits: Spent = (space.max_nodes, *(group.limit for group in space.groups))
-        self._spend = {c: (1, *(int(c in group.classes) for group in space.groups)) for c in space.rules}
-        self._plan = _cheapest_producers(space)
-        self._closing_node = cache(self._closing_node_uncached)
+        self.limits = Limits(space, max_tokens)
         self._class_words = cache(self._class_words_uncached)
-        self._closing = cache(self._closing_uncached)
         self._allowed_cache: dict[Any, tuple[int, ...]] = {}
         start = self.start()
-        if not self._fits(self._open_nodes(start), frozenset(), start.spent, 0):
+        if not self.limits.fits(self._open_nodes(start), frozenset(), start.spent, 0):
             raise FlowtailorError(
                 f"max_tokens = {max_tokens}: no design in {space.source} fits its limits; raise them"
             )
@@ -89,7 +78,7 @@ class Grammar:
     def start(self) -> State:
         """The state before the first word: the output node is there, its needs are open."""
         root = self.space.output
-        return State((Frame(0, 0),), (root,), None, (), self._spend[root])
+        return State((Frame(0, 0),), (root,), None, (), self.limits.spend[root])
 
     def allowed(self, state: State) -> tuple[int, ...]:
         """Sorted ids that may come next; empty only when done."""
@@ -194,7 +183,7 @@ class Grammar:
             filled,
             frames=(*filled.frames, Frame(new, 0)),
             nodes=(*state.nodes, producer.class_type),
-            spent=_add(state.spent, self._spend[producer.class_type]),
+            spent=add(state.spent, self.limits.spend[producer.class_type]),
         )
 
     def _rule(self, state: State, frame: Frame) -> Rule:
@@ -229,7 +218,7 @@ class Grammar:
         fitting = [output for output in state.outputs if output.type in need.accepts]
         return Link(str(fitting[-index].node), fitting[-index].slot)
 
-    # --- limits ------------------------------------------------------------------------------
+    # --- what may come next ------------------------------------------------------------------
 
     def _compute_allowed(self, state: State) -> set[int]:
         allowed: set[int] = set()
@@ -248,12 +237,12 @@ class Grammar:
             *outer, (class_type, position) = self._open_nodes(at)
             rest = (*outer, (class_type, position + 1))
             kinds = frozenset(output.type for output in at.outputs)
-            offer(self._closed_words(need, at), self._fits(rest, kinds, at.spent, at.tokens + 1))
+            offer(self._closed_words(need, at), self.limits.fits(rest, kinds, at.spent, at.tokens + 1))
             if isinstance(need, Param):
                 continue
             for word, opened in self._class_words(need):
-                spent = _add(at.spent, self._spend[opened])
-                offer([word], self._fits((*rest, (opened, 0)), kinds, spent, at.tokens + 1))
+                spent = add(at.spent, self.limits.spend[opened])
+                offer([word], self.limits.fits((*rest, (opened, 0)), kinds, spent, at.tokens + 1))
         return allowed
 
     def _closed_words(self, need: Param | LinkNeed, state: State) -> list[str]:
@@ -268,36 +257,6 @@ class Grammar:
         found = ((word, self.space.accepts_class(need, word)) for word in self.space.producers)
         return [(word, producer.class_type) for word, producer in found if producer]
 
-    def _fits(self, open_nodes: OpenNodes, available: frozenset[str], spent: Spent, tokens: int) -> bool:
-        """Whether the design can be ended within the limits from here, by the cheapest plan."""
-        if self._max_tokens is None:
-            return True
-        closing = self._closing(open_nodes, available)  # one word a new node, then <end>
-        if tokens + closing[0] + 1 > self._max_tokens:
-            return False
-        return all(map(le, _add(spent, closing), self._limits))
-
-    def _closing_uncached(self, open_nodes: OpenNodes, available: frozenset[str]) -> Spent:
-        spent: Spent = (0,) * len(self._limits)
-        for class_type, position in reversed(open_nodes):
-            more, available = self._closing_node(class_type, position, available)
-            spent = _add(spent, more)
-        return spent
-
-    def _closing_node_uncached(
-        self, class_type: str, position: int, available: frozenset[str]
-    ) -> tuple[Spent, frozenset[str]]:
-        """What ending this node spends from its need at `position` on, and the types there are then."""
-        rule = self.space.rules[class_type]
-        spent: Spent = (0,) * len(self._limits)
-        for need in rule.needs[position:]:
-            if isinstance(need, Param) or need.optional or available & set(need.accepts):
-                continue
-            cheapest = self._plan[need.accepts]
-            more, available = self._closing_node(cheapest, 0, available)
-            spent = _add(spent, more, self._spend[cheapest])
-        return spent, available | set(rule.outputs)
-
     @staticmethod
     def _open_nodes(state: State) -> OpenNodes:
         return tuple((state.nodes[frame.node], frame.position) for frame in state.frames)
@@ -306,37 +265,3 @@ class Grammar:
         """What the allowed ids depend on: open nodes, limits spent, types of outputs, length."""
         kinds = tuple(sorted(output.type for output in state.outputs))
         return self._open_nodes(state), state.spent, kinds, state.tokens
-
-
-def _add(*counts: Spent) -> Spent:
-    return tuple(map(sum, zip(*counts, strict=True)))
-
-
-def _cheapest_producers(space: Space) -> dict[tuple[str, ...], str]:
-    """For each set of types that a link accepts, the class that feeds it with the fewest nodes."""
-    infinite = float("inf")
-    cost: dict[str, float] = dict.fromkeys(space.rules, infinite)
-
-    def link_cost(link: LinkNeed) -> float:
-        return min(
-            (cost[c] for c in space.rules if set(space.rules[c].outputs) & set(link.accepts)),
-            default=infinite,
-        )
-
-    changed = True
-    while changed:
-        changed = False
-        for name, rule in space.rules.items():
-            new = 1 + sum(link_cost(link) for link in rule.links if not link.optional)
-            if new < cost[name]:
-                cost[name], changed = new, True
-    plan: dict[tuple[str, ...], str] = {}
-    for link in (link for rule in space.rules.values() for link in rule.links):
-        fitting = [c for c in space.rules if set(space.rules[c].outputs) & set(link.accepts)]
-        if fitting:
-            plan[link.accepts] = min(fitting, key=cost.__getitem__)
-    if cost[space.output] == infinite:
-        raise FlowtailorError(
-            f"{space.source}: nothing can feed {space.output}; add the nodes that lead to a picture"
-        )
-    return plan

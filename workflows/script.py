@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import FlowtailorError
+from flowtailor.errors import FlowtailorError
 
 TIMEOUT_S = 60.0
 

@@ -15,91 +15,22 @@ not name keep the catalog's default. Every choice gets one word of a closed voca
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from .catalog import COMBO, Catalog, InputSpec, NodeSpec
-from .graph import FILENAME, SEED
+from .catalog import Catalog
+from .rules import END, NONE, Group, LinkNeed, Param, Producer, Rule, quote
+from .space_file import RulesReader
 
-END = "<end>"
-NONE = "none"
-ALL_INSTALLED = "*"
 STUDIO_SPACE = Path(__file__).parent / "space.toml"
 
 
 class OutOfSpace(FlowtailorError):
     """A workflow or a value that the space does not hold."""
-
-
-@dataclass(frozen=True)
-class Param:
-    """An input with a value from a closed list; `tokens` maps each word but the default's."""
-
-    name: str
-    default: Any
-    tokens: Mapping[str, Any]
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        return (self.default, *self.tokens.values())
-
-
-@dataclass(frozen=True)
-class LinkNeed:
-    """An input fed by an earlier output of one of the types `accepts`.
-
-    `offset`: where such outputs exist, the default is the offset-th latest; of n links of one type
-    in a node the i-th defaults to the (n - i)-th latest, so that (positive, negative) fall in place.
-    """
-
-    name: str
-    accepts: tuple[str, ...]
-    offset: int
-    optional: bool
-
-    @property
-    def label(self) -> str:
-        return self.accepts[0]
-
-    def default_index(self, available: int) -> int:
-        """Which of `available` outputs, counted from the latest, an omitted token means; 0: none."""
-        return 0 if self.optional else min(self.offset, available)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How the space uses a node class: fixed inputs, then params, then links (in that order)."""
-
-    class_type: str
-    fixed: Mapping[str, Any]
-    params: tuple[Param, ...]
-    links: tuple[LinkNeed, ...]
-    outputs: tuple[str, ...]
-
-    @property
-    def needs(self) -> tuple[Param | LinkNeed, ...]:
-        return (*self.params, *self.links)
-
-
-@dataclass(frozen=True)
-class Group:
-    """At most `limit` nodes of these classes in one workflow."""
-
-    classes: frozenset[str]
-    limit: int
-
-
-@dataclass(frozen=True)
-class Producer:
-    """What a class word says: a new node of the class, read from output `slot`."""
-
-    class_type: str
-    slot: int
 
 
 class Space:
@@ -108,12 +39,10 @@ class Space:
     def __init__(self, spec: Mapping[str, Any], catalog: Catalog, source: str) -> None:
         self.catalog = catalog
         self.source = source
-        missing: list[str] = []
-        self.texts: Mapping[str, str] = MappingProxyType(dict(spec.get("texts", {})))
         self.max_nodes = int(spec.get("max_nodes", 24))
-        reader = _Reader(spec, catalog, self.texts, source, missing)
+        reader = RulesReader(spec, catalog, source)
         self.rules: Mapping[str, Rule] = MappingProxyType(reader.rules())
-        self.missing: tuple[str, ...] = tuple(missing)
+        self.missing: tuple[str, ...] = tuple(reader.missing)
         self.output = str(spec.get("output", "SaveImage"))
         if self.output not in self.rules:
             raise FlowtailorError(
@@ -195,133 +124,3 @@ class Space:
         return tuple(
             dict.fromkeys([*self.producers, *values, *self.refs, *([NONE] if optional else []), END])
         )
-
-
-def quote(text: str) -> str:
-    """A word without white space, reversible by eye: spaces as `%20`."""
-    return "".join(c if not c.isspace() and c != "%" else f"%{ord(c):02X}" for c in text)
-
-
-def value_word(name: str, value: Any) -> str:
-    """The word of an input's value: `steps=12`, `cfg=1.5`, `sampler_name=euler`."""
-    if isinstance(value, bool):
-        return f"{name}={str(value).lower()}"
-    return f"{name}={value:g}" if isinstance(value, int | float) else f"{name}={quote(str(value))}"
-
-
-class _Reader:
-    """Turns the TOML's tables into rules; collects what the catalog lacks."""
-
-    def __init__(
-        self,
-        spec: Mapping[str, Any],
-        catalog: Catalog,
-        texts: Mapping[str, str],
-        source: str,
-        missing: list[str],
-    ) -> None:
-        self.spec, self.catalog, self.texts, self.source, self.missing = spec, catalog, texts, source, missing
-        self.types: Mapping[str, str] = spec.get("types", {})
-        self.accepts: Mapping[str, Sequence[str]] = spec.get("accepts", {})
-
-    def rules(self) -> dict[str, Rule]:
-        rules: dict[str, Rule] = {}
-        for class_type, table in self.spec.get("nodes", {}).items():
-            if class_type not in self.catalog:
-                self.missing.append(class_type)
-            elif (rule := self._rule(self.catalog[class_type], table)) is not None:
-                rules[class_type] = rule
-        return _reachable(rules)
-
-    def _rule(self, node: NodeSpec, table: Mapping[str, Any]) -> Rule | None:
-        for name in table:
-            if name not in node.inputs and name != "links":
-                raise FlowtailorError(
-                    f"{self.source}: {node.class_type} has no input {name!r}; it has {', '.join(node.inputs)}"
-                )
-        fixed: dict[str, Any] = {}
-        params: list[Param] = []
-        links: list[InputSpec] = []
-        for spec in node.inputs.values():
-            if spec.is_link:
-                if spec.required or spec.name in table.get("links", ()):
-                    links.append(spec)
-            elif spec.name in table:
-                values = self._values(node, spec, table[spec.name])
-                if not values:
-                    self.missing.append(f"{node.class_type}.{spec.name}")
-                    return None
-                if len(values) == 1:
-                    fixed[spec.name] = next(iter(values.values()))
-                else:
-                    (_, default), *rest = values.items()
-                    params.append(Param(spec.name, default, MappingProxyType(dict(rest))))
-            elif spec.required:
-                fixed[spec.name] = _slot_or_default(node, spec)
-        return Rule(node.class_type, fixed, tuple(params), self._links(node, links), self._outputs(node))
-
-    def _values(self, node: NodeSpec, spec: InputSpec, listed: Any) -> dict[str, Any]:
-        """Word -> value, default first, of what the TOML lists and the catalog has."""
-        items: Iterable[Any] = listed if isinstance(listed, list) else [listed]
-        values: dict[str, Any] = {}
-        for item in items:
-            if item == ALL_INSTALLED and spec.type == COMBO:
-                values.update(
-                    {value_word(spec.name, c): c for c in spec.choices or () if c not in values.values()}
-                )
-            elif spec.type == COMBO:
-                if item in (spec.choices or ()):
-                    values[value_word(spec.name, item)] = item
-                else:
-                    self.missing.append(f"{node.class_type}.{spec.name} = {item}")
-            elif spec.type == "STRING":
-                if item not in self.texts:
-                    where = f"{self.source}: {node.class_type}.{spec.name} = {item!r}"
-                    raise FlowtailorError(f"{where}: no such text; add it to [texts]")
-                values[value_word(spec.name, item)] = self.texts[item]
-            else:
-                values[value_word(spec.name, item)] = self._number(node, spec, item)
-        return values
-
-    def _number(self, node: NodeSpec, spec: InputSpec, item: Any) -> Any:
-        where = f"{self.source}: {node.class_type}.{spec.name} = {item!r}"
-        kinds = {"INT": (int, int), "FLOAT": ((int, float), float), "BOOLEAN": (bool, bool)}
-        allowed, convert = kinds[spec.type]
-        if not isinstance(item, allowed) or (isinstance(item, bool) and spec.type != "BOOLEAN"):
-            raise FlowtailorError(f"{where}: must be {spec.type}")
-        low, high = spec.options.get("min"), spec.options.get("max")
-        if (low is not None and item < low) or (high is not None and item > high):
-            raise FlowtailorError(f"{where}: must be between {low} and {high}")
-        return convert(item)
-
-    def _links(self, node: NodeSpec, specs: Sequence[InputSpec]) -> tuple[LinkNeed, ...]:
-        accepts = [tuple(self.accepts.get(f"{node.class_type}.{s.name}", (s.type,))) for s in specs]
-        return tuple(
-            LinkNeed(s.name, accepts[i], offset=accepts[i:].count(accepts[i]), optional=not s.required)
-            for i, s in enumerate(specs)
-        )
-
-    def _outputs(self, node: NodeSpec) -> tuple[str, ...]:
-        return tuple(self.types.get(f"{node.class_type}.{kind}", kind) for kind in node.outputs)
-
-
-def _slot_or_default(node: NodeSpec, spec: InputSpec) -> Any:
-    if spec.is_seed:
-        return SEED
-    if node.is_output and spec.name == "filename_prefix":
-        return FILENAME
-    return spec.default
-
-
-def _reachable(rules: dict[str, Rule]) -> dict[str, Rule]:
-    """Without the classes whose required links nothing in the space can feed."""
-    while True:
-        made = {kind for rule in rules.values() for kind in rule.outputs}
-        kept = {
-            name: rule
-            for name, rule in rules.items()
-            if all(link.optional or made & set(link.accepts) for link in rule.links)
-        }
-        if len(kept) == len(rules):
-            return kept
-        rules = kept

@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import FlowtailorError
+from flowtailor.errors import FlowtailorError
+
 from .catalog import WIDGET_TYPES, Catalog, InputSpec
 from .graph import Workflow
 

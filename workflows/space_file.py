@@ -1,0 +1,131 @@
+"""Reading the `[nodes]` of a space file against a catalog.
+
+Mistakes in the file are errors; what the file asks for and the engine lacks is left out and told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from flowtailor.errors import FlowtailorError
+
+from .catalog import COMBO, Catalog, InputSpec, NodeSpec
+from .graph import FILENAME, SEED
+from .rules import LinkNeed, Param, Rule, value_word
+
+ALL_INSTALLED = "*"
+
+
+class RulesReader:
+    """Turns a space file's tables into rules; `missing` collects what the catalog lacks."""
+
+    def __init__(self, spec: Mapping[str, Any], catalog: Catalog, source: str) -> None:
+        self.spec, self.catalog, self.source = spec, catalog, source
+        self.missing: list[str] = []
+        self.texts: Mapping[str, str] = spec.get("texts", {})
+        self.types: Mapping[str, str] = spec.get("types", {})
+        self.accepts: Mapping[str, Sequence[str]] = spec.get("accepts", {})
+
+    def rules(self) -> dict[str, Rule]:
+        rules: dict[str, Rule] = {}
+        for class_type, table in self.spec.get("nodes", {}).items():
+            if class_type not in self.catalog:
+                self.missing.append(class_type)
+            elif (rule := self._rule(self.catalog[class_type], table)) is not None:
+                rules[class_type] = rule
+        return _reachable(rules)
+
+    def _rule(self, node: NodeSpec, table: Mapping[str, Any]) -> Rule | None:
+        for name in table:
+            if name not in node.inputs and name != "links":
+                raise FlowtailorError(
+                    f"{self.source}: {node.class_type} has no input {name!r}; it has {', '.join(node.inputs)}"
+                )
+        fixed: dict[str, Any] = {}
+        params: list[Param] = []
+        links: list[InputSpec] = []
+        for spec in node.inputs.values():
+            if spec.is_link:
+                if spec.required or spec.name in table.get("links", ()):
+                    links.append(spec)
+            elif spec.name in table:
+                values = self._values(node, spec, table[spec.name])
+                if not values:
+                    self.missing.append(f"{node.class_type}.{spec.name}")
+                    return None
+                if len(values) == 1:
+                    fixed[spec.name] = next(iter(values.values()))
+                else:
+                    (_, default), *rest = values.items()
+                    params.append(Param(spec.name, default, MappingProxyType(dict(rest))))
+            elif spec.required:
+                fixed[spec.name] = _slot_or_default(node, spec)
+        return Rule(node.class_type, fixed, tuple(params), self._links(node, links), self._outputs(node))
+
+    def _values(self, node: NodeSpec, spec: InputSpec, listed: Any) -> dict[str, Any]:
+        """Word -> value, default first, of what the TOML lists and the catalog has."""
+        items: Iterable[Any] = listed if isinstance(listed, list) else [listed]
+        values: dict[str, Any] = {}
+        for item in items:
+            if item == ALL_INSTALLED and spec.type == COMBO:
+                values.update(
+                    {value_word(spec.name, c): c for c in spec.choices or () if c not in values.values()}
+                )
+            elif spec.type == COMBO:
+                if item in (spec.choices or ()):
+                    values[value_word(spec.name, item)] = item
+                else:
+                    self.missing.append(f"{node.class_type}.{spec.name} = {item}")
+            elif spec.type == "STRING":
+                if item not in self.texts:
+                    where = f"{self.source}: {node.class_type}.{spec.name} = {item!r}"
+                    raise FlowtailorError(f"{where}: no such text; add it to [texts]")
+                values[value_word(spec.name, item)] = self.texts[item]
+            else:
+                values[value_word(spec.name, item)] = self._number(node, spec, item)
+        return values
+
+    def _number(self, node: NodeSpec, spec: InputSpec, item: Any) -> Any:
+        where = f"{self.source}: {node.class_type}.{spec.name} = {item!r}"
+        kinds = {"INT": (int, int), "FLOAT": ((int, float), float), "BOOLEAN": (bool, bool)}
+        allowed, convert = kinds[spec.type]
+        if not isinstance(item, allowed) or (isinstance(item, bool) and spec.type != "BOOLEAN"):
+            raise FlowtailorError(f"{where}: must be {spec.type}")
+        low, high = spec.options.get("min"), spec.options.get("max")
+        if (low is not None and item < low) or (high is not None and item > high):
+            raise FlowtailorError(f"{where}: must be between {low} and {high}")
+        return convert(item)
+
+    def _links(self, node: NodeSpec, specs: Sequence[InputSpec]) -> tuple[LinkNeed, ...]:
+        accepts = [tuple(self.accepts.get(f"{node.class_type}.{s.name}", (s.type,))) for s in specs]
+        return tuple(
+            LinkNeed(s.name, accepts[i], offset=accepts[i:].count(accepts[i]), optional=not s.required)
+            for i, s in enumerate(specs)
+        )
+
+    def _outputs(self, node: NodeSpec) -> tuple[str, ...]:
+        return tuple(self.types.get(f"{node.class_type}.{kind}", kind) for kind in node.outputs)
+
+
+def _slot_or_default(node: NodeSpec, spec: InputSpec) -> Any:
+    if spec.is_seed:
+        return SEED
+    if node.is_output and spec.name == "filename_prefix":
+        return FILENAME
+    return spec.default
+
+
+def _reachable(rules: dict[str, Rule]) -> dict[str, Rule]:
+    """Without the classes whose required links nothing in the space can feed."""
+    while True:
+        made = {kind for rule in rules.values() for kind in rule.outputs}
+        kept = {
+            name: rule
+            for name, rule in rules.items()
+            if all(link.optional or made & set(link.accepts) for link in rule.links)
+        }
+        if len(kept) == len(rules):
+            return kept
+        rules = kept
