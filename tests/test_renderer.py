@@ -104,7 +104,7 @@ def test_a_slow_row_times_out_and_the_next_is_rendered(renderer: Renderer, plain
 
 @pytest.mark.engine
 def test_an_engine_killed_in_the_middle_is_replaced(renderer: Renderer, plain_api: Api) -> None:
-    plain_api["5"]["inputs"]["steps"] = 100
+    plain_api["5"]["inputs"]["steps"] = 60
     assert renderer._process is not None
     pid = renderer._process.process.pid
     threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
