@@ -30,7 +30,7 @@ class World:
 def survey(config: Config, client: ComfyClient) -> World:
     """Read a running engine. Raises FlowtailorError where the space finds nothing to use in it."""
     catalog = Catalog.from_object_info(client.object_info())
-    return World(engine_name(client), catalog, Space.load(space_file(config), catalog))
+    return World(engine_name(config.engine, client), catalog, Space.load(space_file(config), catalog))
 
 
 def space_file(config: Config) -> Path:
