@@ -18,7 +18,7 @@ from ..workflows.codec import decode, encode
 from ..workflows.graph import PROMPT, SEED, Link, Node, Workflow, WorkflowError
 from ..workflows.script import comfy_script
 from ..workflows.space import STUDIO_SPACE, Space
-from ..workflows.ui import is_ui, load_workflow, ui_to_api
+from ..workflows.ui import is_ui, load_json, load_workflow, ui_to_api
 from ..workflows.validate import problems
 
 # What the embedded engine answers to /object_info, so that files can be read before it is installed.
@@ -84,14 +84,10 @@ def _shown(value: Any, flow: Workflow) -> str:
 
 def _checkable(path: Path, catalog: Catalog) -> Any:
     """The file's JSON as it stands, wrong shapes included; slots are filled, UI format is converted."""
-    text = _text(path)
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise FlowtailorError(f"{path}: not JSON ({error}); save it with Export (API)") from None
+    data = load_json(path)
     if is_ui(data):
         return ui_to_api(data, catalog)
-    if SEED in text:
+    if SEED in json.dumps(data):
         with suppress(WorkflowError):
             return Workflow.from_api(data)  # `problems` judges a Workflow with its slots filled
     return data

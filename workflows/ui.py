@@ -8,6 +8,7 @@ node packs that keep their own widgets or virtual nodes; a class that the catalo
 
 from __future__ import annotations
 
+import io
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,20 +35,25 @@ def load_workflow(path: str | Path, catalog: Catalog) -> Workflow:
 
     Raises FlowtailorError where the file is missing, unreadable, or holds no workflow.
     """
+    data = load_json(path)
+    try:
+        return Workflow.from_api(ui_to_api(data, catalog) if is_ui(data) else data)
+    except FlowtailorError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def load_json(path: str | Path) -> Any:
+    """The JSON in a workflow file or a PNG, whatever its shape. Raises FlowtailorError if there is none."""
     file = Path(path)
     try:
         content = file.read_bytes()
     except OSError as error:
         raise FlowtailorError(f"{file}: cannot be read ({error.strerror}); name a workflow file") from None
-    text = _text_of_png(file) if content.startswith(b"\x89PNG") else content
+    text = _text_of_png(file, content) if content.startswith(b"\x89PNG") else content
     try:
-        data = json.loads(text)
+        return json.loads(text)
     except ValueError as error:  # also text that is not UTF-8
         raise FlowtailorError(f"{file}: not JSON ({error}); export it from ComfyUI again") from None
-    try:
-        return Workflow.from_api(ui_to_api(data, catalog) if is_ui(data) else data)
-    except FlowtailorError as error:
-        raise type(error)(f"{file}: {error}") from None
 
 
 def is_ui(data: object) -> bool:
@@ -67,11 +73,11 @@ def ui_to_api(ui: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
         ) from None
 
 
-def _text_of_png(file: Path) -> str:
+def _text_of_png(file: Path, content: bytes) -> str:
     from PIL import Image  # only here: most files are JSON
 
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(content)) as image:
             chunks = image.info
     except OSError as error:
         raise FlowtailorError(f"{file}: a broken PNG ({error}); save the picture again") from None
