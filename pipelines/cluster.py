@@ -40,13 +40,13 @@ def ensure_ray(config: Config) -> None:
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
         return
     logging.getLogger("ray").setLevel(logging.WARNING)
+    # It tells at each start that token authentication is on, which is what we want.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "logging_level": logging.WARNING,
         "runtime_env": {"env_vars": _worker_environment(local=address is None)},
