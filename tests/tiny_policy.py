@@ -86,4 +86,9 @@ def tiny_base(folder: Path) -> Path:
 
 
 def tiny_policy(folder: Path) -> Policy:
-    return Policy.from_base(tiny_base(folder / "base"), WORDS)
+    """The tiny model with the toy grammar's words; their rows lie apart, as after training."""
+    policy = Policy.from_base(tiny_base(folder / "base"), WORDS)
+    with torch.no_grad():
+        rows = torch.randn(len(WORDS), 32, generator=torch.Generator().manual_seed(1))
+        policy.model.get_input_embeddings().weight[policy.columns] = 0.3 * rows  # type: ignore[index]
+    return policy

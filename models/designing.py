@@ -1,0 +1,132 @@
+"""The designer: prompts in, workflows as words out.
+
+Shapes: P prompts, n designs for each, B = P * n rows.
+
+Promises: every design is one that the space's grammar accepts; the same prompt, wishes and seed give
+the same designs, whatever else is asked for at the same time. Does not judge designs: the choice of
+the best of n is the caller's, with a reward ensemble.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from flowtailor.errors import FlowtailorError
+
+from ..workflows.grammar import Grammar
+from ..workflows.rules import END
+from ..workflows.space import Space
+from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, sample
+from .guidance import BASE, GuidedDecoder
+from .policy import Policy, compute_dtype, policy_prompt
+
+T = TypeVar("T")
+Guidance = float | Literal["sft"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The words of one workflow without the end word; logprob at temperature 1, under the mask."""
+
+    tokens: list[str]
+    logprob: float
+
+
+class Designer:
+    """The SFT policy with its adapters, ready to design. Calls from several threads wait for each other."""
+
+    def __init__(self, policy: Policy, space: Space, *, max_tokens: int = 64) -> None:
+        self.policy = policy
+        self.vocabulary = space.vocabulary
+        self.masks = AllowedMasks(Grammar(space, max_tokens=max_tokens), len(space.vocabulary))
+        self.adapters = tuple(getattr(policy.model, "peft_config", {}))
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        sft_dir: Path,
+        grpo_dir: Path | None,
+        space: Space,
+        *,
+        score_conditioned_dir: Path | None = None,
+        max_tokens: int = 64,
+        device: str = "cpu",
+    ) -> Designer:
+        """Read a trained policy; a directory that is None leaves its adapter out."""
+        given = {"grpo": grpo_dir, "score_conditioned": score_conditioned_dir}
+        adapters = {name: folder for name, folder in given.items() if folder is not None}
+        for folder in adapters.values():
+            if not (folder / "adapter_config.json").is_file():
+                raise FlowtailorError(
+                    f"{folder}: holds no adapter; run `flowtailor sft` and `flowtailor grpo`"
+                )
+        policy = Policy.load(sft_dir, space.vocabulary, adapters, compute_dtype(device))
+        policy.model.to(device)  # type: ignore[arg-type]
+        return cls(policy, space, max_tokens=max_tokens)
+
+    def design(
+        self,
+        prompts: Sequence[str],
+        *,
+        n: int = 1,
+        guidance: Guidance | Sequence[Guidance] = 1.0,
+        temperature: float | Sequence[float] = 1.0,
+        budget_s: float | Sequence[float | None] | None = None,
+        seed: int | Sequence[int] = 0,
+        score: float | None = None,
+        adapter: str = "grpo",
+    ) -> list[list[Design]]:
+        """n designs per prompt. Wishes are one for all prompts or one per prompt.
+
+        guidance: w of `models/guidance.py`, or "sft" for the policy without an adapter (the same as 0).
+        score: the score that a score-conditioned adapter is asked for.
+        """
+        if not prompts:
+            return []
+        size = len(prompts)
+        strengths = [0.0 if w == "sft" else float(w) for w in _each(guidance, size)]
+        budgets, seeds = _each(budget_s, size), _each(seed, size)
+        texts = [policy_prompt(text, b, score) for text, b in zip(prompts, budgets, strict=True)]
+        with self._lock:
+            samples = sample(
+                self._decoder(adapter, [w for w in strengths for _ in range(n)]),
+                self.masks,
+                [self.policy.encode_prompt(text) for text in texts],
+                seeds=[f"{s} {text} {i}" for s, text in zip(seeds, texts, strict=True) for i in range(n)],
+                temperatures=[heat for heat in _each(temperature, size) for _ in range(n)],
+            )
+        designs = [self._design(one) for one in samples]
+        return [designs[start : start + n] for start in range(0, len(designs), n)]
+
+    def _decoder(self, adapter: str, strengths: list[float]) -> Decoder:
+        model, columns = self.policy.model, self.policy.columns
+        pad_id = int(self.policy.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        if not any(strengths):
+            names = (BASE,) if self.adapters else ()
+            return CachedDecoder(model, columns, pad_id=pad_id, adapters=names)
+        if adapter not in self.adapters:
+            raise FlowtailorError(
+                f"adapter {adapter!r}: this policy has {', '.join(self.adapters) or 'none'}; "
+                'train it first, or ask with guidance "sft"'
+            )
+        if all(w == 1.0 for w in strengths):
+            return CachedDecoder(model, columns, pad_id=pad_id, adapters=(adapter,))
+        return GuidedDecoder(model, columns, pad_id=pad_id, adapter=adapter, w=strengths)
+
+    def _design(self, one: Sample) -> Design:
+        words = [self.vocabulary[word] for word in one.words]
+        return Design([word for word in words if word != END], sum(one.logprobs))
+
+
+def _each(value: T | Sequence[T], size: int) -> list[T]:
+    """One value per prompt; a single one is repeated."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != size:
+            raise ValueError(f"{len(value)} values for {size} prompts")
+        return list(value)
+    return [value] * size  # type: ignore[list-item]

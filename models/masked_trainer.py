@@ -1,0 +1,169 @@
+"""TRL's trainers with the grammar's mask in sampling and in the loss.
+
+Shapes: B rows, L tokens of prompt and design, T words of the longest design, V words of the space.
+
+Promises: a log-probability in the loss is the one that sampling used, up to the rounding of a KV
+cache. `GRPOTrainer` has no place for a mask, so three private methods of TRL 1.16 are overridden;
+everything else (groups, advantages, clipping, accumulation, logging) is TRL's own. The model must
+come from `models/policy.py`: its logits are the V words only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
+
+from .constrained import AllowedMasks, CachedDecoder, masked_entropy, masked_log_softmax, sample
+from .policy import Policy
+
+KL_ROWS = 8  # of each batch; a forward of the reference policy for all rows would cost a quarter step
+
+
+class WordIds:
+    """Token ids of the language model -> word ids of the space, -1 for any other token."""
+
+    def __init__(self, columns: torch.Tensor) -> None:
+        self._table = torch.full((int(columns.max()) + 1,), -1)
+        self._table[columns] = torch.arange(len(columns))
+
+    def __call__(self, token_ids: torch.Tensor) -> torch.Tensor:
+        known = (token_ids >= 0) & (token_ids < len(self._table))
+        words = self._table.to(token_ids.device)[token_ids.masked_fill(~known, 0)]
+        return words.masked_fill(~known, -1)
+
+
+def score_words(
+    logits: torch.Tensor, words: torch.Tensor, masks: AllowedMasks
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (B, T, V) and the words (B, T) they should say, -1 for none.
+
+    Returns the log-probabilities of the words, (B, T), 0 where there is none, and all of them (B, T, V).
+    """
+    logprobs = masked_log_softmax(logits, masks.batch(words))
+    said = logprobs.gather(-1, words.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return said.masked_fill(words < 0, 0.0), logprobs
+
+
+class MaskedSFTTrainer(SFTTrainer):
+    """Imitates designs; a word that the grammar forces teaches nothing and costs nothing."""
+
+    def __init__(self, policy: Policy, masks: AllowedMasks, **kwargs: Any) -> None:
+        self.masks, self.word_ids = masks, WordIds(policy.columns)
+        super().__init__(model=policy.model, processing_class=policy.tokenizer, **kwargs)  # type: ignore[arg-type]
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Mean negative log-likelihood per word, over the words of the completion."""
+        labels = inputs["labels"][:, 1:]
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        words = self.word_ids(labels)
+        said, logprobs = score_words(logits[:, :-1], words, self.masks)
+        count = (words >= 0).sum()
+        with torch.no_grad():
+            chosen = (words >= 0) & (masked_entropy(logprobs) > 0)  # places with a choice
+            hit = (logprobs.argmax(dim=-1) == words) & chosen
+            mode = "train" if self.model.training else "eval"
+            self._metrics[mode]["choice_accuracy"].append((hit.sum() / chosen.sum().clamp(min=1)).item())
+        return -said.sum() / (count if num_items_in_batch is None else num_items_in_batch)
+
+
+class MaskedGRPOTrainer(GRPOTrainer):
+    """GRPO on designs. Also logs `kl` to the policy without the adapter, whether the loss uses it or not."""
+
+    def __init__(self, policy: Policy, masks: AllowedMasks, **kwargs: Any) -> None:
+        self.policy, self.masks, self.word_ids = policy, masks, WordIds(policy.columns)
+        super().__init__(model=policy.model, processing_class=policy.tokenizer, **kwargs)  # type: ignore[arg-type]
+        self.eos_token_ids = [int(policy.columns[-1])]  # a space's last word is its end
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [self.policy.encode_prompt(text) for text in prompts], None, {}
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, *_: Any
+    ) -> tuple[list[list[int]], None]:
+        """One design per prompt; TRL repeats each prompt `num_generations` times in a row."""
+        model = self.accelerator.unwrap_model(self.model)
+        pad_id = int(self.policy.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        decoder = CachedDecoder(model, self.policy.columns, pad_id=pad_id)
+        first = f"{self.args.seed} {self.accelerator.process_index} {self.state.global_step} {self._step}"
+        drawn = sample(
+            decoder,
+            self.masks,
+            _first_of_each(prompt_ids, num_generations),
+            seeds=[f"{first} {row}" for row in range(len(prompt_ids))],
+            temperatures=[self.temperature] * len(prompt_ids),
+        )
+        return [self.policy.columns[one.words].tolist() for one in drawn], None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """(B, L) ids whose last `logits_to_keep` are the designs -> log-probabilities, entropies (B, T)."""
+        words = self.word_ids(input_ids[:, -logits_to_keep:])
+        size = batch_size or len(input_ids)
+        parts = []
+        for start in range(0, len(input_ids), size):
+            rows = slice(start, start + size)
+            logits = self._word_logits(model, input_ids[rows], attention_mask[rows], logits_to_keep)
+            parts.append(score_words(logits, words[rows], self.masks))
+        said = torch.cat([part[0] for part in parts])
+        if not compute_entropy:
+            return said, None, None
+        entropies = torch.cat([masked_entropy(part[1]) for part in parts])
+        if self.beta == 0.0:
+            self._log_kl(input_ids, attention_mask, words, parts[0][1].detach())
+        return said, entropies.masked_fill(words < 0, 0.0), None
+
+    def _word_logits(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: int
+    ) -> torch.Tensor:
+        """(B, T, V) at the sampling temperature; place t is what word t was drawn from."""
+        with self.accelerator.autocast():
+            outputs = model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=keep + 1)
+        return outputs.logits[:, :-1] / self.temperature
+
+    @torch.no_grad()
+    def _log_kl(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        words: torch.Tensor,
+        logprobs: torch.Tensor,
+    ) -> None:
+        """Log the exact KL(policy || reference) per word, on the first rows of a batch."""
+        model = self.accelerator.unwrap_model(self.model)
+        rows = slice(0, KL_ROWS)
+        if not isinstance(model, PeftModel) or len(logprobs) < len(words[rows]):
+            return
+        with model.disable_adapter():
+            logits = self._word_logits(model, input_ids[rows], attention_mask[rows], words.shape[1])
+        reference = score_words(logits, words[rows], self.masks)[1]
+        p = logprobs[rows]
+        kl = (p.exp() * (p - reference).masked_fill(p.isinf(), 0.0)).sum(dim=-1)
+        real = words[rows] >= 0
+        self._metrics["train" if self.model.training else "eval"]["kl"].append(kl[real].mean().item())
+
+
+def _first_of_each(prompts: Sequence[list[int]], repeat: int) -> list[list[int]]:
+    """One prompt per group; all of them where the groups are not whole (TRL's evaluation)."""
+    groups = [list(prompts[start : start + repeat]) for start in range(0, len(prompts), repeat)]
+    if len(prompts) % repeat or any(group != [group[0]] * repeat for group in groups):
+        return list(prompts)
+    return [group[0] for group in groups]
