@@ -59,7 +59,7 @@ class Store:
     def known_ids(self) -> set[str]:
         """Ids that need no render: those with a picture, and those that would fail again."""
         frame = self.rows()
-        return set(frame.loc[~frame["error_type"].isin(RETRYABLE_ERRORS), "row_id"])
+        return set(frame.loc[~frame["error_type"].isin(list(RETRYABLE_ERRORS)), "row_id"])
 
     def missing(self, planned: pd.DataFrame) -> pd.DataFrame:
         """The planned rows that are still to be rendered, in their order, each id once."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -132,26 +131,19 @@ def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = 
     ensure_ray(config)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    resources = _resources(config.engine.count, ray.cluster_resources())
-    kept = {"max_restarts": RESTARTS, "max_task_retries": RETRIES}
+    renderer, scorer = _actors(config.engine.count, ray.cluster_resources())
     # One frame is one block: they finish one by one, and a crash loses at most one per engine.
     rendered = ray.data.from_pandas(list(_blocks(missing, config.collect.rows_per_block))).map_batches(
         Renderer,
         fn_constructor_kwargs={"engine": config.engine, "images_dir": store.images_dir},
-        batch_size=None,
-        batch_format="pandas",
         compute=ActorPoolStrategy(size=config.engine.count),
-        **resources.renderer,
-        **kept,
+        **renderer,
     )
     scored = rendered.map_batches(
         Scorers,
         fn_constructor_kwargs={"names": tuple(config.scorers.weights), "images_dir": store.images_dir},
-        batch_size=None,
-        batch_format="pandas",
         compute=ActorPoolStrategy(size=1),
-        **resources.scorer,
-        **kept,
+        **scorer,
     )
     failed = 0
     with tqdm(total=len(missing), desc=label, unit="image", file=sys.stderr) as bar:
@@ -178,24 +170,28 @@ def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
     told = ", ".join(f"{count} {name}" for name, count in errors.items()) or "none failed"
     rate = run.config.engine.count / mine["seconds"].mean() if mine["seconds"].notna().any() else math.nan
     _say(f"collect: {len(mine)} of {len(planned)} rows; {told}; the engines render {rate:.2f} images/s")
-    retry = int(mine["error_type"].isin(RETRYABLE_ERRORS).sum()) + len(planned) - len(mine)
+    retry = int(mine["error_type"].isin(list(RETRYABLE_ERRORS)).sum()) + len(planned) - len(mine)
     if retry:
         _say(f"collect: {retry} rows failed for the moment; the same command tries them again")
     return retry == 0
 
 
-@dataclass(frozen=True)
-class _Resources:
-    renderer: dict[str, float]
-    scorer: dict[str, float]
+def _actors(engines: int, cluster: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of `map_batches` for renderers and for the scorers.
 
-
-def _resources(engines: int, cluster: dict[str, float]) -> _Resources:
-    """Ray resources per actor: a core each, or an equal share where there are fewer cores, because
-    Ray Data waits for ever for actors that do not fit. A GPU per engine where there are enough."""
+    Each actor has a core, or an equal share where there are fewer cores, because Ray Data waits for
+    ever for actors that do not fit. Each engine has a GPU where there are enough of them.
+    """
     share = min(1.0, math.floor(100 * cluster.get("CPU", 1) / (engines + 1)) / 100)
-    gpus = 1.0 if cluster.get("GPU", 0) >= engines else 0.0
-    return _Resources({"num_cpus": share, "num_gpus": gpus}, {"num_cpus": share})
+    gpus = 1 if cluster.get("GPU", 0) >= engines else 0
+    whole_blocks = {
+        "batch_size": None,
+        "batch_format": "pandas",
+        "num_cpus": share,
+        "max_restarts": RESTARTS,
+        "max_task_retries": RETRIES,
+    }
+    return whole_blocks | {"num_gpus": gpus}, whole_blocks
 
 
 def _blocks(frame: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:

@@ -61,10 +61,10 @@ def test_a_collection_is_complete_scored_and_done_once(config: Config, capsys: p
     collect.run_stage(config)
     rows = Store(run.path("dataset")).rows()
     assert len(rows) == ROWS
-    assert rows["error_type"].isna().all()
-    assert rows["score_alignment"].between(0, 1).all()
-    assert rows["score_sharpness"].between(0, 1).all()
-    assert (rows["seconds"] > 0).all()
+    assert list(rows["error_type"].dropna()) == []
+    scores = rows[["score_alignment", "score_sharpness"]].to_numpy()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert rows["seconds"].min() > 0
     assert all(run.path("dataset").joinpath(image).is_file() for image in rows["image"])
     assert "12 with a picture, 0 failed" in run.path("dataset/README.md").read_text()
     assert run.path("catalog.json").is_file()
@@ -113,9 +113,10 @@ def test_a_failed_render_is_a_row_and_the_others_go_on(config: Config, tmp_path:
     store = Store(tmp_path / "data")
     collect.render(config, planned, store)
     rows = store.rows().set_index("workflow_key")
-    assert pd.isna(rows.loc["plain", "error_type"])
-    assert rows.loc["rejected", "error_type"] == "ComfyRejected"
-    assert rows.loc["fails", "error_type"] == "ComfyExecutionError"
+    errors = rows["error_type"]
+    assert errors.isna().to_dict() == {"plain": True, "rejected": False, "fails": False}
+    assert errors["rejected"] == "ComfyRejected"
+    assert errors["fails"] == "ComfyExecutionError"
     assert rows.loc["fails", "error_message"]
     assert rows["score_alignment"].notna().to_dict() == {"plain": True, "rejected": False, "fails": False}
     assert store.missing(planned).empty

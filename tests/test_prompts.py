@@ -65,6 +65,6 @@ def test_choosing_fewer_prompts_chooses_among_the_same():
 
 def test_an_empty_split_is_refused(tmp_path: Path):
     prompts = load_prompts(write(tmp_path / "p.csv", "text,category\na fox,animals\n"))
-    wanted = dict.fromkeys(("train", "validation", "test"), 1)
+    wanted = {"train": 1, "validation": 1, "test": 1}
     with pytest.raises(FlowtailorError, match="none of the 1 prompts"):
         choose(prompts, wanted)
