@@ -1,0 +1,65 @@
+"""Error bars made honest: two factors from rows that were not fitted. Pure functions.
+
+Shape legend: N rows.
+
+The variance of a prediction has two parts: scatter, what single pictures do around their mean as
+the members learned it, and disagreement between the members. Disagreement grows on workflows that
+no member has seen, but by its own measure; how much it must count is read off such rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+WITHIN_ONE_DEVIATION = 0.6827
+FACTORS = np.geomspace(0.25, 16, 25)
+FEWEST = 10  # rows of a kind before its coverage counts
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Variance = `scale`^2 * (scatter + (`disagreement` * spread of the members)^2)."""
+
+    scale: float = 1.0
+    disagreement: float = 1.0
+
+    def std(self, spread_N: np.ndarray, scatter_N: np.ndarray) -> np.ndarray:
+        """Standard deviations, in the unit of the inputs: `spread_N` a deviation, `scatter_N` likewise."""
+        return self.scale * np.hypot(scatter_N, self.disagreement * spread_N)
+
+
+def fit_bars(error_N: np.ndarray, spread_N: np.ndarray, scatter_N: np.ndarray, new_N: np.ndarray) -> Bars:
+    """The bars that cover 68.27% of the errors, of new workflows (`new_N`) and of known ones alike.
+
+    With too few rows of either kind, one scale for all and disagreement at face value.
+    """
+    if min(new_N.sum(), (~new_N).sum()) < FEWEST:
+        return _scaled(error_N, spread_N, scatter_N, 1.0)
+    weight_N = np.where(new_N, 0.5 / new_N.sum(), 0.5 / (~new_N).sum())
+    options = [_scaled(error_N, spread_N, scatter_N, factor, weight_N) for factor in FACTORS]
+    return min(options, key=lambda bars: _unevenness(bars, error_N, spread_N, scatter_N, new_N))
+
+
+def _scaled(
+    error_N: np.ndarray,
+    spread_N: np.ndarray,
+    scatter_N: np.ndarray,
+    factor: float,
+    weight_N: np.ndarray | None = None,
+) -> Bars:
+    # A quantile rather than a root mean square: a few wild rows must not widen all bars.
+    std_N = np.maximum(Bars(1.0, factor).std(spread_N, scatter_N), 1e-12)
+    distance_N = np.abs(error_N) / std_N
+    method = "inverted_cdf" if weight_N is not None else "linear"
+    scale = np.quantile(distance_N, WITHIN_ONE_DEVIATION, weights=weight_N, method=method)
+    return Bars(float(max(scale, 1e-3)), float(factor))
+
+
+def _unevenness(
+    bars: Bars, error_N: np.ndarray, spread_N: np.ndarray, scatter_N: np.ndarray, new_N: np.ndarray
+) -> float:
+    """How far the coverage of new and of known workflows are from each other; ties go to wide averages."""
+    inside_N = np.abs(error_N) <= bars.std(spread_N, scatter_N)
+    return abs(float(inside_N[new_N].mean()) - float(inside_N[~new_N].mean()))

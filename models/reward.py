@@ -1,0 +1,187 @@
+"""The reward ensemble: what a workflow's picture for a prompt would score, and how sure that is.
+
+Shape legend: K members, N questions, S scorers, O = S + 1 outputs (the last is log-seconds).
+
+Promises: a mean and a deviation per scorer, and render seconds, for any prompt and any words; the
+deviation holds both the members' disagreement and the scatter of single pictures, scaled so that
+on validation prompts 68% of measured scores lie within it. Nothing is rendered. It knows the
+engine and the machine that its rows came from; seconds do not carry over to another one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from flowtailor.errors import FlowtailorError
+
+from .calibration import Bars, fit_bars
+from .reward_features import WordTable
+from .reward_fit import Scale, targets
+from .reward_net import RewardNet
+from .text import TextEncoder
+
+FORMAT = 1
+QUESTIONS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers to N questions; scores in the scorers' own unit [0, 1], seconds in seconds."""
+
+    mean: np.ndarray  # (N, S)
+    std: np.ndarray  # (N, S)
+    seconds: np.ndarray  # (N,)
+    seconds_std: np.ndarray  # (N,)
+    scorers: tuple[str, ...]
+
+
+class RewardEnsemble:
+    """K fitted networks and what turns their outputs into scores."""
+
+    def __init__(
+        self,
+        nets: Sequence[RewardNet],
+        vocabulary: Sequence[str],
+        scorers: Sequence[str],
+        scale: Scale,
+        backbone: str,
+        bars: Sequence[Bars] | None = None,
+    ) -> None:
+        self.scorers, self.scale, self.backbone = tuple(scorers), scale, backbone
+        self.bars = tuple(bars or [Bars()] * len(scale.mean_O))
+        self._encoder = TextEncoder.load(backbone)
+        self._table = WordTable(vocabulary, self._encoder)
+        self._nets = [net.eval().requires_grad_(False) for net in nets]
+
+    def predict(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> Predictions:
+        """Question n is prompt `prompts[n]` with the workflow of words `tokens[n]`.
+
+        Raises ValueError where the two are not of the same length.
+        """
+        answers = self._outputs(prompts, tokens)
+        columns = zip(self.bars, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
+        std_NO = np.stack([bars.std(spread_N, scatter_N) for bars, spread_N, scatter_N in columns], axis=1)
+        seconds_N = np.exp(answers.mean_NO[:, -1])
+        return Predictions(
+            answers.mean_NO[:, :-1], std_NO[:, :-1], seconds_N, seconds_N * std_NO[:, -1], self.scorers
+        )
+
+    def reward(
+        self, predictions: Predictions, weights: Mapping[str, float], kappa: float, lambda_seconds: float
+    ) -> np.ndarray:
+        """(N,): weighted mean - kappa * deviation - lambda * seconds, weights brought to a sum of 1.
+
+        The deviations add as if the scorers erred together, which never understates. Raises
+        FlowtailorError on a weight for a scorer that the ensemble does not know.
+        """
+        unknown = sorted(set(weights) - set(predictions.scorers))
+        if unknown or not sum(weights.values()) > 0:
+            known = ", ".join(predictions.scorers)
+            raise FlowtailorError(
+                f"scorers.weights = {dict(weights)}: the ensemble knows {known}, and the weights must have a "
+                "positive sum; change the weights or fit the ensemble again"
+            )
+        weight_S = np.array([weights.get(name, 0.0) for name in predictions.scorers]) / sum(weights.values())
+        lower_N = predictions.mean @ weight_S - kappa * (predictions.std @ weight_S)
+        return lower_N - lambda_seconds * predictions.seconds
+
+    def calibrate(self, frame: pd.DataFrame) -> None:
+        """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset)."""
+        if frame.empty:
+            return
+        answers = self._outputs(list(frame["prompt"]), [str(t).split() for t in frame["tokens"]])
+        error_NO = answers.mean_NO - targets(frame, self.scorers)
+        new_N = (frame["workflow_split"] == "test").to_numpy()
+        columns = zip(error_NO.T, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
+        self.bars = tuple(fit_bars(*column, new_N) for column in columns)
+
+    @torch.inference_mode()
+    def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
+        if len(prompts) != len(tokens):
+            raise ValueError(f"{len(prompts)} prompts, {len(tokens)} workflows: must be as many")
+        prompts_ND = self._encoder.encode(prompts)
+        distinct = list(dict.fromkeys(tuple(words) for words in tokens))
+        place = {words: i for i, words in enumerate(distinct)}
+        workflow_N = torch.tensor([place[tuple(words)] for words in tokens], dtype=torch.long)
+        words = self._table.read(distinct)
+        parts = []
+        for rows in torch.arange(len(prompts)).split(QUESTIONS_AT_ONCE):
+            seen, workflow_n = workflow_N[rows].unique(return_inverse=True)
+            answers = [
+                net(self._table.features, words[seen], workflow_n, prompts_ND[rows]) for net in self._nets
+            ]
+            parts.append(combine(*map(torch.stack, zip(*answers, strict=True))))
+        mean_NO, spread_NO, scatter_NO = (
+            torch.cat(part).double().numpy() for part in zip(*parts, strict=True)
+        )
+        scale = self.scale
+        return _Answers(
+            mean_NO * scale.std_O + scale.mean_O, spread_NO * scale.std_O, scatter_NO * scale.std_O
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write `ensemble.json` and one `member-K.safetensors` per member."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for k, net in enumerate(self._nets):
+            save_file(net.state_dict(), folder / f"member-{k}.safetensors")
+        content = {
+            "format": FORMAT,
+            "members": len(self._nets),
+            "backbone": self.backbone,
+            "scorers": self.scorers,
+            "outputs": {"mean": self.scale.mean_O.tolist(), "std": self.scale.std_O.tolist()},
+            "bars": [asdict(bars) for bars in self.bars],
+            "vocabulary": self._table.vocabulary,
+        }
+        (folder / "ensemble.json").write_text(json.dumps(content, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> RewardEnsemble:
+        """Raises FlowtailorError where there is no ensemble of this format."""
+        folder = Path(folder)
+        try:
+            content = json.loads((folder / "ensemble.json").read_text())
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+            nets = []
+            for k in range(content["members"]):
+                net = RewardNet(len(content["vocabulary"]), len(content["bars"]))
+                net.load_state_dict(load_file(folder / f"member-{k}.safetensors"))
+                nets.append(net)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise FlowtailorError(
+                f"{folder}: no reward ensemble to load ({reason}); run `flowtailor fit-reward`"
+            ) from None
+        scale = Scale(np.array(content["outputs"]["mean"]), np.array(content["outputs"]["std"]))
+        return cls(
+            nets,
+            content["vocabulary"],
+            content["scorers"],
+            scale,
+            content["backbone"],
+            [Bars(**bars) for bars in content["bars"]],
+        )
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the members say, in the targets' own units, before the bars; log-seconds come last."""
+
+    mean_NO: np.ndarray
+    spread_NO: np.ndarray
+    scatter_NO: np.ndarray
+
+
+def combine(mean_KNO: Tensor, logvar_KNO: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The members as a mixture, (N, O) each: mean, deviation between members, deviation within them."""
+    return mean_KNO.mean(0), mean_KNO.std(0, correction=0), logvar_KNO.exp().mean(0).sqrt()

@@ -1,0 +1,102 @@
+"""How good the reward ensemble is on rows it has not seen, split by split, beside its baselines.
+
+Splits: `held_out_prompt` (known workflows), `held_out_workflow` (known prompts), `both`, and
+`training` for comparison. Numbers are about the weighted score that designs are judged by; each
+scorer follows under `scorers`. A number that the rows cannot give is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import metrics
+from .baselines import Ridge, WorkflowMean
+from .reward import Predictions, RewardEnsemble
+
+
+def splits(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each split; rows of validation prompts, which calibrated the bars, are in none."""
+    known_prompt, new_prompt = frame["prompt_split"] == "train", frame["prompt_split"] == "test"
+    known_flow, new_flow = frame["workflow_split"] == "train", frame["workflow_split"] == "test"
+    return {
+        "training": frame[known_prompt & known_flow],
+        "held_out_prompt": frame[new_prompt & known_flow],
+        "held_out_workflow": frame[known_prompt & new_flow],
+        "both": frame[new_prompt & new_flow],
+    }
+
+
+def report(
+    ensemble: RewardEnsemble, frame: pd.DataFrame, weights: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """Metrics per split, ready for JSON; `frame` holds rendered rows with all their scores."""
+    parts = splits(frame)
+    total = sum(weights.values())
+    shares = {name: weight / total for name, weight in weights.items()}
+    training = parts["training"]
+    baselines = {
+        "workflow_mean": WorkflowMean(list(training["tokens"]), weighted(training, shares)),
+        "ridge": Ridge(list(training["tokens"]), weighted(training, shares)),
+    }
+    report = {}
+    for name, rows in parts.items():
+        if rows.empty:
+            report[name] = {"rows": 0}
+            continue
+        predictions = ensemble.predict(list(rows["prompt"]), [str(text).split() for text in rows["tokens"]])
+        report[name] = _of_rows(rows, predictions, shares)
+        for baseline, model in baselines.items():
+            guess = model.predict(list(rows["tokens"]))
+            ranked = metrics.spearman_within(_labels(rows), weighted(rows, shares), guess)
+            report[name][f"{baseline}_spearman_within_prompt"] = _number(ranked)
+    return report
+
+
+def weighted(rows: pd.DataFrame, shares: Mapping[str, float]) -> np.ndarray:
+    """(N,): the weighted mean of the rows' scores; `shares` sum to 1."""
+    return np.sum([share * rows[f"score_{name}"].to_numpy(dtype=float) for name, share in shares.items()], 0)
+
+
+def _of_rows(rows: pd.DataFrame, predictions: Predictions, shares: Mapping[str, float]) -> dict[str, Any]:
+    share_S = np.array([shares.get(name, 0.0) for name in predictions.scorers])
+    prompt, measured = _labels(rows), weighted(rows, shares)
+    mean, std = predictions.mean @ share_S, predictions.std @ share_S
+    seconds = rows["seconds"].to_numpy(dtype=float)
+    numbers = _compare(prompt, measured, mean, std)
+    numbers["noise_ceiling"] = _number(metrics.noise_ceiling(prompt, rows["tokens"].to_numpy(), measured))
+    numbers["seconds_median_relative_error"] = _number(
+        metrics.median_relative_error(seconds, predictions.seconds)
+    )
+    numbers["scorers"] = {
+        name: _compare(
+            prompt,
+            rows[f"score_{name}"].to_numpy(dtype=float),
+            predictions.mean[:, i],
+            predictions.std[:, i],
+        )
+        for i, name in enumerate(predictions.scorers)
+    }
+    return {"rows": len(rows), "prompts": len(np.unique(prompt)), **numbers}
+
+
+def _compare(prompt: np.ndarray, measured: np.ndarray, mean: np.ndarray, std: np.ndarray) -> dict[str, Any]:
+    return {
+        "spearman_within_prompt": _number(metrics.spearman_within(prompt, measured, mean)),
+        "spearman_overall": _number(metrics.spearman(measured, mean)),
+        "pair_accuracy": _number(metrics.pair_accuracy(prompt, measured, mean)),
+        "coverage_68": _number(metrics.coverage(measured, mean, std)),
+        "rmse": _number(metrics.rmse(measured, mean)),
+    }
+
+
+def _labels(rows: pd.DataFrame) -> np.ndarray:
+    return rows["prompt"].astype(str).to_numpy(dtype=str)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: what cannot be told is null."""
+    return None if np.isnan(value) else round(float(value), 4)
