@@ -28,6 +28,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from flowtailor.errors import FlowtailorError
+
 from .config import Config
 
 VERSIONED = ("flowtailor", "ray", "torch", "transformers", "trl", "peft", "pyarrow")
@@ -45,8 +47,16 @@ class Run:
         return self.dir / relative
 
     def open(self) -> Run:
-        """Make the folder and write down the resolved configuration with versions and revision."""
-        self.dir.mkdir(parents=True, exist_ok=True)
+        """Make the folder and write down the resolved configuration with versions and revision.
+
+        Raises FlowtailorError where the folder cannot be made.
+        """
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FlowtailorError(
+                f"{self.dir}: cannot make the run folder ({error.strerror}); choose another run.root"
+            ) from error
         resolved = {"config": self.config.model_dump(mode="json"), **provenance()}
         write_json(self.path("config.resolved.json"), resolved)
         return self

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import load_config
 from flowtailor.pipelines.stage import Run, fingerprint, is_done, record, stage_output
 
@@ -79,3 +80,10 @@ def test_fingerprints_follow_content_not_names_order_or_time(run: Run, tmp_path:
     assert first != fingerprint({"data": folder, "config": run.config.reward})
     assert missing != fingerprint({"data": folder / "a"})
     assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    blocked = Run(load_config(None, [f"run.root={json.dumps(str(tmp_path / 'file'))}"]))
+    with pytest.raises(FlowtailorError, match=r"choose another run\.root"):
+        blocked.open()
