@@ -99,7 +99,8 @@ def _best_fixed(materials: Materials) -> Picker:
 
 def _retrieval(materials: Materials) -> Picker:
     tokens = _tokens_by_key(materials.rows)
-    best = category_effects(materials.rows).idxmax(axis=1).to_dict()
+    table = category_effects(materials.rows).idxmax(axis=1)
+    best = {str(category): str(key) for category, key in table.items()}
     anywhere = str(workflow_effects(materials.rows).index[0])
     return lambda prompt: tokens[best.get(prompt.category, anywhere)]
 

@@ -104,7 +104,7 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
         "guidance": guidance,
         "sweep_plot": _sweep_plot(guidance) if guidance else None,
         "facts": run_facts(run_dir),
-        "reward_columns": _numeric_columns(summary["reward"]),
+        "reward_metrics": _numeric_names(summary["reward"]),
     }
 
 
@@ -180,7 +180,7 @@ def calibration(rows: list[Row]) -> dict[str, Any]:
 
 def run_facts(run_dir: Path) -> dict[str, Any]:
     """Rows, failures, seconds per stage and versions of a run."""
-    rows: list[Row] = Store(run_dir / "dataset").rows().to_dict("records")
+    rows = Store(run_dir / "dataset").rows().to_dict("records")
     stages = [_json(file) for file in sorted((run_dir / "stages").glob("*.json"))]
     resolved = _json(run_dir / "config.resolved.json")
     return {
@@ -197,7 +197,7 @@ def run_facts(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _numeric_columns(splits: dict[str, dict[str, Any]]) -> list[str]:
+def _numeric_names(splits: dict[str, dict[str, Any]]) -> list[str]:
     """Names of the plain numbers that any split reports, in the order met."""
     names = {k: None for values in splits.values() for k, v in values.items() if isinstance(v, int | float)}
     return list(names)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_run import tiny_run
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.errors import FlowtailorError
@@ -15,6 +16,7 @@ from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.design import Designed, Request, design, told, write_flows
 from flowtailor.pipelines.trained import open_run
 from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
 REQUEST = Request("a red apple", n=2, guidance=1.5, temperature=0.7, budget_s=None, seed=3)
@@ -103,3 +105,18 @@ def test_what_is_said_of_designs():
     assert "rendered score 0.68, 0.45 s: out/1.png" in text
     assert "not rendered: node 5 (KSampler): out of memory" in text
     assert "2 workflows, ready to queue in ComfyUI: out/" in text
+
+
+def test_designs_from_a_trained_run_are_written_and_printed(tmp_path: Path, space: Space, capsys):
+    run = tiny_run(tmp_path / "run", space)
+    run_design(run, n=3, as_json=True)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["request"]["guidance"] == Config().design.guidance  # the run's own
+    rewards = [one["reward"] for one in answer["designs"]]
+    assert rewards == sorted(rewards, reverse=True)
+    for one in answer["designs"]:
+        assert Path(one["file"]).parent.parent == run / "designs"
+        assert problems(json.loads(Path(one["file"]).read_text()), space.catalog) == []
+    run_design(run, n=3, out=str(tmp_path / "mine"))
+    assert sorted(file.name for file in (tmp_path / "mine").iterdir()) == ["1.json", "2.json", "3.json"]
+    assert answer["designs"][0]["summary"] in capsys.readouterr().out  # the same seed, the same designs

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 import pytest
+from tiny_run import tiny_run
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, most_used
+from flowtailor.pipelines.sweep import guidance_report, sweep_designs
+from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.workflows.codec import decode, encode
 from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import Space
@@ -81,5 +86,45 @@ def test_every_choice_is_timed(materials: Materials):
     assert all(0 <= choice.seconds < 5 for choice in choose("retrieval", [FOX, APPLE], materials))
 
 
-def test_the_learned_methods_are_methods():
+def test_learned_methods_design_valid_workflows(materials: Materials, space: Space, tmp_path: Path):
+    run = open_run(tiny_run(tmp_path / "run", space))
+    trained = replace(
+        materials,
+        designer=load_designer(run, space, score_conditioned=True),
+        ensemble=load_ensemble(run),
+    )
     assert set(LEARNED) < set(METHODS)
+    designs = {}
+    for method in LEARNED:
+        designs[method] = [choice.tokens for choice in choose(method, [FOX, APPLE], trained)]
+        for tokens in designs[method]:
+            assert problems(decode(tokens, space).bind("a fox", 1).to_api(), space.catalog) == []
+    assert designs["sft"] != designs["grpo"] != designs["guided"]
+    # The first of n designs is the one that `guided` gets: choosing can only raise the prediction.
+    predict = trained.ensemble.predict
+    weights, texts = {"alignment": 0.7, "sharpness": 0.3}, [FOX.text, APPLE.text]
+    single, best = (
+        trained.ensemble.reward(predict(texts, designs[method]), weights, kappa=1.0, lambda_seconds=0.02)
+        for method in ("guided", "guided_best_of_n")
+    )
+    assert (best >= single).all()
+
+
+def test_a_sweep_reports_expectation_and_diversity(materials: Materials, space: Space, tmp_path: Path):
+    run = open_run(tiny_run(tmp_path / "run", space))
+    config = Config.model_validate({"evaluate": {"guidance_sweep": [0, 2], "sweep_designs": 3}})
+    trained = replace(
+        materials, config=config, designer=load_designer(run, space), ensemble=load_ensemble(run)
+    )
+    sweeps = sweep_designs(trained, [FOX, APPLE])
+    rows = pd.DataFrame({"method": ["w=2"], "prompt": [FOX.text], "score": [0.5]})
+    report = guidance_report(sweeps, rows, trained)
+    still, strong = report["points"]
+    assert (report["prompts"], report["designs_per_prompt"]) == (2, 3)
+    assert still["rendered_score"] is None
+    assert strong["rendered_score"][0] == 0.5
+    for point in (still, strong):
+        low, high = point["predicted_score"][1:]
+        assert low <= point["predicted_score"][0] <= high
+        assert 0 < point["unique_share"] <= 1
+        assert point["logprob"] < 0

@@ -1,0 +1,54 @@
+"""A run folder with everything that a finished run has learned, small and random but real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import get_peft_model
+from tiny_policy import tiny_base
+
+from flowtailor.models.policy import Policy, lora_config
+from flowtailor.models.reward import RewardEnsemble
+from flowtailor.models.reward_fit import Scale
+from flowtailor.models.reward_net import RewardNet
+from flowtailor.pipelines.config import Config
+from flowtailor.workflows.space import STUDIO_SPACE, Space
+
+SCORERS = ("alignment", "sharpness")
+
+
+def tiny_run(folder: Path, space: Space) -> Path:
+    """Write the configuration, catalog, space, policy with two adapters and ensemble of a run."""
+    folder.mkdir(parents=True)
+    resolved = {"config": Config().model_dump(mode="json"), "versions": {}, "git_revision": None}
+    (folder / "config.resolved.json").write_text(json.dumps(resolved))
+    (folder / "catalog.json").write_text(json.dumps(space.catalog.to_json()))
+    (folder / "space.toml").write_text(STUDIO_SPACE.read_text())
+    base = tiny_base(folder / "base")
+    Policy.from_base(base, space.vocabulary).save(folder / "policy/sft")
+    for name in ("grpo", "score_conditioned"):
+        _random_adapter(Policy.from_base(base, space.vocabulary), folder / "policy" / name)
+    _random_ensemble(space).save(folder / "reward")
+    (folder / "reward/metrics.json").write_text(json.dumps({"both": {"rows": 0}}))
+    return folder
+
+
+def _random_adapter(policy: Policy, folder: Path) -> None:
+    wrapped = get_peft_model(policy.model, lora_config(4))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:  # zero at first, an adapter that changes nothing
+                torch.nn.init.normal_(parameter, std=0.2)
+    wrapped.save_pretrained(str(folder))
+
+
+def _random_ensemble(space: Space) -> RewardEnsemble:
+    torch.manual_seed(0)
+    words = [word for word in space.vocabulary if word != "<end>"]
+    outputs = len(SCORERS) + 1  # log-seconds come last
+    nets = [RewardNet(len(words), outputs) for _ in range(2)]
+    scale = Scale(np.array([0.6, 0.6, -0.7]), np.array([0.1, 0.1, 0.3]))
+    return RewardEnsemble(nets, words, SCORERS, scale, "minilm-l6")
