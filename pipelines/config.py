@@ -6,7 +6,9 @@ Units are in the names (`_s` seconds). TRL's and Ray's own options stand under `
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +186,22 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown config key; see docs/CONFIG.md for those that exist"
-    return f"{key} = {error['input']!r}: {error['msg']}"
+    *section, name = (str(part) for part in error["loc"])
+    key = ".".join([*section, name])
+    if error["type"] != "extra_forbidden":
+        reason = error["msg"].removeprefix("Value error, ")
+        return (
+            f"{key} = {error['input']!r}: {reason}" if error["type"] != "value_error" else f"{key}: {reason}"
+        )
+    known = sorted(_fields(section))
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {'.'.join([*section, *close])}?" if close else f"there are {', '.join(known)}"
+    return f"{key}: unknown config key; {hint}"
+
+
+def _fields(section: list[str]) -> Iterable[str]:
+    """The keys of a section; those of the whole configuration for an empty path."""
+    model: Any = Config
+    for part in section:
+        model = model.model_fields[part].annotation
+    return model.model_fields

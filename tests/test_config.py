@@ -33,7 +33,10 @@ def test_overrides_parse_values_like_toml_and_bare_words_as_text():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("grpo.stepps=3", "grpo.stepps: unknown config key"),
+        ("grpo.stepps=3", r"grpo\.stepps: unknown config key; did you mean grpo\.steps\?"),
+        ("zzz.x=3", "zzz: unknown config key; there are collect, design, engine"),
+        ("zzz=3", "must read section.key=value"),
+        ("grpo=3", "must read section.key=value"),
         ("grpo.steps=many", "grpo.steps = 'many'"),
         ("grpo", "must read section.key=value"),
         ("run.name.x=1", "run.name"),
