@@ -41,16 +41,16 @@ class SpaceConfig(Section):
 
 class PromptsConfig(Section):
     file: str | None = None  # CSV with text,category; None: the studio's captions
-    train: int = 60
-    validation: int = 12
-    test: int = 16
+    train: int = Field(60, ge=0)
+    validation: int = Field(12, ge=0)
+    test: int = Field(16, ge=0)
 
 
 class CollectConfig(Section):
-    flows: int = 64  # distinct workflows, seeds included
-    flows_per_prompt: int = 12
-    seeds: int = 1
-    rows_per_block: int = 8
+    flows: int = Field(64, ge=1)  # distinct workflows, seeds included
+    flows_per_prompt: int = Field(12, ge=1)
+    seeds: int = Field(1, ge=1)  # pictures per prompt and workflow
+    rows_per_block: int = Field(8, ge=1)  # what a crash may lose of the rows (pictures stay)
 
 
 class ScorersConfig(Section):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,25 +124,43 @@ def test_a_failed_render_is_a_row_and_the_others_go_on(config: Config, tmp_path:
     assert store.missing(planned).empty
 
 
-def test_a_killed_collection_goes_on_where_it_was(config_file: Path, config: Config):
+def test_an_interrupted_and_a_killed_collection_go_on_where_they_were(config_file: Path, config: Config):
     run = Run(config)
     command = [sys.executable, "-m", "flowtailor", "collect", "--config", str(config_file)]
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        wait_until(lambda: len(images(run)) >= 4, process)
-        family = psutil.Process(process.pid).children(recursive=True)
-    finally:
-        process.kill()
-        process.wait()
-    alive = psutil.wait_procs(family, timeout=20)[1]
-    assert not alive, "Ray or the engine outlived the command"
-    before = images(run)
+    code, errors = stop(command, signal.SIGINT, lambda: len(images(run)) >= 3)
+    assert code == 130
+    assert "flowtailor: interrupted" in errors
+    assert "Traceback" not in errors
+    first = images(run)
+
+    stop(command, signal.SIGKILL, lambda: len(images(run)) >= len(first) + 3)
+    second = images(run)
 
     subprocess.run(command, check=True, timeout=120)
-    assert len(Store(run.path("dataset")).rows()) == ROWS
-    after = images(run)
-    assert len(after) == ROWS
-    assert {path: after[path] for path in before} == before
+    last = images(run)
+    assert len(Store(run.path("dataset")).rows()) == len(last) == ROWS
+    assert {path: last[path] for path in second} == second
+    assert {path: last[path] for path in first} == first
+
+
+def stop(command: list[str], number: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:
+    """Start a command, send it a signal when the time has come; returns exit code and stderr.
+
+    Fails where a process that it had started outlives it.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stderr=errors, start_new_session=True)
+        try:
+            wait_until(when, process)
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(number)
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+        assert not psutil.wait_procs(family, timeout=20)[1], "Ray or the engine outlived the command"
+        errors.seek(0)
+        return process.returncode, errors.read()
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen, timeout_s: float = 120) -> None:
