@@ -49,7 +49,7 @@ lint: types  ## ruff and pyright
 	$(BIN)/pyright
 
 bench: world  ## the ratios of docs/BENCHMARKS.md
-	$(BIN)/python -m benchmarks.run_all
+	$(BIN)/python benchmarks/run_all.py
 
 clean:  ## remove the environment and caches; runs/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

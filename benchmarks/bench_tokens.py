@@ -1,0 +1,36 @@
+"""Tokens of a workflow in flowtailor's words, and of its compact API JSON, same base tokenizer.
+
+A word is one token of the policy's tokenizer, the end word included. The JSON is that of the
+canonical workflow (short node ids, no titles, no spaces), the least that an engine would accept.
+"""
+
+from __future__ import annotations
+
+from transformers import AutoTokenizer
+
+from flowtailor.actors.comfy import engine
+from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.models.weights import resolve
+from flowtailor.pipelines.catalog import survey
+from flowtailor.pipelines.config import Config
+from flowtailor.workflows.codec import encode
+
+
+def main() -> None:
+    config = Config()
+    with engine(config.engine) as client:
+        world = survey(config, client)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(config.sft.base))
+    words: list[int] = []
+    json_tokens: list[int] = []
+    print("| seed workflow | words | JSON tokens | words / JSON |\n| --- | ---: | ---: | ---: |")
+    for name, flow in load_seed_flows().items():
+        words.append(len(encode(flow, world.space)))
+        json_tokens.append(len(tokenizer(flow.canonical(world.catalog).dumps())["input_ids"]))
+        print(f"| {name} | {words[-1]} | {json_tokens[-1]} | 1/{json_tokens[-1] / words[-1]:.1f} |")
+    mean_words, mean_json = sum(words) / len(words), sum(json_tokens) / len(json_tokens)
+    print(f"| **mean** | {mean_words:.1f} | {mean_json:.1f} | **1/{mean_json / mean_words:.1f}** |")
+
+
+if __name__ == "__main__":
+    main()
