@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -32,6 +33,12 @@ def rows(api: Api, *seeds: int, prompt: str = "a red apple") -> pd.DataFrame:
     )
 
 
+def render(renderer: Renderer, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rendered rows as records, with None where a value is missing."""
+    done = renderer(frame)
+    return done.astype(object).where(done.notna(), None).to_dict("records")
+
+
 def png(color: str = "red", size: tuple[int, int] = (12, 8)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, "PNG")
@@ -52,19 +59,18 @@ def renderer(studio: object, images_dir: Path) -> Iterator[Renderer]:
 
 @pytest.mark.engine
 def test_rows_get_their_pictures(renderer: Renderer, images_dir: Path, plain_api: Api) -> None:
-    done = renderer(rows(plain_api, 1, 2))
-    assert done["error_type"].isna().all()
-    assert done["width"].tolist() == done["height"].tolist() == [128, 128]
-    assert done["image"].tolist() == ["images/00/0001.png", "images/00/0002.png"]
-    with Image.open(images_dir.parent / done["image"][0]) as image:
-        assert pixel_sha256(image) == done["image_sha256"][0]
-    assert done["image_sha256"].nunique() == 2
+    first, second = render(renderer, rows(plain_api, 1, 2))
+    assert (first["image"], second["image"]) == ("images/00/0001.png", "images/00/0002.png")
+    assert (first["width"], first["height"], first["error_type"]) == (128, 128, None)
+    assert 0.05 < first["seconds"] < 30
+    with Image.open(images_dir.parent / first["image"]) as image:
+        assert pixel_sha256(image) == first["image_sha256"] != second["image_sha256"]
     assert not list(images_dir.rglob("*.tmp"))
 
 
 @pytest.mark.engine
 def test_a_picture_that_exists_is_not_rendered_again(
-    renderer: Renderer, images_dir: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+    renderer: Renderer, plain_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = renderer(rows(plain_api, 1))
     monkeypatch.setattr(ComfyClient, "render", lambda *_: pytest.fail("rendered again"))
@@ -73,33 +79,32 @@ def test_a_picture_that_exists_is_not_rendered_again(
 
 @pytest.mark.engine
 def test_failures_are_rows(renderer: Renderer, plain_api: Api) -> None:
-    failing = json.loads(json.dumps(plain_api))
-    failing["8"] = {
-        "class_type": "FreeU",
-        "inputs": {"model": ["1", 0], "b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2},
-    }
+    failing = copy.deepcopy(plain_api)
+    patch = {"model": ["1", 0], "b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2}
+    failing["8"] = {"class_type": "FreeU", "inputs": patch}
     failing["5"]["inputs"]["model"] = ["8", 0]
     unknown = {**plain_api, "5": {"class_type": "DreamSampler", "inputs": {}}}
     frame = pd.concat([rows(failing, 10), rows(unknown, 11), rows(plain_api, 12)], ignore_index=True)
     frame.loc[len(frame)] = {"row_id": "0013", "prompt": "x", "workflow": "{not json", "seed": 13}
-    done = renderer(frame)
-    assert done["error_type"].tolist()[:2] == ["ComfyExecutionError", "ComfyRejected"]
-    assert "FreeU" in done["error_message"][0]
-    assert "DreamSampler" in done["error_message"][1]
-    assert pd.isna(done["error_type"][2]) and done["seconds"][2] > 0
-    assert done["error_type"][3] == "JSONDecodeError"
-    assert done["image"].notna().tolist() == [False, False, True, False]
+
+    fails, refused, fine, broken = render(renderer, frame)
+    assert fails["error_type"] == "ComfyExecutionError" and "FreeU" in fails["error_message"]
+    assert refused["error_type"] == "ComfyRejected" and "DreamSampler" in refused["error_message"]
+    assert fine["error_type"] is None and fine["image"]
+    assert broken["error_type"] == "JSONDecodeError"
+    assert fails["image"] is refused["seconds"] is broken["width"] is None
 
 
 @pytest.mark.engine
-def test_a_slow_row_times_out_and_the_next_is_rendered(renderer: Renderer, plain_api: Api) -> None:
-    slow = json.loads(json.dumps(plain_api))
+def test_a_slow_row_times_out_and_the_next_is_rendered(
+    renderer: Renderer, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = copy.deepcopy(plain_api)
     slow["5"]["inputs"]["steps"] = 5000
-    renderer._config = renderer._config.model_copy(update={"render_timeout_s": 3.0})
-    done = renderer(pd.concat([rows(slow, 20), rows(plain_api, 21)], ignore_index=True))
-    renderer._config = renderer._config.model_copy(update={"render_timeout_s": 30.0})
-    assert done["error_type"][0] == "ComfyTimeout"
-    assert pd.isna(done["error_type"][1])
+    monkeypatch.setattr(renderer, "_config", renderer._config.model_copy(update={"render_timeout_s": 3.0}))
+    late, fine = render(renderer, pd.concat([rows(slow, 20), rows(plain_api, 21)], ignore_index=True))
+    assert late["error_type"] == "ComfyTimeout"
+    assert fine["error_type"] is None
 
 
 @pytest.mark.engine
@@ -108,8 +113,8 @@ def test_an_engine_killed_in_the_middle_is_replaced(renderer: Renderer, plain_ap
     assert renderer._process is not None
     pid = renderer._process.process.pid
     threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
-    done = renderer(rows(plain_api, 30, 31))
-    assert done["error_type"].isna().all()
+    done = render(renderer, rows(plain_api, 30, 31))
+    assert [row["error_type"] for row in done] == [None, None]
     assert renderer._process.process.pid != pid
 
 
@@ -126,16 +131,15 @@ def test_a_row_that_kills_the_engine_twice_is_given_up(
         )
 
     monkeypatch.setattr(renderer_module, "start_engine", start_dead)
-    done = Renderer(EngineConfig(), str(tmp_path))(rows(plain_api, 40))
-    assert done["error_type"][0] == "EngineDied"
-    assert "out of memory" in done["error_message"][0]
+    [row] = render(Renderer(EngineConfig(), str(tmp_path)), rows(plain_api, 40))
+    assert row["error_type"] == "EngineDied" and "out of memory" in row["error_message"]
     assert len(started) == 3  # the first, and one after each death
 
 
 def test_a_server_that_is_away_gives_retryable_rows(tmp_path: Path, plain_api: Api) -> None:
     config = EngineConfig(kind="urls", urls=("http://127.0.0.1:9",))
-    done = Renderer(config, str(tmp_path))(rows(plain_api, 50))
-    assert done["error_type"].tolist() == ["ComfyUnavailable"]
+    [row] = render(Renderer(config, str(tmp_path)), rows(plain_api, 50))
+    assert row["error_type"] == "ComfyUnavailable"
     again = render_rows(ComfyClient("http://127.0.0.1:9"), rows(plain_api, 50), Images(tmp_path))
     assert again["error_type"].tolist() == ["ComfyUnavailable"]
 
