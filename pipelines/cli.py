@@ -168,9 +168,11 @@ def _stage(arguments: argparse.Namespace) -> None:
 
 
 def _studio_install(arguments: argparse.Namespace) -> None:
+    from ..models.weights import KNOWN, resolve
     from ..studio.install import install
 
-    install()
+    places = [install().models.parent, *(resolve(name) for name in KNOWN)]
+    print("studio: ready in", ", ".join(str(place) for place in places))
 
 
 def _catalog(arguments: argparse.Namespace) -> None:
