@@ -108,6 +108,8 @@ class RewardEnsemble:
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
         if len(prompts) != len(tokens):
             raise ValueError(f"{len(prompts)} prompts, {len(tokens)} workflows: must be as many")
+        if not prompts:
+            return _Answers(*(np.zeros((0, len(self.bars))) for _ in range(3)))
         prompts_ND = self._encoder.encode(prompts)
         distinct = list(dict.fromkeys(tuple(words) for words in tokens))
         place = {words: i for i, words in enumerate(distinct)}

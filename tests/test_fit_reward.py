@@ -1,0 +1,131 @@
+"""The fit-reward stage: which rows count, what it says, and that a killed worker changes nothing."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
+from flowtailor.models.reward import RewardEnsemble
+from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.fit_reward import _Plan, run_stage, summary, training_rows, usable
+
+from .synthetic_rows import synthetic_rows
+
+
+def config_in(folder: Path, *overrides: str) -> Config:
+    """A run in `folder` with the synthetic scorers and little training."""
+    return load_config(
+        None,
+        [
+            f"run.root={str(folder)!r}",
+            "run.name=test",
+            "scorers.weights={match = 0.7, crisp = 0.3}",
+            "reward.members=3",
+            "reward.epochs=20",
+            *overrides,
+        ],
+    )
+
+
+@pytest.fixture
+def collected(tmp_path) -> Path:
+    """A root folder with a run that has a dataset and nothing else."""
+    Store(tmp_path / "test" / "dataset").append(synthetic_rows(per_prompt=6))
+    return tmp_path
+
+
+def test_only_rendered_and_fully_scored_rows_count():
+    rows = synthetic_rows(per_prompt=2).head(5).astype({"error_type": object})
+    rows.loc[0, "error_type"] = "ComfyTimeout"
+    rows.loc[1, "score_match"] = np.nan
+    assert usable(rows, ["match", "crisp"])["row_id"].tolist() == ["2", "3", "4"]
+    with pytest.raises(FlowtailorError, match="score_beauty"):
+        usable(rows, ["beauty"])
+
+
+def test_held_out_rows_are_not_trained_on():
+    training = training_rows(synthetic_rows(per_prompt=2))
+    assert set(training["prompt_split"]) == set(training["workflow_split"]) == {"train"}
+
+
+def test_every_worker_has_the_same_cycles():
+    plan = _Plan(epochs=40, rounds=2)
+    assert [plan[i] for i in range(len(plan))] == [(0, 15), (0, 30), (0, 40), (1, 15), (1, 30), (1, 40)]
+
+
+def test_dry_run_says_what_and_does_nothing(collected, capsys):
+    run_stage(config_in(collected), dry_run=True)
+    assert "3 members, 20 epochs" in capsys.readouterr().out
+    assert not (collected / "test" / "reward").exists()
+
+
+def test_an_empty_dataset_is_explained(tmp_path):
+    with pytest.raises(FlowtailorError, match="flowtailor collect"):
+        run_stage(config_in(tmp_path))
+
+
+def test_the_summary_names_each_held_out_split():
+    numbers = {
+        "rows": 5,
+        "spearman_within_prompt": 0.8,
+        "ridge_spearman_within_prompt": None,
+        "coverage_68": 0.7,
+    }
+    assert "both" in summary({"training": numbers, "both": numbers})
+    assert "no held-out rows" in summary({"training": numbers, "both": {"rows": 0}})
+
+
+@pytest.mark.ray
+def test_a_killed_worker_resumes_and_the_second_call_skips(collected, capsys):
+    config = config_in(collected)
+    killer = KillOneWorker(collected / "test" / "ray")
+    killer.start()
+    run_stage(config)
+    killer.join()
+    assert killer.killed
+
+    folder = collected / "test" / "reward"
+    ensemble = RewardEnsemble.load(folder)
+    assert ensemble.scorers == ("crisp", "match")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["held_out_prompt"]["spearman_within_prompt"] > 0.6
+    assert not list((collected / "test" / "ray").iterdir())
+
+    once = predictions(ensemble)
+    run_stage(config)
+    assert "up to date" in capsys.readouterr().out
+    (folder / "ensemble.json").unlink()
+    folder.rename(folder.with_name("elsewhere"))
+    run_stage(config)
+    np.testing.assert_allclose(predictions(RewardEnsemble.load(folder)), once, atol=1e-5)
+
+
+def predictions(ensemble: RewardEnsemble) -> np.ndarray:
+    rows: pd.DataFrame = synthetic_rows(per_prompt=1)
+    return ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]]).mean
+
+
+class KillOneWorker(threading.Thread):
+    """Kills one Ray Train worker of this process as soon as a checkpoint has been written."""
+
+    def __init__(self, storage: Path) -> None:
+        super().__init__(daemon=True)
+        self.storage, self.killed = storage, False
+
+    def run(self) -> None:
+        deadline = time.monotonic() + 120
+        while not self.killed and time.monotonic() < deadline:
+            if next(self.storage.glob("*/cycle-0000/cycle-*.json"), None):
+                for process in psutil.Process().children(recursive=True):
+                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                        process.kill()
+                        self.killed = True
+                        break
+            time.sleep(0.05)

@@ -1,0 +1,76 @@
+"""Metrics and error bars on cases that can be checked by hand."""
+
+import numpy as np
+import pytest
+
+from flowtailor.models import metrics
+from flowtailor.models.calibration import Bars, fit_bars
+
+A, B = np.array(["a"] * 4), np.array(["b"] * 4)
+
+
+def test_ranks_share_ties():
+    assert metrics.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [2.5, 0, 2.5, 1]
+
+
+def test_spearman_counts_order_only():
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    assert metrics.spearman(values, values**3) == pytest.approx(1)
+    assert metrics.spearman(values, -values) == pytest.approx(-1)
+    assert metrics.spearman(values, np.array([1.0, 2, 4, 3])) == pytest.approx(0.8)
+    assert np.isnan(metrics.spearman(values, np.ones(4)))
+
+
+def test_within_prompt_ignores_how_prompts_differ():
+    prompt = np.concatenate([A, B])
+    measured = np.array([1.0, 2, 3, 4, 101, 102, 103, 104])
+    predicted = np.array([4.0, 3, 2, 1, 104, 103, 102, 101])
+    assert metrics.spearman_within(prompt, measured, predicted) == pytest.approx(-1)
+    assert metrics.spearman(measured, predicted) > 0.4
+
+
+def test_pairs_are_counted_within_prompts_and_above_the_margin():
+    prompt = np.array(["a", "a", "a", "b"])
+    measured, predicted = np.array([0.0, 1.0, 1.1, 9.0]), np.array([0.0, 2.0, 1.0, 0.0])
+    assert metrics.pair_accuracy(prompt, measured, predicted) == pytest.approx(2 / 3)
+    assert metrics.pair_accuracy(prompt, measured, predicted, margin=0.5) == 1
+    assert metrics.pair_accuracy(prompt, measured, np.zeros(4)) == 0.5
+
+
+def test_errors_and_coverage():
+    measured, mean = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 2.0])
+    assert metrics.coverage(measured, mean, np.array([1.0, 1.0, 1.0])) == pytest.approx(2 / 3)
+    assert metrics.rmse(measured, mean) == pytest.approx(np.sqrt((0.25 + 4) / 3))
+    assert metrics.median_relative_error(measured, mean) == 0.5
+
+
+def test_the_noise_ceiling_bounds_what_a_perfect_predictor_reaches():
+    rng = np.random.default_rng(0)
+    prompts = np.repeat(np.arange(200), 40)
+    workflows = np.tile(np.repeat(np.arange(20), 2), 200)
+    truth = rng.normal(size=(200, 20))[prompts, workflows]
+    measured = truth + rng.normal(size=len(truth))  # as much noise as signal: reliability one half
+    ceiling = metrics.noise_ceiling(prompts, workflows, measured)
+    reached = metrics.spearman_within(prompts[::2], truth[::2], measured[::2])
+    assert ceiling == pytest.approx(reached, abs=0.03)
+    assert np.isnan(metrics.noise_ceiling(prompts[::2], workflows[::2], measured[::2]))
+
+
+def test_bars_cover_two_thirds_of_known_and_of_new_workflows():
+    rng = np.random.default_rng(0)
+    new = np.arange(4000) % 4 == 0
+    spread = np.where(new, 0.3, 0.1) * rng.uniform(0.5, 1.5, 4000)
+    scatter = np.full(4000, 0.2)
+    error = rng.normal(size=4000) * 1.5 * np.hypot(scatter, 3 * spread)  # members agree far too well
+    bars = fit_bars(error, spread, scatter, new)
+    inside = np.abs(error) <= bars.std(spread, scatter)
+    assert inside[new].mean() == pytest.approx(0.683, abs=0.03)
+    assert inside[~new].mean() == pytest.approx(0.683, abs=0.03)
+
+
+def test_without_new_workflows_one_scale_serves_all():
+    error = np.linspace(-1, 1, 101)
+    bars = fit_bars(error, np.zeros(101), np.full(101, 0.1), np.zeros(101, dtype=bool))
+    assert bars.disagreement == 1
+    assert bars.scale == pytest.approx(6.83, abs=0.1)
+    assert Bars(2.0, 1.0).std(np.array([3.0]), np.array([4.0])).tolist() == [10]

@@ -1,0 +1,169 @@
+"""The reward ensemble: words as features, learning a known function, reward, saving, unknown words."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from flowtailor.errors import FlowtailorError
+from flowtailor.models import metrics
+from flowtailor.models.baselines import Ridge, WorkflowMean
+from flowtailor.models.reward import Predictions, RewardEnsemble
+from flowtailor.models.reward_features import WordTable, components, owners
+from flowtailor.models.reward_fit import FitSettings, MemberFit, Scale, bootstrap, targets, training_set
+from flowtailor.models.reward_report import report
+from flowtailor.models.text import TextEncoder
+
+from .synthetic_rows import synthetic_rows
+
+SCORERS = ("match", "crisp")
+SETTINGS = FitSettings(epochs=30, batch_size=32, learning_rate=2e-3)
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return synthetic_rows()
+
+
+def prepare(rows: pd.DataFrame):
+    """Vocabulary, scale and tensors of the training rows."""
+    training = rows[(rows["prompt_split"] == "train") & (rows["workflow_split"] == "train")]
+    vocabulary = sorted({word for text in training["tokens"] for word in text.split()})
+    scale = Scale.of(targets(training, SCORERS))
+    encoder = TextEncoder.load()
+    return vocabulary, scale, training_set(training, SCORERS, WordTable(vocabulary, encoder), encoder, scale)
+
+
+@pytest.fixture(scope="module")
+def ensemble(rows) -> RewardEnsemble:
+    """Two members fitted on the synthetic rows."""
+    vocabulary, scale, data = prepare(rows)
+    nets = []
+    for member in range(2):
+        fit = MemberFit(data, SETTINGS, member)
+        while not fit.done:
+            fit.run_epoch()
+        nets.append(fit.net)
+    ensemble = RewardEnsemble(nets, vocabulary, SCORERS, scale, "minilm-l6")
+    ensemble.calibrate(rows[rows["prompt_split"] == "validation"])
+    return ensemble
+
+
+def predict(ensemble: RewardEnsemble, frame: pd.DataFrame) -> Predictions:
+    return ensemble.predict(list(frame["prompt"]), [text.split() for text in frame["tokens"]])
+
+
+def test_settings_belong_to_the_node_before_them():
+    words = ["VAEDecode", "KSampler", "steps=2", "LoraLoader", "MODEL@1"]
+    assert owners(words) == [0, 1, 1, 3, 3]
+    assert components(words) == {
+        "VAEDecode",
+        "KSampler",
+        "KSampler steps=2",
+        "LoraLoader",
+        "LoraLoader MODEL@1",
+    }
+
+
+def test_a_new_word_is_read_by_its_name_and_number():
+    table = WordTable(["steps=8"], TextEncoder.load())
+    words = table.read([["steps=8"], ["steps=9", "ckpt_name=brand_new.safetensors", "<end>"]])
+    assert words.index_WT.tolist() == [[1, 0], [2, 3]] or words.index_WT.tolist() == [[1, 0], [3, 2]]
+    steps8, steps9 = table.features[1], table.features[words.index_WT[1, 0]]
+    assert torch.dist(steps8, steps9) < 0.7 * torch.dist(steps8, table.features[words.index_WT[1, 1]])
+
+
+def test_held_out_prompts_are_ranked_by_what_suits_their_kind(ensemble, rows):
+    """The synthetic scores hold a prompt x component interaction, which no per-workflow mean can know."""
+    held_out = rows[(rows["prompt_split"] == "test") & (rows["workflow_split"] == "train")]
+    prompt, measured = held_out["prompt"].to_numpy(), held_out["score_match"].to_numpy()
+    ranked = metrics.spearman_within(prompt, measured, predict(ensemble, held_out).mean[:, 0])
+    training = rows[rows["prompt_split"] == "train"]
+    baseline = WorkflowMean(list(training["tokens"]), training["score_match"].to_numpy())
+    mean = metrics.spearman_within(prompt, measured, baseline.predict(list(held_out["tokens"])))
+    assert ranked > 0.8
+    assert ranked > mean + 0.1
+
+
+def test_seconds_are_foreseen(ensemble, rows):
+    held_out = rows[rows["prompt_split"] == "test"]
+    seconds = predict(ensemble, held_out).seconds
+    assert metrics.median_relative_error(held_out["seconds"].to_numpy(), seconds) < 0.25
+
+
+def test_report_compares_splits_and_baselines_and_is_json(ensemble, rows):
+    told = report(ensemble, rows, {"match": 3.0, "crisp": 1.0})
+    assert set(told) == {"training", "held_out_prompt", "held_out_workflow", "both"}
+    numbers = told["held_out_prompt"]
+    assert numbers["spearman_within_prompt"] > numbers["ridge_spearman_within_prompt"]
+    assert 0.3 < numbers["coverage_68"] <= 1
+    json.dumps(told, allow_nan=False)
+    assert told["both"]["workflow_mean_spearman_within_prompt"] is None  # constant where all is new
+
+
+def test_ridge_learns_additive_parts():
+    tokens = ["A x=1", "A x=2", "B x=1", "B x=2"] * 5
+    scores = np.array([3.0, 2.0, 1.0, 0.0] * 5)
+    assert Ridge(tokens, scores, penalty=0.01).predict(["A x=2", "B x=1", "C"]) == pytest.approx(
+        [2.0, 1.0, 1.5], abs=0.02
+    )
+
+
+def test_reward_is_mean_less_doubt_less_time(ensemble):
+    predictions = Predictions(
+        mean=np.array([[0.8, 0.4]]),
+        std=np.array([[0.1, 0.2]]),
+        seconds=np.array([2.0]),
+        seconds_std=np.array([0.1]),
+        scorers=SCORERS,
+    )
+    weights = {"match": 3.0, "crisp": 1.0}
+    assert ensemble.reward(predictions, weights, 0.0, 0.0) == pytest.approx([0.7])
+    assert ensemble.reward(predictions, weights, 2.0, 0.1) == pytest.approx([0.7 - 2 * 0.125 - 0.2])
+    with pytest.raises(FlowtailorError, match="beauty"):
+        ensemble.reward(predictions, {"beauty": 1.0}, 1.0, 0.0)
+
+
+def test_saved_and_loaded_it_says_the_same(ensemble, rows, tmp_path):
+    ensemble.save(tmp_path)
+    loaded = RewardEnsemble.load(tmp_path)
+    before, after = predict(ensemble, rows[:40]), predict(loaded, rows[:40])
+    assert after.scorers == before.scorers
+    for name in ("mean", "std", "seconds", "seconds_std"):
+        np.testing.assert_allclose(getattr(after, name), getattr(before, name), rtol=1e-6)
+    (tmp_path / "member-1.safetensors").unlink()
+    with pytest.raises(FlowtailorError, match="fit-reward"):
+        RewardEnsemble.load(tmp_path)
+
+
+def test_answers_do_not_depend_on_company(ensemble, rows):
+    together = predict(ensemble, rows[:60]).mean
+    alone = np.concatenate([predict(ensemble, rows[i : i + 1]).mean for i in range(0, 60, 7)])
+    np.testing.assert_allclose(together[::7], alone, atol=1e-5)
+    assert ensemble.predict([], []).mean.shape == (0, 2)
+
+
+def test_the_bootstrap_draws_whole_prompts():
+    prompt_N = torch.arange(100).repeat_interleave(3)
+    drawn = torch.bincount(bootstrap(prompt_N, seed=1), minlength=300).reshape(100, 3)
+    assert (drawn == drawn[:, :1]).all()
+    assert int(drawn[:, 0].sum()) == 100
+    assert 0.5 < float((drawn[:, 0] > 0).float().mean()) < 0.75
+
+
+def test_an_interrupted_fit_ends_as_if_it_had_not_been(rows):
+    _, _, data = prepare(rows)
+    settings = FitSettings(epochs=4, batch_size=64)
+    whole = MemberFit(data, settings, 3)
+    while not whole.done:
+        whole.run_epoch()
+    first = MemberFit(data, settings, 3)
+    first.run_epoch()
+    second = MemberFit(data, settings, 3)
+    second.load_state_dict(first.state_dict())
+    while not second.done:
+        second.run_epoch()
+    for left, right in zip(whole.net.parameters(), second.net.parameters(), strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)
