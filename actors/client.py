@@ -202,7 +202,10 @@ class ComfyClient:
 
         url = "ws" + self.base_url.removeprefix("http") + f"/ws?clientId={self._client_id}"
         try:
-            self._socket = connect(url, open_timeout=_HTTP_TIMEOUT_S, max_size=None, proxy=None)
+            # No pings: a busy engine answers late, and the history tells of a dead one.
+            self._socket = connect(
+                url, open_timeout=_HTTP_TIMEOUT_S, ping_interval=None, max_size=None, proxy=None
+            )
         except (OSError, TimeoutError, WebSocketException):
             self._socket = None
 

@@ -101,5 +101,5 @@ def engine_name(config: EngineConfig, client: ComfyClient) -> str:
     """
     name = f"comfyui-{client.system_stats()['system'].get('comfyui_version', 'unknown')}"
     if config.kind == "studio":
-        name += f"+{install().models.name.replace('models', 'studio')}"
+        name += f"+studio-{install().weights}"
     return name

@@ -41,6 +41,7 @@ class Studio:
     comfyui: Path  # holds main.py
     site: Path  # packages for the engine process alone
     models: Path  # ComfyUI's models folder: checkpoints, loras, upscale_models
+    weights: str  # stands for the weights in it: pictures of another value are not comparable
 
 
 def install(home: Path | None = None, echo: Echo = print) -> Studio:
@@ -51,12 +52,12 @@ def install(home: Path | None = None, echo: Echo = print) -> Studio:
     root = (home or default_home()) / "studio"
     tags = f"cp{sys.version_info.major}{sys.version_info.minor}-{platform.system()}-{platform.machine()}"
     engine = root / f"engine-{_digest(tags.encode(), _requirements('engine.txt').read_bytes())}"
-    recipe = [WEIGHTS / "SHA256SUMS", _requirements("upscalers.txt"), HERE / "ncnn.py"]
-    models = root / f"models-{_digest(*(path.read_bytes() for path in recipe))}"
+    weights = _digest((WEIGHTS / "SHA256SUMS").read_bytes(), _requirements("upscalers.txt").read_bytes())
+    models = root / f"models-{_digest(weights.encode(), (HERE / 'ncnn.py').read_bytes())}"
     for target, build in ((engine, _build_engine), (models, _build_models)):
         if not target.exists():
             _install_part(target, build, echo)
-    return Studio(engine / "comfyui", engine / "site", models)
+    return Studio(engine / "comfyui", engine / "site", models, weights)
 
 
 def default_home() -> Path:
