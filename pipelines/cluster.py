@@ -7,6 +7,7 @@ install and a wheel behave alike.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -57,10 +58,13 @@ def ensure_ray(config: Config) -> None:
 
 
 def _worker_environment(*, local: bool) -> dict[str, str]:
+    """Environment of the workers, less what the submitted job sets itself: Ray refuses both."""
     environment = dict(WORKER_ENVIRONMENT)
     if local:
-        root = str(Path(__file__).resolve().parent.parent)
-        if (Path(root) / "flowtailor").is_dir():  # a checkout; a wheel is on the path already
+        root = Path(__file__).resolve().parent.parent
+        if (root / "flowtailor").is_dir():  # a checkout; a wheel is on the path already
             existing = os.environ.get("PYTHONPATH")
-            environment["PYTHONPATH"] = f"{root}{os.pathsep}{existing}" if existing else root
-    return environment
+            environment["PYTHONPATH"] = f"{root}{os.pathsep}{existing}" if existing else str(root)
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    taken = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: value for name, value in environment.items() if name not in taken}

@@ -131,9 +131,10 @@ def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = 
     ensure_ray(config)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    renderer, scorer = _actors(config.engine.count, ray.cluster_resources())
+    rows = config.collect.rows_per_block
+    renderer, scorer = _actors(config.engine.count, rows, ray.cluster_resources())
     # One frame is one block: they finish one by one, and a crash loses at most one per engine.
-    rendered = ray.data.from_pandas(list(_blocks(missing, config.collect.rows_per_block))).map_batches(
+    rendered = ray.data.from_pandas(list(_blocks(missing, rows))).map_batches(
         Renderer,
         fn_constructor_kwargs={"engine": config.engine, "images_dir": store.images_dir},
         compute=ActorPoolStrategy(size=config.engine.count),
@@ -176,7 +177,7 @@ def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
     return retry == 0
 
 
-def _actors(engines: int, cluster: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _actors(engines: int, rows: int, cluster: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of `map_batches` for renderers and for the scorers.
 
     Each actor has a core, or an equal share where there are fewer cores, because Ray Data waits for
@@ -184,14 +185,13 @@ def _actors(engines: int, cluster: Mapping[str, float]) -> tuple[dict[str, Any],
     """
     share = min(1.0, math.floor(100 * cluster.get("CPU", 1) / (engines + 1)) / 100)
     gpus = 1 if cluster.get("GPU", 0) >= engines else 0
-    whole_blocks = {
-        "batch_size": None,
+    common = {
+        "batch_size": rows,  # a whole block
         "batch_format": "pandas",
         "num_cpus": share,
-        "max_restarts": RESTARTS,
-        "max_task_retries": RETRIES,
+        "ray_remote_args_fn": lambda: {"max_restarts": RESTARTS, "max_task_retries": RETRIES},
     }
-    return whole_blocks | {"num_gpus": gpus}, whole_blocks
+    return common | {"num_gpus": gpus}, common
 
 
 def _blocks(frame: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:

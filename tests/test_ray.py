@@ -1,0 +1,55 @@
+"""The Ray that commands run on: what workers are told."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from flowtailor.pipelines.cluster import WORKER_ENVIRONMENT, ensure_ray
+from flowtailor.pipelines.config import load_config
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What `ray.init` is called with, instead of a Ray."""
+    import ray
+
+    options: dict = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **given: options.update(given))
+    for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH"):
+        monkeypatch.delenv(name, raising=False)
+    return options
+
+
+def test_a_ray_of_our_own_uses_this_machine_and_finds_the_code(seen: dict):
+    ensure_ray(load_config(None))
+    assert seen["address"] is None
+    assert seen["num_cpus"] == os.cpu_count()
+    assert seen["include_dashboard"] is False
+    variables = seen["runtime_env"]["env_vars"]
+    assert WORKER_ENVIRONMENT.items() <= variables.items()
+    assert Path(variables["PYTHONPATH"], "flowtailor").is_dir()
+
+
+def test_a_cluster_is_joined_with_its_own_resources_and_code(seen: dict, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    ensure_ray(load_config(None))
+    assert seen["address"] == "10.0.0.1:6379"
+    assert "num_cpus" not in seen
+    assert "PYTHONPATH" not in seen["runtime_env"]["env_vars"]
+
+
+def test_variables_that_the_job_sets_are_left_to_it(seen: dict, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    job = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "4"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    ensure_ray(load_config(None))
+    assert "OMP_NUM_THREADS" not in seen["runtime_env"]["env_vars"]
+
+
+def test_the_configuration_has_the_last_word(seen: dict):
+    ensure_ray(load_config(None, ["ray.init.num_cpus=1", 'ray.address="auto"']))
+    assert seen["address"] == "auto"
+    assert seen["num_cpus"] == 1
