@@ -8,6 +8,7 @@ picture is right on a light and on a dark page. Needs no display.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from .statistics import Interval
 # Matplotlib wants real colours; each of these is replaced by a CSS value in the finished SVG.
 INK, MUTED, ACCENT, SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
 CSS = {INK: "currentColor", MUTED: "var(--muted)", ACCENT: "var(--accent)", SECOND: "var(--second)"}
+
+PANELS_PER_ROW = 3
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, in the page's font
@@ -63,9 +66,10 @@ def intervals(scores: Mapping[str, Interval], highlighted: set[str], label: str)
 def curves(panels: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """Small multiples over training steps: title -> (step, value) pairs; empty panels are left out."""
     drawn = {title: points for title, points in panels.items() if points}
-    figure = Figure(figsize=(2.45 * len(drawn), 2.0))
-    for column, (title, points) in enumerate(drawn.items(), start=1):
-        axes = figure.add_subplot(1, len(drawn), column)
+    rows = math.ceil(len(drawn) / PANELS_PER_ROW)
+    figure = Figure(figsize=(10.2, 2.1 * rows))
+    for place, (title, points) in enumerate(drawn.items(), start=1):
+        axes = figure.add_subplot(rows, PANELS_PER_ROW, place)
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, color=ACCENT, alpha=0.35, linewidth=1.0)
         axes.plot(steps, _smooth(values), color=ACCENT)

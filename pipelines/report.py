@@ -42,6 +42,7 @@ GRPO_CURVES = {
     "kl": "KL to SFT",
     "uncertainty": "ensemble uncertainty",
     "completions/mean_length": "tokens per design",
+    "unique_workflows": "distinct designs of a step (share)",
 }
 
 
