@@ -7,6 +7,7 @@ stage is told in one way: what is not there, and which command makes it.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,14 +71,15 @@ def load_designer(run: Run, space: Space, *, score_conditioned: bool = False) ->
 
     from ..models.designing import Designer
 
-    return Designer.load(
-        run.path("policy/sft"),
-        run.path("policy/grpo"),
-        space,
-        score_conditioned_dir=run.path("policy/score_conditioned") if score_conditioned else None,
-        max_tokens=run.config.space.max_tokens,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # between PEFT and transformers
+        return Designer.load(
+            run.path("policy/sft"),
+            run.path("policy/grpo"),
+            space,
+            score_conditioned_dir=run.path("policy/score_conditioned") if score_conditioned else None,
+            max_tokens=run.config.space.max_tokens,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
 
 
 def load_ensemble(run: Run) -> RewardEnsemble:

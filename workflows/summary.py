@@ -12,7 +12,7 @@ from typing import Any
 
 from .graph import PROMPT, Link, Workflow
 
-PLUMBING = frozenset({"VAEDecode", "VAEEncode", "SaveImage", "PreviewImage", "UpscaleModelLoader"})
+PLUMBING = frozenset({"VAEDecode", "VAEEncode", "SaveImage", "PreviewImage", "ImageUpscaleWithModel"})
 LONGEST_TEXT = 48
 
 
@@ -35,6 +35,8 @@ def _part(class_type: str, values: Mapping[str, Any]) -> str:
             return _stem(name)
         case "LoraLoader" | "LoraLoaderModelOnly", {"lora_name": name, "strength_model": strength}:
             return f"LoRA {_stem(name)} {_number(strength)}"
+        case "UpscaleModelLoader", {"model_name": name}:
+            return f"upscaler {_stem(name)}"
         case "CLIPTextEncode", {"text": str(text)}:
             return _text(text)
         case "KSampler", {"sampler_name": sampler, "scheduler": scheduler, "steps": steps, "cfg": cfg}:
