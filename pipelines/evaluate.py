@@ -3,7 +3,8 @@
 Each method designs for the same test prompts, each design is rendered with the same seeds, and the
 pictures are scored by the scorers that made the training rows. Rows have the ids of the dataset's,
 so nothing known is rendered again: a picture that two methods share, that the collection holds, or
-that an interrupted evaluation had finished. A failed render scores 0.
+that an interrupted evaluation had finished (`evaluation/rows/` keeps pictures' rows as they come, each
+once; `evaluation/rows.parquet` is the table of methods). A failed render scores 0.
 
 Whether the scores agree with people, this file cannot know.
 """
