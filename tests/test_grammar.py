@@ -73,11 +73,22 @@ def test_works_on_the_new_catalog_too(catalog_0300: Catalog):
         assert problems(flow.bind("a fox", 1), catalog_0300) == []
 
 
-@pytest.mark.engine
-def test_three_hundred_samples_draw_a_picture(comfy, studio_catalog: Catalog):
-    space = Space.default(studio_catalog)
-    grammar, rng = Grammar(space), random.Random(7)
-    for number in range(300):
+def draw_samples(comfy, catalog: Catalog, count: int, seed: int) -> None:
+    space = Space.default(catalog)
+    grammar, rng = Grammar(space), random.Random(seed)
+    for number in range(count):
         flow = decode(words_of(grammar, grammar.sample(rng)), space)
         picture = comfy.render(flow.bind("a red apple", number).to_api(), timeout_s=120)
         assert picture.width > 0
+
+
+@pytest.mark.engine
+def test_samples_draw_a_picture(comfy, studio_catalog: Catalog):
+    draw_samples(comfy, studio_catalog, 25, seed=8)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_three_hundred_samples_draw_a_picture(comfy, studio_catalog: Catalog):
+    draw_samples(comfy, studio_catalog, 300, seed=7)
