@@ -41,16 +41,16 @@ class SpaceConfig(Section):
 
 class PromptsConfig(Section):
     file: str | None = None  # CSV with text,category; None: the studio's captions
-    train: int = Field(60, ge=0)
-    validation: int = Field(12, ge=0)
-    test: int = Field(16, ge=0)
+    train: int = Field(default=60, ge=0)
+    validation: int = Field(default=12, ge=0)
+    test: int = Field(default=16, ge=0)
 
 
 class CollectConfig(Section):
-    flows: int = Field(64, ge=1)  # distinct workflows, seeds included
-    flows_per_prompt: int = Field(12, ge=1)
-    seeds: int = Field(1, ge=1)  # pictures per prompt and workflow
-    rows_per_block: int = Field(8, ge=1)  # what a crash may lose of the rows (pictures stay)
+    flows: int = Field(default=64, ge=1)  # distinct workflows, seeds included
+    flows_per_prompt: int = Field(default=12, ge=1)
+    seeds: int = Field(default=1, ge=1)  # pictures per prompt and workflow
+    rows_per_block: int = Field(default=8, ge=1)  # what a crash may lose of the rows (pictures stay)
 
 
 class ScorersConfig(Section):
@@ -88,6 +88,7 @@ class GrpoConfig(Section):
     temperature: float = 1.0
     beta: float = 0.0
     lora_rank: int = 16
+    over_budget_penalty: float = 1.0  # reward lost where the predicted seconds are twice the budget
     trl: dict[str, Any] = Field(default_factory=dict)
 
 
