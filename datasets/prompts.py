@@ -65,7 +65,7 @@ def choose(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:
     """The first `counts[split]` prompts of each split, by a fixed shuffle that growth keeps.
 
     Fewer are returned where a split holds fewer. Raises FlowtailorError where a split that was
-    asked for holds none.
+    asked for holds none, or nothing was asked for.
     """
     chosen: list[Prompt] = []
     for split, count in counts.items():
@@ -76,4 +76,6 @@ def choose(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:
                 "add prompts (splits go by hash of the text) or set it to 0"
             )
         chosen += pool[:count]
+    if not chosen:
+        raise FlowtailorError("prompts: no split has a count above 0; set prompts.train, for example")
     return chosen

@@ -68,3 +68,8 @@ def test_an_empty_split_is_refused(tmp_path: Path):
     wanted = {"train": 1, "validation": 1, "test": 1}
     with pytest.raises(FlowtailorError, match="none of the 1 prompts"):
         choose(prompts, wanted)
+
+
+def test_asking_for_no_prompts_at_all_is_refused():
+    with pytest.raises(FlowtailorError, match=r"set prompts\.train"):
+        choose(load_prompts(), {"train": 0, "test": 0})
