@@ -21,6 +21,7 @@ from flowtailor.errors import FlowtailorError
 
 from .install import Studio
 
+_PREFIX = "flowtailor-engine-"
 _POLL_S = 0.1
 _STOP_S = 5.0
 _START_ATTEMPTS = 3  # a free port may be taken by another process before the engine binds it
@@ -72,8 +73,25 @@ def _thread_limits(threads: int) -> dict[str, str]:
 
 
 def new_run_dir() -> Path:
-    """A temporary folder for one engine's output, removed when it stops."""
-    return Path(tempfile.mkdtemp(prefix="flowtailor-engine-"))
+    """A temporary folder for one engine's output, removed when it stops.
+
+    Folders whose owner was killed together with its engine are removed now.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*/"):
+        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not _is_running(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 class EngineProcess:
@@ -87,8 +105,8 @@ class EngineProcess:
     def start(cls, launch: Launch, run_dir: Path, timeout_s: float) -> EngineProcess:
         """Start an engine and wait until it answers.
 
-        Raises FlowtailorError with the end of the log when it dies or is not up within `timeout_s`; the log
-        then stays on disk.
+        Raises FlowtailorError with the end of the log when it dies or is not up within `timeout_s`; of its
+        files only the log then stays, beside the folder.
         """
         for attempt in range(1, _START_ATTEMPTS + 1):
             engine = cls._spawn(launch, run_dir)
@@ -98,8 +116,11 @@ class EngineProcess:
             except BaseException as error:
                 engine._end_process()
                 taken = isinstance(error, FlowtailorError) and "address already in use" in engine.log_tail()
-                if not taken or attempt == _START_ATTEMPTS:
-                    raise
+                if taken and attempt < _START_ATTEMPTS:
+                    continue
+                shutil.move(engine.log_path, engine.kept_log_path)
+                engine.stop()
+                raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     @classmethod
@@ -124,19 +145,24 @@ class EngineProcess:
             if self.process.poll() is not None:
                 raise FlowtailorError(
                     f"ComfyUI died while starting (exit code {self.process.returncode}): "
-                    f"{self.log_tail()}; see {self.log_path}"
+                    f"{self.log_tail()}; see {self.kept_log_path}"
                 )
             if _answers(self.url):
                 return
             time.sleep(_POLL_S)
         raise FlowtailorError(
             f"ComfyUI did not answer within engine.start_timeout_s = {timeout_s:g}; raise it, or see "
-            f"{self.log_path}: {self.log_tail()}"
+            f"{self.kept_log_path}: {self.log_tail()}"
         )
 
     @property
     def log_path(self) -> Path:
         return self.run_dir / "engine.log"
+
+    @property
+    def kept_log_path(self) -> Path:
+        """Where the log of an engine that did not start lies."""
+        return self.run_dir.with_suffix(".log")
 
     def log_tail(self, lines: int = 3) -> str:
         """The last lines that say something, joined into one."""

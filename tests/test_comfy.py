@@ -29,6 +29,7 @@ from flowtailor.actors.comfy import (
     engine_name,
 )
 from flowtailor.errors import FlowtailorError
+from flowtailor.studio.engine import new_run_dir
 from flowtailor.workflows.graph import Workflow
 
 Api = dict[str, Any]
@@ -178,6 +179,8 @@ def test_an_engine_that_dies_while_starting_shows_its_last_words(tmp_path: Path)
     (tmp_path / "main.py").write_text("raise RuntimeError('no CUDA today')")
     with pytest.raises(FlowtailorError, match=r"exit code 1.*no CUDA today"):
         engine(EngineConfig(kind="checkout", path=tmp_path)).__enter__()
+    [log] = tmp_path.glob("flowtailor-engine-*")  # of its files only the log is kept
+    assert "no CUDA today" in log.read_text()
 
 
 @pytest.mark.usefixtures("logs_stay_here")
@@ -192,6 +195,16 @@ def test_a_slow_start_names_the_setting(tmp_path: Path) -> None:
 def test_a_folder_without_comfyui_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FlowtailorError, match=r"holds no main\.py"):
         engine(EngineConfig(kind="checkout", path=tmp_path)).__enter__()
+
+
+@pytest.mark.usefixtures("logs_stay_here")
+def test_folders_of_owners_that_are_gone_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / f"flowtailor-engine-{gone.pid}-abc").mkdir()
+    ours = new_run_dir()
+    assert list(tmp_path.iterdir()) == [ours]
+    assert {new_run_dir(), ours} == set(tmp_path.iterdir())
 
 
 def test_nobody_at_the_address() -> None:

@@ -36,7 +36,8 @@ def rows(api: Api, *seeds: int, prompt: str = "a red apple") -> pd.DataFrame:
 def render(renderer: Renderer, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rendered rows as records, with None where a value is missing."""
     done = renderer(frame)
-    return done.astype(object).where(done.notna(), None).to_dict("records")
+    records = done.astype(object).where(done.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in record.items()} for record in records]
 
 
 def png(color: str = "red", size: tuple[int, int] = (12, 8)) -> bytes:
