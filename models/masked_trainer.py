@@ -72,7 +72,7 @@ class MaskedSFTTrainer(SFTTrainer):
         with torch.no_grad():
             chosen = (words >= 0) & (masked_entropy(logprobs) > 0)  # places with a choice
             hit = (logprobs.argmax(dim=-1) == words) & chosen
-            mode = "train" if self.model.training else "eval"
+            mode = "train" if model.training else "eval"
             self._metrics[mode]["choice_accuracy"].append((hit.sum() / chosen.sum().clamp(min=1)).item())
         return -said.sum() / (count if num_items_in_batch is None else num_items_in_batch)
 
@@ -158,7 +158,7 @@ class MaskedGRPOTrainer(GRPOTrainer):
         p = logprobs[rows]
         kl = (p.exp() * (p - reference).masked_fill(p.isinf(), 0.0)).sum(dim=-1)
         real = words[rows] >= 0
-        self._metrics["train" if self.model.training else "eval"]["kl"].append(kl[real].mean().item())
+        self._metrics["train" if model.training else "eval"]["kl"].append(kl[real].mean().item())
 
 
 def _first_of_each(prompts: Sequence[list[int]], repeat: int) -> list[list[int]]:

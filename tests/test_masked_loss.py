@@ -9,7 +9,8 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny_policy import WORDS, tiny_policy, toy_masks
-from trl import GRPOConfig, SFTConfig
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
 
 from flowtailor.models.constrained import CachedDecoder, sample
 from flowtailor.models.masked_trainer import MaskedGRPOTrainer, MaskedSFTTrainer, WordIds

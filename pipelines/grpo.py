@@ -1,0 +1,173 @@
+"""`flowtailor grpo`: reinforcement learning against the reward ensemble. Nothing is rendered.
+
+Each step draws groups of designs for a few training prompts, each with a time budget or with none,
+asks the ensemble how they would score, and moves a LoRA adapter on the SFT policy towards the better
+ones of each group. Writes `policy/grpo`: the adapter and `log.jsonl`, one line a step.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..datasets.store import Store
+from .catalog import read_world
+from .config import Config
+from .examples import training_rows
+from .policy_training import finish, train, train_in_ray, trainer_options, worker_device
+from .stage import Run, fingerprint, is_done, stage_output
+from .trained import load_ensemble, need
+
+if TYPE_CHECKING:
+    from ..models.reward import RewardEnsemble
+
+BUDGETED = 0.5  # share of the prompts that come with a budget
+
+
+def run_stage(config: Config, *, dry_run: bool = False) -> None:
+    """Train the adapter if it is not up to date; with `dry_run` say how much would be sampled."""
+    run = Run(config)
+    inputs = stage_inputs(config, run)
+    if is_done(run, "policy/grpo", inputs):
+        return
+    grpo = config.grpo
+    per_step = grpo.prompts_per_step * grpo.num_generations
+    print(f"policy/grpo: {grpo.steps} steps of {per_step} designs, judged by the ensemble", flush=True)
+    if dry_run:
+        return
+    need(run.dir, "policy/sft", "reward/ensemble.json")
+    rows = training_rows(Store(run.path("dataset")).rows(), config.scorers.weights)
+    seconds = (float(rows["seconds"].quantile(q)) for q in (0.1, 0.9))
+    questions = draw_questions(sorted(set(rows["prompt"])), (*seconds,), config)
+    with stage_output(run, "policy/grpo", inputs) as folder:
+        name = f"grpo-{fingerprint(inputs)[:12]}"
+        train_in_ray(config, _worker, {"questions": questions}, name, folder)
+
+
+def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
+    """What the adapter depends on."""
+    return {
+        "policy": run.path("policy/sft/model.safetensors"),
+        "reward": run.path("reward/ensemble.json"),
+        "rows": run.path("dataset/rows"),
+        "grpo": config.grpo,
+        "kappa": [config.reward.kappa, config.reward.lambda_seconds],
+        "scorers": config.scorers,
+        "max_tokens": config.space.max_tokens,
+        "seed": config.run.seed,
+    }
+
+
+def draw_questions(
+    prompts: Sequence[str], seconds: tuple[float, ...], config: Config
+) -> list[tuple[str, float | None]]:
+    """One (prompt, budget_s) per group of the run; budgets lie evenly in the logarithm of `seconds`.
+
+    seconds: (low, high) of the renders seen. All prompts come once before any comes twice.
+    """
+    rng = random.Random(config.run.seed)
+    low, high = (math.log(end) for end in seconds)
+    questions: list[tuple[str, float | None]] = []
+    wanted = config.grpo.steps * config.grpo.prompts_per_step
+    while len(questions) < wanted:
+        for prompt in rng.sample(prompts, len(prompts)):
+            budget = math.exp(rng.uniform(low, high)) if rng.random() < BUDGETED else None
+            questions.append((prompt, budget))
+    return questions[:wanted]
+
+
+def reward_function(
+    ensemble: RewardEnsemble, config: Config, words_of: Callable[[list[int]], list[str]]
+) -> Callable[..., list[float]]:
+    """TRL's reward function: the ensemble's cautious reward, less a fine for breaking the budget.
+
+    words_of: token ids of a design -> its words without the end. Logs the ensemble's uncertainty, the
+    predicted seconds, how many budgets are broken, and how many designs of the step differ.
+    """
+    weights, reward = config.scorers.weights, config.reward
+
+    def score(
+        *,
+        completion_ids: list[list[int]],
+        text: list[str],
+        budget_s: list[float | None],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float]:
+        words = [words_of(ids) for ids in completion_ids]
+        predictions = ensemble.predict(text, words)
+        cautious = ensemble.reward(predictions, weights, reward.kappa, reward.lambda_seconds)
+        budgets = np.array([math.inf if budget is None else budget for budget in budget_s])
+        over = np.maximum(0.0, (predictions.seconds + predictions.seconds_std) / budgets - 1.0)
+        share = np.array([weights.get(name, 0.0) for name in predictions.scorers]) / sum(weights.values())
+        log_metric("uncertainty", float((predictions.std @ share).mean()))
+        log_metric("predicted_score", float((predictions.mean @ share).mean()))
+        log_metric("predicted_seconds", float(predictions.seconds.mean()))
+        log_metric("unique_workflows", len(set(map(tuple, words))) / len(words))
+        if np.isfinite(budgets).any():
+            log_metric("over_budget", float((predictions.seconds > budgets)[np.isfinite(budgets)].mean()))
+        return (cautious - config.grpo.over_budget_penalty * np.minimum(over, 1.0)).tolist()
+
+    return score
+
+
+def _worker(setup: dict[str, Any]) -> None:
+    """What the Ray Train worker does."""
+    import torch
+    from datasets import Dataset
+    from trl.trainer.grpo_config import GRPOConfig
+
+    from ..models.constrained import AllowedMasks
+    from ..models.masked_trainer import MaskedGRPOTrainer, WordIds
+    from ..models.policy import Policy, compute_dtype, policy_prompt
+    from ..workflows.grammar import Grammar
+
+    config: Config = setup["config"]
+    run, device, grpo = Run(config), worker_device(), config.grpo
+    torch.manual_seed(config.run.seed)
+    _, space = read_world(run)
+    policy = Policy.load(run.path("policy/sft"), space.vocabulary, dtype=compute_dtype(device))
+    policy.add_adapter(grpo.lora_rank)
+    to_words = WordIds(policy.columns)
+
+    def words_of(ids: list[int]) -> list[str]:
+        return [space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()][:-1]
+
+    questions = [
+        {"prompt": policy_prompt(text, budget), "text": text, "budget_s": budget}
+        for text, budget in setup["questions"]
+    ]
+    per_step = grpo.prompts_per_step * grpo.num_generations
+    at_once = next(size for size in range(min(16, per_step), 0, -1) if per_step % size == 0)
+    trainer = MaskedGRPOTrainer(
+        policy,
+        AllowedMasks(Grammar(space, max_tokens=config.space.max_tokens), len(space.vocabulary)),
+        reward_funcs=reward_function(load_ensemble(run), config, words_of),
+        args=GRPOConfig(
+            **trainer_options(
+                device,
+                grpo.steps,
+                config.run.seed,
+                {
+                    "per_device_train_batch_size": at_once,
+                    "gradient_accumulation_steps": per_step // at_once,
+                    "num_generations": grpo.num_generations,
+                    "max_completion_length": config.space.max_tokens,
+                    "learning_rate": grpo.learning_rate,
+                    "temperature": grpo.temperature,
+                    "beta": grpo.beta,
+                    "lr_scheduler_type": "constant_with_warmup",
+                    "shuffle_dataset": False,
+                    "remove_unused_columns": False,
+                    **grpo.trl,
+                },
+            )
+        ),
+        train_dataset=Dataset.from_list(questions),
+    )
+    train(trainer, "grpo")
+    finish(trainer, lambda folder: policy.model.save_pretrained(str(folder)))

@@ -1,0 +1,128 @@
+"""`flowtailor sft`: teach a language model to write workflows, by imitation.
+
+Writes two policies. `policy/sft`: the base model with the space's words, trained on the best designs
+of each training prompt; LoRA and the words' rows learn, and are folded into the weights at the end.
+`policy/score_conditioned`: an adapter on it, trained on all designs with their score as a wish
+(ComfyGen-FT's way), which the evaluation compares against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..datasets.store import Store
+from .catalog import read_world
+from .config import Config
+from .examples import Example, imitation_examples, score_examples, training_rows
+from .policy_training import finish, train, train_in_ray, trainer_options, worker_device
+from .stage import Run, fingerprint, is_done, stage_output
+
+LORA_RANK = 32
+
+
+def run_stage(config: Config, *, dry_run: bool = False) -> None:
+    """Train what is not up to date; with `dry_run` say on how many examples."""
+    run = Run(config)
+    _run_part(config, run, "policy/sft", dry_run)
+    _run_part(config, run, "policy/score_conditioned", dry_run)
+
+
+def _run_part(config: Config, run: Run, name: str, dry_run: bool) -> None:
+    inputs = stage_inputs(config, run, name)
+    if is_done(run, name, inputs):
+        return
+    rows = training_rows(Store(run.path("dataset")).rows(), config.scorers.weights)
+    if name == "policy/sft":
+        steps, examples = config.sft.steps, imitation_examples(rows, config.sft.keep, config.run.seed)
+    else:
+        steps, examples = config.sft.score_conditioned_steps, score_examples(rows)
+    print(
+        f"{name}: {steps} steps of {config.sft.batch_size} examples, drawn from {len(examples)} "
+        f"({rows['prompt'].nunique()} prompts, {len(rows)} rows)",
+        flush=True,
+    )
+    if dry_run:
+        return
+    setup = {"part": name, "examples": examples, "steps": steps}
+    with stage_output(run, name, inputs) as folder:
+        train_in_ray(config, _worker, setup, f"{Path(name).name}-{fingerprint(inputs)[:12]}", folder)
+
+
+def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
+    """What a policy depends on."""
+    exclude = {"score_conditioned_steps"} if name == "policy/sft" else {"steps", "keep"}
+    inputs = {
+        "rows": run.path("dataset/rows"),
+        "space": [run.path("space.toml"), run.path("catalog.json"), config.space.max_tokens],
+        "sft": config.sft.model_dump(exclude=exclude),
+        "scorers": config.scorers,
+        "seed": config.run.seed,
+    }
+    return inputs if name == "policy/sft" else inputs | {"policy": run.path("policy/sft/model.safetensors")}
+
+
+def _worker(setup: dict[str, Any]) -> None:
+    """What the Ray Train worker does."""
+    import torch
+    from trl.trainer.sft_config import SFTConfig
+
+    from ..models.constrained import AllowedMasks
+    from ..models.masked_trainer import MaskedSFTTrainer
+    from ..models.policy import Policy, compute_dtype
+    from ..models.weights import resolve
+    from ..workflows.grammar import Grammar
+
+    config: Config = setup["config"]
+    run, device = Run(config), worker_device()
+    torch.manual_seed(config.run.seed)
+    _, space = read_world(run)
+    from_base = setup["part"] == "policy/sft"
+    source = resolve(config.sft.base) if from_base else run.path("policy/sft")
+    policy = Policy.from_base(source, space.vocabulary, compute_dtype(device))
+    policy.add_adapter(LORA_RANK, train_words=from_base)
+    trainer = MaskedSFTTrainer(
+        policy,
+        AllowedMasks(Grammar(space, max_tokens=config.space.max_tokens), len(space.vocabulary)),
+        args=SFTConfig(
+            **trainer_options(
+                device,
+                setup["steps"],
+                config.run.seed,
+                {
+                    "per_device_train_batch_size": config.sft.batch_size,
+                    "learning_rate": config.sft.learning_rate,
+                    "max_length": None,
+                    **config.sft.trl,
+                },
+            )
+        ),
+        train_dataset=_dataset(policy, space.vocabulary, setup["examples"]),
+    )
+    train(trainer, Path(setup["part"]).name)
+
+    def save(folder: Path) -> None:
+        if from_base:
+            policy.merge_adapter()
+            policy.model.to(torch.bfloat16)  # type: ignore[arg-type]
+            policy.save(folder)
+        else:
+            policy.model.save_pretrained(str(folder))
+
+    finish(trainer, save)
+
+
+def _dataset(policy: Any, vocabulary: Sequence[str], examples: Sequence[Example]) -> Any:
+    """Token ids, and labels that count for the words of the design only."""
+    from datasets import Dataset
+
+    from ..models.policy import policy_prompt
+
+    end = vocabulary[-1]
+    columns = []
+    for example in examples:
+        prompt = policy.encode_prompt(policy_prompt(example.prompt, example.budget_s, example.score))
+        design = policy.vocabulary.columns([*example.tokens, end]).tolist()
+        columns.append({"input_ids": prompt + design, "labels": [-100] * len(prompt) + design})
+    return Dataset.from_list(columns)
