@@ -5,6 +5,7 @@ A cluster is served with `serve deploy` and a config file instead (serving/serve
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -17,6 +18,8 @@ from ..pipelines.cluster import ensure_ray
 from ..pipelines.config import ServeConfig
 from ..pipelines.trained import need, open_run
 from .routes import is_loopback
+
+APPLICATION = "flowtailor"
 
 
 def serve(run_dir: str | Path, *, host: str | None = None, port: int | None = None) -> None:
@@ -58,18 +61,25 @@ def check_address(host: str, port: int, token: str | None) -> None:
 
 def _deploy_and_wait(run_dir: Path, wanted: ServeConfig, token: str | None) -> None:
     from ray import serve as ray_serve
+    from ray.serve.schema import LoggingConfig
 
     from .app import ServeArgs, build
 
     args = ServeArgs(run=str(run_dir), token=token, **_shared_fields(wanted))
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = LoggingConfig(log_level="WARNING")
     try:
-        ray_serve.start(http_options={"host": wanted.host, "port": wanted.port})
-        ray_serve.run(build(args), name="flowtailor", route_prefix="/")
+        ray_serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": wanted.host, "port": wanted.port},
+            logging_config=quiet,
+        )
+        ray_serve.run(build(args), name=APPLICATION, route_prefix="/", logging_config=quiet)
         address = f"http://{wanted.host}:{wanted.port}"
         print(f"serving {run_dir} at {address} (page /, schema /docs); Ctrl-C stops it", flush=True)
         threading.Event().wait()
     finally:
-        ray_serve.shutdown()
+        ray_serve.delete(APPLICATION)  # alone: on a cluster, others may serve theirs
 
 
 def _shared_fields(wanted: ServeConfig) -> dict[str, Any]:
