@@ -54,7 +54,8 @@ def ensure_ray(config: Config) -> None:
     }
     if address is None:
         options |= {"num_cpus": os.cpu_count(), "include_dashboard": False}
-    ray.init(address=address, **(options | config.ray.init))
+    # "local": None would join whatever cluster was last started on this machine.
+    ray.init(address=address or "local", **(options | config.ray.init))
 
 
 def _worker_environment(*, local: bool) -> dict[str, str]:
