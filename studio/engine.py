@@ -147,13 +147,22 @@ class EngineProcess:
                     f"ComfyUI died while starting (exit code {self.process.returncode}): "
                     f"{self.log_tail()}; see {self.kept_log_path}"
                 )
-            if _answers(self.url):
+            if self._answers():
                 return
             time.sleep(_POLL_S)
         raise FlowtailorError(
             f"ComfyUI did not answer within engine.start_timeout_s = {timeout_s:g}; raise it, or see "
             f"{self.kept_log_path}: {self.log_tail()}"
         )
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/system_stats", timeout=2) as reply:
+                body = reply.read().decode()
+        except OSError:
+            return False
+        # Not another engine that was quicker to take this port: ours tells its own folder.
+        return str(self.run_dir) in body or '"argv"' not in body
 
     @property
     def log_path(self) -> Path:
@@ -168,9 +177,6 @@ class EngineProcess:
         """The last lines that say something, joined into one."""
         text = self.log_path.read_text(errors="replace")
         return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
-
-    def alive(self) -> bool:
-        return self.process.poll() is None
 
     def stop(self) -> None:
         """End the process and remove its files; may be called twice."""
@@ -193,11 +199,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/system_stats", timeout=2) as reply:
-            return reply.status == 200
-    except OSError:
-        return False
