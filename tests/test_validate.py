@@ -14,6 +14,7 @@ import mutations
 import pytest
 import requests
 
+from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.graph import Workflow
 from flowtailor.workflows.validate import MAX_DEPTH, problems, verdict
@@ -95,6 +96,18 @@ def test_only_newer_engines_check_choices_declared_as_combo(catalog, catalog_030
     }
     assert problems(api, catalog) == []
     assert found(api, catalog_0300) == [("value_not_in_list", "2", "model_name")]
+
+
+def test_inputs_that_newer_engines_make_up_are_taken_on_trust(catalog_0300):
+    api = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {
+            "class_type": "BatchImagesNode",
+            "inputs": {"images.image0": ["1", 0], "images.image1": ["1", 0]},
+        },
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+    }
+    assert problems(api, catalog_0300) == []
 
 
 def test_links_must_be_pairs(flow, catalog):
@@ -218,7 +231,8 @@ def held_queue(url: str, folder: Path) -> Iterator[requests.Session]:
 @pytest.mark.engine
 def test_agrees_with_a_live_engine_on_every_mutant(comfy: Any, tmp_path: Path):
     live = Catalog.from_object_info(comfy.object_info())
-    seeds = mutations.seeds(live)
+    shipped = [flow.bind("a red apple", seed=1).to_api() for flow in load_seed_flows().values()]
+    seeds = [*mutations.seeds(live), *shipped]
     batch = mutations.mutants(seeds, live, MUTANTS, seed=0)
     cases = [*batch, *(mutations.Mutant(("valid",), copy.deepcopy(api)) for api in seeds)]
     wrong: list[str] = []

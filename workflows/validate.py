@@ -221,7 +221,9 @@ class _Checker:
             self._reject(node_id, kind, f"{spec.name}, {value!r} is outside {bounds}", spec.name)
             return
         choices = spec.choices or ()
-        if (spec.listed or (self.checks_combos and spec.type == COMBO)) and value not in choices:
+        chosen = value if isinstance(value, list) and spec.options.get("multiselect") else [value]
+        checked = spec.listed or (self.checks_combos and spec.type == COMBO)
+        if checked and not all(choice in choices for choice in chosen):
             shown = ", ".join(map(repr, choices)) if len(choices) <= 20 else f"the {len(choices)} choices"
             self._reject(node_id, "value_not_in_list", f"{spec.name}: {value!r} not in {shown}", spec.name)
 
