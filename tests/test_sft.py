@@ -1,0 +1,133 @@
+"""What SFT imitates, and the stage on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from tiny_policy import tiny_base
+from tiny_rows import tiny_rows
+from tiny_run import tiny_run
+
+from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
+from flowtailor.models.designing import Designer
+from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.examples import imitation_examples, score_examples, training_rows
+from flowtailor.pipelines.sft import run_stage
+from flowtailor.workflows.space import Space
+
+WEIGHTS = {"alignment": 0.7, "sharpness": 0.3}
+
+
+def test_the_best_designs_within_each_budget_are_imitated(space: Space) -> None:
+    rows = training_rows(tiny_rows(space), WEIGHTS)
+    examples = imitation_examples(rows, keep=0.5, seed=0)
+    for example in examples:
+        group = rows.loc[rows["prompt"] == example.prompt]
+        if example.budget_s is not None:
+            group = group.loc[group["seconds"] <= example.budget_s]
+        own = group.loc[group["tokens"] == " ".join(example.tokens), "score"]
+        assert len(own)  # keeps the budget
+        assert own.iloc[0] >= group["score"].median() - 1e-9
+    assert {example.budget_s is None for example in examples} == {True, False}
+    assert examples == imitation_examples(rows, keep=0.5, seed=0)
+    assert examples != imitation_examples(rows, keep=0.5, seed=1)
+
+
+def test_test_prompts_and_failed_rows_teach_nothing(space: Space) -> None:
+    rows = tiny_rows(space).astype({"error_type": object})
+    rows.loc[0, "error_type"] = "ComfyTimeout"
+    rows.loc[1, "score_sharpness"] = np.nan
+    kept = training_rows(rows, WEIGHTS)
+    assert set(kept["prompt_split"]) == {"train"}
+    assert not {"0", "1"} & set(kept["row_id"])
+    with pytest.raises(FlowtailorError, match="flowtailor collect"):
+        training_rows(rows.loc[rows["prompt_split"] == "test"], WEIGHTS)
+
+
+def test_score_conditioned_examples_show_every_row_with_its_score(space: Space) -> None:
+    rows = training_rows(tiny_rows(space), WEIGHTS)
+    examples = score_examples(rows)
+    assert len(examples) == len(rows)
+    assert [example.score for example in examples] == pytest.approx(list(rows["score"]))
+
+
+def config_in(folder: Path, *overrides: str) -> Config:
+    return load_config(
+        None,
+        [
+            f"run.root={str(folder)!r}",
+            "run.name=tiny",
+            f"sft.base={str(folder / 'language-model')!r}",
+            "sft.steps=6",
+            "sft.batch_size=4",
+            "sft.score_conditioned_steps=2",
+            *overrides,
+        ],
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, space: Space) -> Path:
+    """A root folder with the collection of the run "tiny" and a tiny language model."""
+    run = tiny_run(tmp_path / "tiny", space)
+    Store(run / "dataset").append(tiny_rows(space))
+    tiny_base(tmp_path / "language-model")
+    return tmp_path
+
+
+def test_dry_run_says_on_what_it_would_train(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_stage(config_in(folder), dry_run=True)
+    said = capsys.readouterr().out
+    assert "policy/sft: 6 steps of 4 examples" in said
+    assert "4 prompts, 24 rows" in said
+    assert not (folder / "tiny/stages").exists()
+
+
+@pytest.mark.ray
+def test_a_killed_worker_resumes_and_the_policies_design(
+    folder: Path, space: Space, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killer = KillOneWorker(folder / "tiny/ray")
+    killer.start()
+    run_stage(config_in(folder))
+    killer.join()
+    assert killer.killed
+
+    policy = folder / "tiny/policy"
+    log = [json.loads(line) for line in (policy / "sft/log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == [1, 2, 3, 4, 5, 6]  # nothing twice, nothing missing
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert not list((folder / "tiny/ray").iterdir())
+
+    designer = Designer.load(policy / "sft", None, space, score_conditioned_dir=policy / "score_conditioned")
+    designs = designer.design(["an owl"], n=2, adapter="score_conditioned", score=0.9)
+    assert all(design.tokens for design in designs[0])
+
+    run_stage(config_in(folder))
+    assert capsys.readouterr().out.count("up to date") == 2
+
+
+class KillOneWorker(threading.Thread):
+    """Kills the Ray Train worker of this process as soon as its first checkpoint has been written."""
+
+    def __init__(self, storage: Path) -> None:
+        super().__init__(daemon=True)
+        self.storage, self.killed = storage, False
+
+    def run(self) -> None:
+        deadline = time.monotonic() + 200
+        while not self.killed and time.monotonic() < deadline:
+            if next(self.storage.glob("*/step-*/trainer/trainer_state.json"), None):
+                for process in psutil.Process().children(recursive=True):
+                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                        process.kill()
+                        self.killed = True
+                        break
+            time.sleep(0.02)
