@@ -88,7 +88,12 @@ def _varied(due: Sequence[Candidate], pool: Sequence[Candidate], count: int) -> 
 def planned_rows(
     pairs: Iterable[tuple[Prompt, Candidate]], *, engine: str, catalog_hash: str, seeds: int, seed: int
 ) -> pd.DataFrame:
-    """The plan as rows without results, one per pair and seed (see `datasets.rows.COLUMNS`)."""
+    """The plan as rows without results, one per pair and seed (see `datasets.rows.COLUMNS`).
+
+    Every prompt's first workflow comes before any prompt's second: an engine keeps what its latest
+    workflows computed, and workflows of one prompt and seed in a row would borrow from each other, so
+    that their seconds would be too short.
+    """
     records = []
     for prompt, flow in pairs:
         for index in range(seeds):
@@ -109,4 +114,6 @@ def planned_rows(
                     "catalog_hash": catalog_hash,
                 }
             )
-    return pd.DataFrame.from_records(records)
+    rows = pd.DataFrame.from_records(records)
+    turn = rows.groupby("prompt").cumcount()
+    return rows.iloc[turn.argsort(kind="stable")].reset_index(drop=True)
