@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,6 +24,12 @@ from ..datasets.store import Store
 from .cluster import ensure_ray
 from .config import Config
 from .stage import Run, fingerprint, is_done, stage_output, write_json
+
+if TYPE_CHECKING:  # torch and ray, seconds of import that a dry run can spare
+    from ray.train import Checkpoint
+
+    from ..models.reward_fit import FitSettings, MemberFit, TrainingSet
+    from ..models.reward_net import RewardNet
 
 EPOCHS_PER_REPORT = 15
 RETRIES = 3  # of a worker that dies
@@ -96,18 +102,11 @@ def fit(
 ) -> None:
     """Train the members, calibrate on validation prompts, write ensemble and metrics into `folder`."""
     from ..models.reward import RewardEnsemble
-    from ..models.reward_features import WordTable
-    from ..models.reward_fit import Scale, targets, training_set
     from ..models.reward_report import report
-    from ..models.text import TextEncoder
 
-    encoder = TextEncoder.load(config.reward.backbone)
-    # Words that no training row holds would keep random rows; as unknown words they speak by name.
-    vocabulary = sorted({word for text in training["tokens"] for word in str(text).split()})
-    scale = Scale.of(targets(training, scorers))
-    data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale)
+    parts, data = prepare(config, training, scorers)
     nets = train(config, data, run.path("ray").resolve(), name)
-    ensemble = RewardEnsemble(nets, vocabulary, scorers, scale, config.reward.backbone)
+    ensemble = RewardEnsemble(nets, **parts)
     ensemble.calibrate(frame.loc[frame["prompt_split"] == "validation"])
     ensemble.save(folder)
     metrics = report(ensemble, frame, config.scorers.weights)
@@ -116,27 +115,48 @@ def fit(
     print(summary(metrics), flush=True)
 
 
-def train(config: Config, data: Any, storage: Path, name: str) -> list[Any]:
-    """Fit all members on Ray Train workers; returns their networks in order."""
+def prepare(config: Config, training: pd.DataFrame, scorers: list[str]) -> tuple[dict[str, Any], TrainingSet]:
+    """What an ensemble is made of besides its networks, and the rows as the networks' tensors."""
+    from ..models.reward_features import WordTable
+    from ..models.reward_fit import Scale, targets, training_set
+    from ..models.text import TextEncoder
+
+    backbone = config.reward.backbone
+    encoder = TextEncoder.load(backbone)
+    # Words that no training row holds would keep random rows; as unknown words they speak by name.
+    vocabulary = sorted({word for text in training["tokens"] for word in str(text).split()})
+    scale = Scale.of(targets(training, scorers))
+    data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale)
+    return {"vocabulary": vocabulary, "scorers": scorers, "scale": scale, "backbone": backbone}, data
+
+
+def settings_of(config: Config) -> FitSettings:
+    """The part of the configuration that a member sees."""
     from ..models.reward_fit import FitSettings
 
+    reward = config.reward
+    return FitSettings(reward.epochs, reward.batch_size, reward.learning_rate, config.run.seed)
+
+
+def train(config: Config, data: TrainingSet, storage: Path, name: str) -> list[RewardNet]:
+    """Fit all members on Ray Train workers; returns their networks in order."""
     ensure_ray(config)
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     reward = config.reward
-    settings = FitSettings(reward.epochs, reward.batch_size, reward.learning_rate, config.run.seed)
     workers = min(reward.workers, reward.members)
     trainer = TorchTrainer(
         train_members,
-        train_loop_config={"data": data, "settings": settings, "members": reward.members},
+        train_loop_config={"data": data, "settings": settings_of(config), "members": reward.members},
         scaling_config=ScalingConfig(num_workers=workers, **_resources(workers, ray.cluster_resources())),
         run_config=RunConfig(
             name=name,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=RETRIES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            logging_config=LoggingConfig(log_level="WARNING"),  # else two lines per report and worker
         ),
     )
     checkpoint = trainer.fit().checkpoint
@@ -191,7 +211,7 @@ class _Plan:
         return member, min(self.epochs, (part + 1) * EPOCHS_PER_REPORT)
 
 
-def _advance(fit: Any, until: int) -> float:
+def _advance(fit: MemberFit | None, until: int) -> float:
     """Train one member up to an epoch; a worker that has no member left just waits."""
     loss = math.nan
     while fit is not None and fit.epoch < until:
@@ -199,7 +219,7 @@ def _advance(fit: Any, until: int) -> float:
     return loss
 
 
-def _report(fits: dict[int, Any], rank: int, cycle: int, loss: float) -> None:
+def _report(fits: dict[int, MemberFit], rank: int, cycle: int, loss: float) -> None:
     """Hand the states of this worker's members to Ray Train; the workers' files become one checkpoint."""
     import ray.train
     import torch
@@ -215,7 +235,7 @@ def _report(fits: dict[int, Any], rank: int, cycle: int, loss: float) -> None:
         )
 
 
-def _resume(fits: dict[int, Any], checkpoint: Any) -> int:
+def _resume(fits: dict[int, MemberFit], checkpoint: Checkpoint | None) -> int:
     """Load the states of a checkpoint, if there is one; returns the first cycle to be done."""
     import torch
 
@@ -227,7 +247,7 @@ def _resume(fits: dict[int, Any], checkpoint: Any) -> int:
         return 1 + json.loads((Path(folder) / "cycle-0.json").read_text())
 
 
-def _network(data: Any, file: Path) -> Any:
+def _network(data: TrainingSet, file: Path) -> RewardNet:
     import torch
 
     from ..models.reward_net import RewardNet

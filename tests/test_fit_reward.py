@@ -6,15 +6,25 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.reward import RewardEnsemble
+from flowtailor.models.reward_fit import MemberFit
 from flowtailor.pipelines.config import Config, load_config
-from flowtailor.pipelines.fit_reward import _Plan, run_stage, summary, training_rows, usable
+from flowtailor.pipelines.fit_reward import (
+    _Plan,
+    prepare,
+    run_stage,
+    settings_of,
+    summary,
+    training_rows,
+    usable,
+)
 
 from .synthetic_rows import synthetic_rows
 
@@ -95,21 +105,28 @@ def test_a_killed_worker_resumes_and_the_second_call_skips(collected, capsys):
     ensemble = RewardEnsemble.load(folder)
     assert ensemble.scorers == ("crisp", "match")
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["held_out_prompt"]["spearman_within_prompt"] > 0.6
+    assert metrics["training"]["spearman_within_prompt"] > 0.5
     assert not list((collected / "test" / "ray").iterdir())
+    for k, whole in enumerate(uninterrupted(config)):
+        fitted = load_file(folder / f"member-{k}.safetensors")
+        for name, weight in whole.state_dict().items():
+            torch.testing.assert_close(fitted[name], weight)
 
-    once = predictions(ensemble)
     run_stage(config)
     assert "up to date" in capsys.readouterr().out
-    (folder / "ensemble.json").unlink()
-    folder.rename(folder.with_name("elsewhere"))
-    run_stage(config)
-    np.testing.assert_allclose(predictions(RewardEnsemble.load(folder)), once, atol=1e-5)
 
 
-def predictions(ensemble: RewardEnsemble) -> np.ndarray:
-    rows: pd.DataFrame = synthetic_rows(per_prompt=1)
-    return ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]]).mean
+def uninterrupted(config: Config) -> list[torch.nn.Module]:
+    """The members that this configuration gives, fitted here, one after the other."""
+    frame = usable(Store(Path(config.run.root) / "test" / "dataset").rows(), ["crisp", "match"])
+    _, data = prepare(config, training_rows(frame), ["crisp", "match"])
+    nets = []
+    for member in range(config.reward.members):
+        fit = MemberFit(data, settings_of(config), member)
+        while not fit.done:
+            fit.run_epoch()
+        nets.append(fit.net)
+    return nets
 
 
 class KillOneWorker(threading.Thread):
