@@ -27,14 +27,13 @@ from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import Prompt, load_prompts
 from ..datasets.prompts import choose as choose_prompts
 from ..datasets.store import Store
-from ..workflows.codec import decode, encode
-from ..workflows.rules import END
+from ..workflows.codec import decode
 from ..workflows.space import Space
 from .catalog import read_world
 from .collect import render
 from .comparison import measure, summarise
 from .config import Config
-from .methods import METHODS, Choice, Materials, choose
+from .methods import METHODS, Choice, Materials, choose, default_design
 from .plan import Candidate, planned_rows
 from .stage import Run, is_done, record, write_json
 from .statistics import weighted_score
@@ -107,11 +106,9 @@ def gather(run: Run, space: Space, collected: pd.DataFrame) -> Materials:
     """What methods may look at: rows of training prompts with their score, and what was trained."""
     rows = collected.loc[collected["prompt_split"] == "train"]
     rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
-    default = load_seed_flows(run.config.space.flows)
-    flow = default.get("plain") or next(iter(default.values()))
-    tokens = tuple(word for word in encode(flow, space) if word != END)
+    default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
-    return Materials(run.config, rows, tokens, space, designer, load_ensemble(run))
+    return Materials(run.config, rows, default, space, designer, load_ensemble(run))
 
 
 def _told(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:

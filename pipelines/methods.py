@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +18,11 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.prompts import Prompt
+from ..workflows.codec import encode
 from ..workflows.grammar import Grammar
-from ..workflows.space import Space
+from ..workflows.graph import Workflow
+from ..workflows.rules import END
+from ..workflows.space import OutOfSpace, Space
 from .config import Config
 from .statistics import category_effects, workflow_effects
 
@@ -28,7 +31,7 @@ if TYPE_CHECKING:  # torch; the report imports this file for the names alone
     from ..models.reward import RewardEnsemble
 
 METHODS = {
-    "most_used": "one workflow for everything: the commonest in the collection, ComfyUI's default on a tie",
+    "most_used": "one workflow for everything: ComfyUI's default graph, which most people run",
     "best_fixed": "one workflow for everything: the best on training prompts, compared on equal terms",
     "retrieval": "the best workflow of the prompt's category on training prompts",
     "score_conditioned": "a policy that writes a workflow for prompt and wanted score, asked for a high one",
@@ -54,7 +57,7 @@ class Materials:
     """What methods may use.
 
     rows: training prompts' rows with tokens (joined by spaces), workflow_key, category, score.
-    default: tokens of ComfyUI's default workflow.
+    default: tokens of what people use who do not choose (see `default_design`).
     """
 
     config: Config
@@ -80,16 +83,17 @@ Picker = Callable[[Prompt], Sequence[str]]
 
 
 def _most_used(materials: Materials) -> Picker:
-    tokens = most_used([tuple(text.split()) for text in materials.rows["tokens"]], materials.default)
-    return lambda prompt: tokens
+    return lambda prompt: materials.default
 
 
-def most_used(designs: Sequence[tuple[str, ...]], default: tuple[str, ...]) -> tuple[str, ...]:
-    """The commonest of the designs; `default` where it is as common as any, or there are none."""
-    counts = Counter(designs)
-    commonest = max(counts.values(), default=0)
-    tied = sorted(tokens for tokens, count in counts.items() if count == commonest)
-    return default if default in tied or not tied else tied[0]
+def default_design(flows: Mapping[str, Workflow], rows: pd.DataFrame, space: Space) -> tuple[str, ...]:
+    """Tokens of the seed workflow `plain`, ComfyUI's default graph; without one (a space or seeds of
+    one's own), of the commonest workflow of the rows."""
+    try:
+        return tuple(word for word in encode(flows["plain"], space) if word != END)
+    except (KeyError, OutOfSpace):
+        counts = Counter(sorted(rows["tokens"]))
+        return tuple(counts.most_common(1)[0][0].split())
 
 
 def _best_fixed(materials: Materials) -> Picker:

@@ -13,7 +13,7 @@ from tiny_run import tiny_run
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
 from flowtailor.pipelines.config import Config
-from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, most_used
+from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, default_design
 from flowtailor.pipelines.sweep import guidance_report, sweep_designs
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.workflows.codec import decode, encode
@@ -55,12 +55,12 @@ def materials(space: Space) -> Materials:
     return Materials(Config(), pd.DataFrame(rows), words("plain", space), space, none, none)
 
 
-def test_most_used_is_the_commonest_and_the_default_on_a_tie():
-    a, b, c = ("a",), ("b",), ("c",)
-    assert most_used([a, b, b], default=a) == b
-    assert most_used([a, b, b, a, c], default=b) == b
-    assert most_used([a, b], default=c) == a
-    assert most_used([], default=c) == c
+def test_the_default_is_the_plain_graph_or_else_the_commonest(materials: Materials, space: Space):
+    flows = load_seed_flows()
+    assert default_design(flows, materials.rows, space) == words("plain", space)
+    only_lora = {"mine": flows["lora"]}
+    rows = pd.DataFrame({"tokens": ["b", "a", "b", "a b", "a b"]})
+    assert default_design(only_lora, rows, space) == ("a", "b")
 
 
 def test_baselines_choose_what_the_rows_say(materials: Materials, space: Space):
@@ -100,14 +100,18 @@ def test_learned_methods_design_valid_workflows(materials: Materials, space: Spa
         for tokens in designs[method]:
             assert problems(decode(tokens, space).bind("a fox", 1).to_api(), space.catalog) == []
     assert designs["sft"] != designs["grpo"] != designs["guided"]
-    # The first of n designs is the one that `guided` gets: choosing can only raise the prediction.
-    predict = trained.ensemble.predict
-    weights, texts = {"alignment": 0.7, "sharpness": 0.3}, [FOX.text, APPLE.text]
-    single, best = (
-        trained.ensemble.reward(predict(texts, designs[method]), weights, kappa=1.0, lambda_seconds=0.02)
-        for method in ("guided", "guided_best_of_n")
+    config = trained.config
+    drawn = trained.designer.design(
+        [FOX.text],
+        n=config.design.best_of,
+        guidance=config.design.guidance,
+        temperature=config.design.temperature,
+    )[0]
+    predictions = trained.ensemble.predict([FOX.text] * len(drawn), [one.tokens for one in drawn])
+    rewards = trained.ensemble.reward(
+        predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
     )
-    assert (best >= single).all()
+    assert designs["guided_best_of_n"][0] == tuple(drawn[rewards.argmax()].tokens)
 
 
 def test_a_sweep_reports_expectation_and_diversity(materials: Materials, space: Space, tmp_path: Path):
