@@ -1,0 +1,118 @@
+"""The GRPO stage: its questions, its reward, and a run on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_rows import PROMPTS, tiny_rows
+from tiny_run import tiny_run
+
+from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
+from flowtailor.models.designing import Designer
+from flowtailor.models.reward import Predictions, RewardEnsemble
+from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.grpo import draw_questions, reward_function, run_stage
+from flowtailor.workflows.space import Space
+
+
+def config_in(folder: Path, *overrides: str) -> Config:
+    settings = ["grpo.steps=3", "grpo.prompts_per_step=2", "grpo.num_generations=4"]
+    return load_config(None, [f"run.root={str(folder)!r}", "run.name=tiny", *settings, *overrides])
+
+
+class CountingEnsemble(RewardEnsemble):
+    """Scores are counted words, not learnt: three tenths a word; a second a word."""
+
+    def __init__(self) -> None:
+        pass
+
+    def predict(self, prompts: Any, tokens: Any) -> Predictions:
+        words = np.array([len(design) for design in tokens], dtype=float)
+        mean = np.stack([0.3 * words, 0.3 * words], axis=1)
+        return Predictions(
+            mean, np.full_like(mean, 0.1), words, np.zeros_like(words), ("alignment", "sharpness")
+        )
+
+
+def rewards(
+    config: Config, designs: list[list[int]], budgets: list[float | None]
+) -> tuple[list[float], dict]:
+    metrics: dict[str, float] = {}
+    score = reward_function(CountingEnsemble(), config, words_of=lambda ids: [str(i) for i in ids])
+    given = score(
+        completion_ids=designs,
+        text=["an owl"] * len(designs),
+        budget_s=budgets,
+        log_metric=metrics.__setitem__,
+        prompts=[],
+    )
+    return given, metrics
+
+
+def test_the_reward_is_cautious_and_fines_broken_budgets(tmp_path: Path) -> None:
+    config = config_in(tmp_path, "reward.kappa=1.0", "reward.lambda_seconds=0.01")
+    plain = 0.3 * 2 - 0.1 - 0.01 * 2
+    given, metrics = rewards(config, [[1, 2]] * 4, [None, 2.0, 1.6, 0.1])
+    assert given == pytest.approx([plain, plain, plain - 0.25, plain - 1.0])
+    assert metrics["over_budget"] == pytest.approx(2 / 3)
+    assert metrics["uncertainty"] == pytest.approx(0.1)
+    assert metrics["unique_workflows"] == 0.25
+
+
+def test_without_budgets_no_share_of_broken_ones_is_logged(tmp_path: Path) -> None:
+    assert "over_budget" not in rewards(config_in(tmp_path), [[1], [2]], [None, None])[1]
+
+
+def test_every_prompt_is_asked_before_any_is_asked_twice(tmp_path: Path) -> None:
+    config = config_in(tmp_path, "grpo.steps=5", "grpo.prompts_per_step=4")
+    questions = draw_questions(PROMPTS, (0.5, 2.0), config)
+    assert len(questions) == 20
+    assert Counter(prompt for prompt, _ in questions) == dict.fromkeys(PROMPTS, 4)
+    budgets = [budget for _, budget in questions if budget is not None]
+    assert 4 < len(budgets) < 16
+    assert all(0.5 <= budget <= 2.0 for budget in budgets)
+    assert questions == draw_questions(PROMPTS, (0.5, 2.0), config)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, space: Space) -> Path:
+    """A root folder with the run "tiny": rows, a random policy, a random ensemble; no adapter yet."""
+    run = tiny_run(tmp_path / "tiny", space)
+    (run / "policy/grpo").rename(run / "policy/random")
+    Store(run / "dataset").append(tiny_rows(space))
+    return tmp_path
+
+
+def test_dry_run_says_what_would_be_sampled(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_stage(config_in(folder), dry_run=True)
+    assert "3 steps of 8 designs" in capsys.readouterr().out
+
+
+def test_without_a_policy_the_command_that_makes_it_is_named(folder: Path) -> None:
+    (folder / "tiny/policy/sft").rename(folder / "elsewhere")
+    with pytest.raises(FlowtailorError, match="flowtailor sft"):
+        run_stage(config_in(folder))
+
+
+@pytest.mark.ray
+def test_the_adapter_designs_and_the_curves_are_logged(
+    folder: Path, space: Space, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage(config_in(folder))
+    policy = folder / "tiny/policy"
+    log = [json.loads(line) for line in (policy / "grpo/log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == [1, 2, 3]
+    wanted = ("reward", "reward_std", "entropy", "kl", "uncertainty", "completions/mean_length")
+    for name in (*wanted, "frac_reward_zero_std", "unique_workflows"):
+        assert all(np.isfinite(entry[name]) for entry in log), name
+
+    designs = Designer.load(policy / "sft", policy / "grpo", space).design(["an owl"], n=2, guidance=1.5)
+    assert all(design.tokens for design in designs[0])
+    run_stage(config_in(folder))
+    assert "up to date" in capsys.readouterr().out
