@@ -8,6 +8,7 @@ again, goes on from there. Failed renders are not learned from: nothing is known
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import tempfile
@@ -46,6 +47,11 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     reward = config.reward
     frame = usable(Store(run.path("dataset")).rows(), scorers)
     training = training_rows(frame)
+    if len(training) < FEWEST_ROWS and not dry_run:
+        raise FlowtailorError(
+            f"{run.path('dataset')}: {len(training)} usable training rows, at least {FEWEST_ROWS} are "
+            "needed; run `flowtailor collect` first, with more prompts or flows"
+        )
     print(
         f"reward: {reward.members} members, {reward.epochs} epochs of {len(training)} rows "
         f"({len(frame)} usable), {', '.join(scorers)} and seconds",
@@ -53,11 +59,6 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     )
     if dry_run:
         return
-    if len(training) < FEWEST_ROWS:
-        raise FlowtailorError(
-            f"{run.path('dataset')}: {len(training)} usable training rows, at least {FEWEST_ROWS} are "
-            "needed; run `flowtailor collect` first, with more prompts or flows"
-        )
     with stage_output(run, "reward", inputs) as folder:
         fit(config, run, frame, training, scorers, folder, name=f"reward-{fingerprint(inputs)[:12]}")
 
@@ -156,7 +157,7 @@ def train(config: Config, data: TrainingSet, storage: Path, name: str) -> list[R
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=RETRIES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            logging_config=LoggingConfig(log_level="WARNING"),  # else two lines per report and worker
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     checkpoint = trainer.fit().checkpoint
@@ -173,6 +174,7 @@ def train_members(setup: dict[str, Any]) -> None:
 
     from ..models.reward_fit import MemberFit
 
+    logging.disable(logging.INFO)  # Ray Train tells of every report of every worker
     data, settings, members = setup["data"], setup["settings"], setup["members"]
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()

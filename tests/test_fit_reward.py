@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flowtailor.actors.reward import Reward
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
-from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_fit import MemberFit
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.fit_reward import (
@@ -102,8 +102,8 @@ def test_a_killed_worker_resumes_and_the_second_call_skips(collected, capsys):
     assert killer.killed
 
     folder = collected / "test" / "reward"
-    ensemble = RewardEnsemble.load(folder)
-    assert ensemble.scorers == ("crisp", "match")
+    predictions = Reward(str(folder.parent)).predict(["a pie"], [["VAEDecode", "KSampler", "steps=4"]])
+    assert predictions.scorers == ("crisp", "match")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training"]["spearman_within_prompt"] > 0.5
     assert not list((collected / "test" / "ray").iterdir())
