@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.fs as pafs
 from PIL import Image
 
-from ..models.scorers import column, load_scorer
+from ..models.scorers import load_scorer
 
 PICTURES_AT_ONCE = 32
 
@@ -24,7 +24,7 @@ class Scorers:
 
     def __init__(self, names: Sequence[str], images_dir: str) -> None:
         """`images_dir` is the `images` folder (path or URL) of the dataset that `image` is relative to."""
-        self._scorers = {column(name): load_scorer(name) for name in names}
+        self._scorers = {f"score_{name}": load_scorer(name) for name in names}
         url = images_dir if "://" in images_dir else f"file://{posixpath.abspath(images_dir)}"
         self._fs, images = pafs.FileSystem.from_uri(url)
         self._dataset = posixpath.dirname(images.rstrip("/"))

@@ -42,18 +42,18 @@ def report(
         "workflow_mean": WorkflowMean(list(training["tokens"]), weighted(training, shares)),
         "ridge": Ridge(list(training["tokens"]), weighted(training, shares)),
     }
-    report = {}
+    told = {}
     for name, rows in parts.items():
         if rows.empty:
-            report[name] = {"rows": 0}
+            told[name] = {"rows": 0}
             continue
         predictions = ensemble.predict(list(rows["prompt"]), [str(text).split() for text in rows["tokens"]])
-        report[name] = _of_rows(rows, predictions, shares)
+        told[name] = _of_rows(rows, predictions, shares)
         for baseline, model in baselines.items():
             guess = model.predict(list(rows["tokens"]))
             ranked = metrics.spearman_within(_labels(rows), weighted(rows, shares), guess)
-            report[name][f"{baseline}_spearman_within_prompt"] = _number(ranked)
-    return report
+            told[name][f"{baseline}_spearman_within_prompt"] = _number(ranked)
+    return told
 
 
 def weighted(rows: pd.DataFrame, shares: Mapping[str, float]) -> np.ndarray:

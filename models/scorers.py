@@ -2,8 +2,10 @@
 
 Two ship with the project: `alignment` (does it show the prompt) and `sharpness` (is it crisp and
 free of noise). Add one with `@register("name")`, or name a class of an installed module as
-`package.module:Class`. Promises: the same picture and prompt get the same score, whatever the
-batch. Neither scorer knows beauty, and a fixed scorer can be fooled: judge designs by eye too.
+`package.module:Class`; its column in the rows is `score_<name>` either way.
+
+Promises: the same picture and prompt get the same score, whatever the batch. Neither scorer knows
+beauty, and a fixed scorer can be fooled: judge designs by eye too.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ Factory = TypeVar("Factory", bound=Callable[[], Scorer])
 
 
 def register(name: str) -> Callable[[Factory], Factory]:
-    """Class decorator: makes the scorer known as `name`, which names its column `score_<name>`."""
+    """Class decorator: makes the scorer known as `name`."""
 
     def add(factory: Factory) -> Factory:
         SCORERS[name] = factory
@@ -59,11 +61,6 @@ def load_scorer(name: str) -> Scorer:
         return getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError) as error:
         raise FlowtailorError(f"scorer {name!r}: cannot be loaded ({error}); is it installed?") from None
-
-
-def column(name: str) -> str:
-    """The column of a scorer in the rows; of `package.module:Class` the last word counts."""
-    return "score_" + name.rpartition(":")[2].lower()
 
 
 @register("alignment")

@@ -101,7 +101,6 @@ def test_scorers_of_others_are_found_by_name_or_path():
     try:
         assert scorers.load_scorer("constant").score([], []) == []
         assert isinstance(scorers.load_scorer("flowtailor.models.scorers:Sharpness"), scorers.Sharpness)
-        assert scorers.column("my_package.aesthetics:Beauty") == "score_beauty"
     finally:
         del scorers.SCORERS["constant"]
 
