@@ -224,7 +224,7 @@ def _ready(process: subprocess.Popen, url: str) -> str:
         try:
             if requests.get(f"{url}/readyz", timeout=5).ok:
                 return url
-        except requests.ConnectionError:
+        except requests.RequestException:
             time.sleep(0.5)
     process.kill()
     pytest.fail(f"the endpoint did not start: {process.communicate()[1][-2000:]}")
