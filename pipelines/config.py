@@ -74,7 +74,7 @@ class SftConfig(Section):
     base: str = "smollm2-135m-instruct"
     steps: int = 120
     batch_size: int = 16
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     keep: float = 0.5  # the best share of each prompt's rows that is imitated
     score_conditioned_steps: int = 40
     trl: dict[str, Any] = Field(default_factory=dict)
