@@ -10,6 +10,7 @@ import argparse
 import errno
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ STAGES = {
     "run": ("run", "all stages in order, each skipped where it is up to date"),
 }
 DEFAULT_CONFIG = "quickstart"
+NO_SPACE = "no space left on the disk; free some and repeat the command, what is finished stays"
 DEFAULT_RUN = "runs/quickstart"
 
 
@@ -225,8 +227,13 @@ def _one_line(error: BaseException) -> str | None:
         if isinstance(cause, FlowtailorError):
             return str(cause)
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            place = f" at {cause.filename}" if cause.filename else ""
-            return f"no space left on the disk{place}; free some and repeat, what is finished stays"
+            return NO_SPACE
+        if type(cause).__module__.startswith("ray."):  # some of Ray's errors keep the cause as text only
+            ours = re.findall(r"^flowtailor\.[\w.]+: (.+)$", str(cause), re.MULTILINE)
+            if ours:
+                return ours[-1]
+            if "[Errno 28]" in str(cause):
+                return NO_SPACE
     return None
 
 
