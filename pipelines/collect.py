@@ -32,8 +32,8 @@ from .config import Config
 from .plan import balanced, candidates, planned_rows
 from .stage import Run, is_done, provenance, record
 
-# An engine that dies is started again a few times; a row that kills it each time must not loop.
-RESTARTS, RETRIES = 3, 2
+# Ray Data starts lost actors again for ever; a block that takes its actor down each time must not loop.
+RETRIES = 2
 MEASURED = 5  # renders behind an estimate
 ROW_BYTES = 300  # of Parquet, measured
 
@@ -122,15 +122,14 @@ def estimate(client: ComfyClient, missing: pd.DataFrame, engines: EngineConfig) 
 
 def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = "collect") -> None:
     """Render and score rows with Ray Data; each finished block is appended to the store at once."""
+    ensure_ray(config)
     import ray
-    from ray.data import ActorPoolStrategy
+    from ray.data import ActorPoolStrategy, DataContext
 
     from ..actors.renderer import Renderer
     from ..actors.scorers import Scorers
 
-    ensure_ray(config)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    DataContext.get_current().enable_progress_bars = False
     rows = config.collect.rows_per_block
     renderer, scorer = _actors(config.engine.count, rows, ray.cluster_resources())
     # One frame is one block: they finish one by one, and a crash loses at most one per engine.
@@ -189,7 +188,7 @@ def _actors(engines: int, rows: int, cluster: Mapping[str, float]) -> tuple[dict
         "batch_size": rows,  # a whole block
         "batch_format": "pandas",
         "num_cpus": share,
-        "ray_remote_args_fn": lambda: {"max_restarts": RESTARTS, "max_task_retries": RETRIES},
+        "max_task_retries": RETRIES,
     }
     return common | {"num_gpus": gpus}, common
 

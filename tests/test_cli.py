@@ -52,10 +52,12 @@ def test_debug_shows_where_it_came_from(arguments: list[str]):
 
 
 class WorkerFailure(Exception):
-    """Carries a worker's error as Ray does."""
+    """Carries a worker's error as Ray does, as an object or in its text."""
 
-    def __init__(self, cause: Exception) -> None:
-        super().__init__("long text with a traceback")
+    __module__ = "ray.exceptions"
+
+    def __init__(self, cause: Exception | None = None, text: str = "long text with a traceback") -> None:
+        super().__init__(text)
         self.cause = cause
 
 
@@ -66,13 +68,11 @@ class WorkerFailure(Exception):
         (
             OSError(errno.ENOSPC, "No space left on device", "/data/x"),
             2,
-            "no space left on the disk at /data/x",
+            "no space left on the disk",
         ),
-        (
-            WorkerFailure(FlowtailorError("port 1: taken; choose another")),
-            2,
-            "error: port 1: taken; choose another",
-        ),
+        (WorkerFailure(FlowtailorError("port 1: taken")), 2, "error: port 1: taken"),
+        (WorkerFailure(text="a\nflowtailor.actors.client.ComfyTimeout: too slow\nb"), 2, "error: too slow"),
+        (WorkerFailure(text="a\nOSError: [Errno 28] Error writing bytes\nb"), 2, "no space left"),
     ],
 )
 def test_what_stops_a_stage_is_told_in_one_line(

@@ -124,23 +124,23 @@ def test_a_failed_render_is_a_row_and_the_others_go_on(config: Config, tmp_path:
     assert store.missing(planned).empty
 
 
-def test_an_interrupted_and_a_killed_collection_go_on_where_they_were(config_file: Path, config: Config):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)]
+)
+def test_a_collection_that_is_stopped_goes_on_where_it_was(
+    number: signal.Signals, code: int, config_file: Path, config: Config
+):
     run = Run(config)
     command = [sys.executable, "-m", "flowtailor", "collect", "--config", str(config_file)]
-    code, errors = stop(command, signal.SIGINT, lambda: len(images(run)) >= 3)
-    assert code == 130
-    assert "flowtailor: interrupted" in errors
+    ended, errors = stop(command, number, lambda: len(images(run)) >= 4)
+    assert ended == code
     assert "Traceback" not in errors
-    first = images(run)
+    before = images(run)
 
-    stop(command, signal.SIGKILL, lambda: len(images(run)) >= len(first) + 3)
-    second = images(run)
-
-    subprocess.run(command, check=True, timeout=120)
-    last = images(run)
-    assert len(Store(run.path("dataset")).rows()) == len(last) == ROWS
-    assert {path: last[path] for path in second} == second
-    assert {path: last[path] for path in first} == first
+    subprocess.run(command, check=True, timeout=200)
+    after = images(run)
+    assert len(Store(run.path("dataset")).rows()) == len(after) == ROWS
+    assert {path: after[path] for path in before} == before
 
 
 def stop(command: list[str], number: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:

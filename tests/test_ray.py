@@ -25,7 +25,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict:
 
 def test_a_ray_of_our_own_uses_this_machine_and_finds_the_code(seen: dict):
     ensure_ray(load_config(None))
-    assert seen["address"] is None
+    assert seen["address"] == "local"
     assert seen["num_cpus"] == os.cpu_count()
     assert seen["include_dashboard"] is False
     variables = seen["runtime_env"]["env_vars"]
