@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,6 +126,7 @@ def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = 
     ensure_ray(config)
     import ray
     from ray.data import ActorPoolStrategy, DataContext
+    from ray.util.annotations import RayDeprecationWarning
 
     from ..actors.renderer import Renderer
     from ..actors.scorers import Scorers
@@ -132,19 +134,22 @@ def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = 
     DataContext.get_current().enable_progress_bars = False
     rows = config.collect.rows_per_block
     renderer, scorer = _actors(config.engine.count, rows, ray.cluster_resources())
-    # One frame is one block: they finish one by one, and a crash loses at most one per engine.
-    rendered = ray.data.from_pandas(list(_blocks(missing, rows))).map_batches(
-        Renderer,
-        fn_constructor_kwargs={"engine": config.engine, "images_dir": store.images_dir},
-        compute=ActorPoolStrategy(size=config.engine.count),
-        **renderer,
-    )
-    scored = rendered.map_batches(
-        Scorers,
-        fn_constructor_kwargs={"names": tuple(config.scorers.weights), "images_dir": store.images_dir},
-        compute=ActorPoolStrategy(size=1),
-        **scorer,
-    )
+    with warnings.catch_warnings():
+        # Capping retries is deprecated, but Ray has no other way yet; its version is pinned.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        # Blocks finish one by one, and a crash loses at most one per engine.
+        rendered = ray.data.from_blocks(list(_blocks(missing, rows))).map_batches(
+            Renderer,
+            fn_constructor_kwargs={"engine": config.engine, "images_dir": store.images_dir},
+            compute=ActorPoolStrategy(size=config.engine.count),
+            **renderer,
+        )
+        scored = rendered.map_batches(
+            Scorers,
+            fn_constructor_kwargs={"names": tuple(config.scorers.weights), "images_dir": store.images_dir},
+            compute=ActorPoolStrategy(size=1),
+            **scorer,
+        )
     failed = 0
     with tqdm(total=len(missing), desc=label, unit="image", file=sys.stderr) as bar:
         for block in scored.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):

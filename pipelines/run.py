@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import time
 
+from flowtailor.errors import FlowtailorError
+
 from .config import Config
 from .stage import Run
 
@@ -28,7 +30,12 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     started = time.monotonic()
     for number, (name, title) in enumerate(STAGES.items(), start=1):
         print(f"\n[{number}/{len(STAGES)}] {title}  ({_clock(time.monotonic() - started)})", flush=True)
-        importlib.import_module(f".{name}", __package__).run_stage(config, dry_run=dry_run)
+        try:
+            importlib.import_module(f".{name}", __package__).run_stage(config, dry_run=dry_run)
+        except FlowtailorError as error:
+            if not dry_run:
+                raise
+            print(f"{name}: what it would do depends on stages before it ({error})", flush=True)
     if not dry_run:
         print(closing(run, time.monotonic() - started), flush=True)
 

@@ -1,0 +1,48 @@
+"""`flowtailor run`: stages in order, a dry run that does not need what it would make."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from flowtailor.errors import FlowtailorError
+from flowtailor.pipelines import run
+from flowtailor.pipelines.config import Config, load_config
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """Stages that only note that they were called; `grpo` finds something missing in a dry run."""
+    seen: list[tuple[str, bool]] = []
+
+    def stage(name: str) -> SimpleNamespace:
+        def run_stage(config: Config, *, dry_run: bool) -> None:
+            seen.append((name, dry_run))
+            if dry_run and name == "grpo":
+                raise FlowtailorError("reward: not there yet")
+
+        return SimpleNamespace(run_stage=run_stage)
+
+    monkeypatch.setattr(run.importlib, "import_module", lambda name, package: stage(name.removeprefix(".")))
+    return seen
+
+
+def test_stages_run_in_order_and_the_end_says_what_is_next(
+    calls: list[tuple[str, bool]], capsys: pytest.CaptureFixture[str]
+):
+    run.run_stage(load_config(None))
+    assert [name for name, _ in calls] == ["collect", "fit_reward", "sft", "grpo", "evaluate", "report"]
+    out = capsys.readouterr().out
+    assert "[4/6] GRPO" in out
+    assert "runs/quickstart/report/index.html" in out
+    assert "flowtailor design" in out
+    assert "flowtailor serve" in out
+
+
+def test_a_dry_run_goes_on_where_a_stage_needs_an_earlier_one(
+    calls: list[tuple[str, bool]], capsys: pytest.CaptureFixture[str]
+):
+    run.run_stage(load_config(None), dry_run=True)
+    assert calls[-1] == ("report", True)
+    out = capsys.readouterr().out
+    assert "grpo: what it would do depends on stages before it (reward: not there yet)" in out
+    assert "Done in" not in out
