@@ -30,7 +30,7 @@ SECONDS = "seconds"
 
 @dataclass(frozen=True)
 class FitSettings:
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 64
     learning_rate: float = 1e-3
     seed: int = 0

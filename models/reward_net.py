@@ -20,6 +20,7 @@ from .reward_features import FEATURES, Words
 from .text import WIDTH
 
 MAX_WORDS = 256
+PROMPT_DROPOUT = 0.5
 
 
 class RewardNet(nn.Module):
@@ -70,12 +71,19 @@ class RewardNet(nn.Module):
         length_W1 = (~padding_WT).sum(1, keepdim=True).clamp(min=1)
         pooled_WH = context_WTH.masked_fill(padding_WT.unsqueeze(-1), 0).sum(1) / length_W1
         pooled_NH = pooled_WH[workflow_N]
-        prompt_NH = self.prompt(prompts_ND * WIDTH**0.5)
+        prompt_NH = self._of_prompts(prompts_ND)
         seen_NH = self._look(prompt_NH, context_WTH[workflow_N], padding_WT[workflow_N])
         both_N3H = torch.cat([seen_NH, pooled_NH * prompt_NH, prompt_NH], dim=-1)
         mean_NO = self.of_workflow(pooled_NH) + self.of_prompt(prompt_NH) + self.of_both(both_N3H)
         logvar_NO = self.spread(torch.cat([seen_NH, pooled_NH, prompt_NH], dim=-1).detach())
         return mean_NO, logvar_NO.clamp(-6, 3)
+
+    def _of_prompts(self, prompts_ND: Tensor) -> Tensor:
+        prompt_NH = self.prompt(prompts_ND * WIDTH**0.5)
+        if self.training:  # half of the rows must do without: few prompts are easily learned by heart
+            kept_N1 = torch.rand(len(prompt_NH), 1, device=prompt_NH.device) >= PROMPT_DROPOUT
+            prompt_NH = prompt_NH * kept_N1
+        return prompt_NH
 
     def _look(self, prompt_NH: Tensor, context_NTH: Tensor, padding_NT: Tensor) -> Tensor:
         seen_N1H, _ = self.look(

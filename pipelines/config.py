@@ -62,7 +62,7 @@ class ScorersConfig(Section):
 class RewardConfig(Section):
     backbone: str = "minilm-l6"
     members: int = 4
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 64
     learning_rate: float = 1e-3
     workers: int = 2
