@@ -37,7 +37,7 @@ class TimedStore(Store):
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rows", type=int, default=96)
+    arguments.add_argument("--rows", type=int, default=48)
     count = arguments.parse_args().rows
     with engine(EngineConfig()) as client, tempfile.TemporaryDirectory() as folder:
         config = Config(engine=EngineConfig(kind="urls", urls=(client.base_url,)))

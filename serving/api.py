@@ -32,13 +32,13 @@ class DesignRequest(Message):
     prompt: Annotated[str, AfterValidator(_readable)] = Field(
         max_length=MAX_PROMPT_CHARS, examples=["a red apple"]
     )
-    n: int = Field(1, ge=1, le=MAX_DESIGNS, description="how many designs to return")
+    n: int = Field(default=1, ge=1, le=MAX_DESIGNS, description="how many designs to return")
     guidance: float = Field(
-        1.5, ge=0, le=10, description="0: the SFT policy, 1: the GRPO policy, above 1: beyond it"
+        default=1.5, ge=0, le=10, description="0: the SFT policy, 1: the GRPO policy, above 1: beyond it"
     )
-    budget_s: float | None = Field(None, gt=0, le=3600, description="wished render time in seconds")
-    seed: int = Field(0, ge=0, lt=2**63, description="of the design and of the picture")
-    temperature: float = Field(0.7, gt=0, le=5)
+    budget_s: float | None = Field(default=None, gt=0, le=3600, description="wished render time in seconds")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of the design and of the picture")
+    temperature: float = Field(default=0.7, gt=0, le=5)
 
 
 class Estimate(Message):

@@ -31,13 +31,15 @@ class ServeArgs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    run: str = Field("runs/quickstart", description="run folder that holds policy/ and reward/")
-    token: str | None = Field(None, description=f"None: {TOKEN_VARIABLE}, or only this machine may ask")
-    replicas: int = Field(1, ge=1)
-    gpus_per_replica: float = Field(0.0, ge=0)
-    max_batch_size: int = Field(8, ge=1)
-    batch_wait_s: float = Field(0.02, ge=0)
-    max_queued_requests: int = Field(64, ge=1)
+    run: str = Field(default="runs/quickstart", description="run folder that holds policy/ and reward/")
+    token: str | None = Field(
+        default=None, description=f"None: {TOKEN_VARIABLE}, or only this machine may ask"
+    )
+    replicas: int = Field(default=1, ge=1)
+    gpus_per_replica: float = Field(default=0.0, ge=0)
+    max_batch_size: int = Field(default=8, ge=1)
+    batch_wait_s: float = Field(default=0.02, ge=0)
+    max_queued_requests: int = Field(default=64, ge=1)
 
 
 @serve.deployment(max_constructor_retry_count=3)
