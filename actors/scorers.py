@@ -35,7 +35,7 @@ class Scorers:
         rows = batch.reset_index(drop=True).astype(dict.fromkeys(errors, object))  # all null: no type yet
         for name in self._scorers:
             rows[name] = pd.Series(float("nan"), index=rows.index, dtype="float64")
-        healthy = [i for i in rows.index if pd.isna(rows.at[i, "error_type"])]
+        healthy = list(rows.index[rows["error_type"].isna()])
         for start in range(0, len(healthy), PICTURES_AT_ONCE):
             self._score(rows, healthy[start : start + PICTURES_AT_ONCE])
         return rows

@@ -103,7 +103,7 @@ class Sharpness:
         return [self._score(image.convert("L")) for image in images]
 
     def _score(self, image: Image.Image) -> float:
-        blur = float(blur_effect(_grey(image, self.SHOWN)))
+        blur = float(blur_effect(_grey(image, self.SHOWN)))  # type: ignore[arg-type]
         crisp = (self.BLUR_WORST - blur) / (self.BLUR_WORST - self.BLUR_BEST)
         excess = max(0.0, noise_sigma(_grey(image, self.SHOWN // 2)) - self.NOISE_FREE)
         return float(np.clip(crisp, 0, 1) * np.exp(-excess / self.NOISE_SCALE))
