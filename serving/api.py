@@ -33,12 +33,17 @@ class DesignRequest(Message):
         max_length=MAX_PROMPT_CHARS, examples=["a red apple"]
     )
     n: int = Field(default=1, ge=1, le=MAX_DESIGNS, description="how many designs to return")
-    guidance: float = Field(
-        default=1.5, ge=0, le=10, description="0: the SFT policy, 1: the GRPO policy, above 1: beyond it"
+    guidance: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="0: the SFT policy, 1: the GRPO policy, above 1: beyond it; null: as the run is set up",
     )
     budget_s: float | None = Field(default=None, gt=0, le=3600, description="wished render time in seconds")
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the design and of the picture")
-    temperature: float = Field(default=0.7, gt=0, le=5)
+    temperature: float | None = Field(
+        default=None, ge=0, le=5, description="0: always the likeliest; null: as the run is set up"
+    )
 
 
 class Estimate(Message):

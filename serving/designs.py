@@ -49,6 +49,7 @@ class Designs:
 
     def _draw(self, requests: list[DesignRequest]) -> list[list[Design]]:
         """The designer takes one n a call, so requests are grouped by theirs."""
+        usual = self._config.design
         drawn: list[list[Design]] = [[] for _ in requests]
         for n in sorted({request.n for request in requests}):
             places = [i for i, request in enumerate(requests) if request.n == n]
@@ -56,8 +57,8 @@ class Designs:
             designs = self._designer.design(
                 [request.prompt for request in group],
                 n=n,
-                guidance=[request.guidance for request in group],
-                temperature=[request.temperature for request in group],
+                guidance=[_or(request.guidance, usual.guidance) for request in group],
+                temperature=[_or(request.temperature, usual.temperature) for request in group],
                 budget_s=[request.budget_s for request in group],
                 seed=[request.seed for request in group],
             )
@@ -102,3 +103,7 @@ class Designs:
 
 def _estimate(mean: np.floating, std: np.floating) -> Estimate:
     return Estimate(mean=float(mean), std=float(std))
+
+
+def _or(wish: float | None, usual: float) -> float:
+    return usual if wish is None else wish

@@ -58,7 +58,7 @@ def post(body: str | bytes) -> tuple[int, list[str]]:
 
 def test_a_prompt_is_enough_and_is_trimmed() -> None:
     request = DesignRequest(prompt="  a red apple ")
-    assert (request.prompt, request.n, request.guidance, request.budget_s) == ("a red apple", 1, 1.5, None)
+    assert (request.prompt, request.n, request.guidance, request.budget_s) == ("a red apple", 1, None, None)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_prompt_is_enough_and_is_trimmed() -> None:
         ('{"prompt": "a", "guidance": -1}', "guidance"),
         ('{"prompt": "a", "budget_s": 0}', "budget_s"),
         ('{"prompt": "a", "seed": 9223372036854775808}', "seed"),
-        ('{"prompt": "a", "temperature": 0}', "temperature"),
+        ('{"prompt": "a", "temperature": -0.1}', "temperature"),
         ('{"prompt": "a", "render": true}', "render"),
         ("[]", "body"),
         ("{", "body"),
@@ -253,4 +253,5 @@ def test_a_served_policy_refuses_bad_input(served: str) -> None:
     assert refused.status_code == 422
     assert [problem["field"] for problem in refused.json()["detail"]] == ["prompt", "n"]
     assert requests.get(f"{served}/healthz", timeout=60).json()["status"] == "ok"
+    assert "<form>" in requests.get(served, timeout=60).text
     assert requests.get(f"{served}/docs", timeout=60).ok
