@@ -30,6 +30,7 @@ STAGES = {
     "run": ("run", "all stages in order, each skipped where it is up to date"),
 }
 DEFAULT_CONFIG = "quickstart"
+LOST_WORKERS = ("ActorDiedError", "NodeDiedError", "OutOfMemoryError", "WorkerCrashedError")
 NO_SPACE = "no space left on the disk; free some and repeat the command, what is finished stays"
 DEFAULT_RUN = "runs/quickstart"
 
@@ -234,6 +235,9 @@ def _one_line(error: BaseException) -> str | None:
                 return ours[-1]
             if "[Errno 28]" in str(cause):
                 return NO_SPACE
+            if type(cause).__name__ in LOST_WORKERS:
+                reason = str(cause).strip().splitlines()[0]
+                return f"a worker was lost ({reason}); repeat the command, what is finished stays"
     return None
 
 

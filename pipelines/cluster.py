@@ -40,7 +40,7 @@ def ensure_ray(config: Config) -> None:
     """
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(config)
     import ray
 
     if ray.is_initialized():
@@ -56,6 +56,11 @@ def ensure_ray(config: Config) -> None:
         options |= {"num_cpus": os.cpu_count(), "include_dashboard": False}
     # "local": None would join whatever cluster was last started on this machine.
     ray.init(address=address or "local", **(options | config.ray.init))
+
+
+def cluster_address(config: Config) -> str | None:
+    """The cluster to join; None where a Ray of our own is started."""
+    return config.ray.address or os.environ.get("RAY_ADDRESS")
 
 
 def _worker_environment(*, local: bool) -> dict[str, str]:

@@ -28,13 +28,12 @@ from ..datasets.rows import RETRYABLE_ERRORS
 from ..datasets.store import Store
 from ..workflows.graph import Workflow
 from .catalog import World, space_file, survey, write_world
-from .cluster import ensure_ray
+from .cluster import cluster_address, ensure_ray
 from .config import Config
 from .plan import balanced, candidates, planned_rows
 from .stage import Run, is_done, provenance, record
 
-# Ray Data starts lost actors again for ever; a block that takes its actor down each time must not loop.
-RETRIES = 2
+RETRIES = 2  # of a block, on a cluster
 MEASURED = 5  # renders behind an estimate
 ROW_BYTES = 300  # of Parquet, measured
 
@@ -133,9 +132,9 @@ def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = 
 
     DataContext.get_current().enable_progress_bars = False
     rows = config.collect.rows_per_block
-    renderer, scorer = _actors(config.engine.count, rows, ray.cluster_resources())
+    renderer, scorer = _actors(config, ray.cluster_resources())
     with warnings.catch_warnings():
-        # Capping retries is deprecated, but Ray has no other way yet; its version is pinned.
+        # Capping restarts is deprecated, but Ray has no other way yet; its version is pinned.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         # Blocks finish one by one, and a crash loses at most one per engine.
         rendered = ray.data.from_blocks(list(_blocks(missing, rows))).map_batches(
@@ -181,19 +180,24 @@ def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
     return retry == 0
 
 
-def _actors(engines: int, rows: int, cluster: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _actors(config: Config, cluster: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of `map_batches` for renderers and for the scorers.
 
     Each actor has a core, or an equal share where there are fewer cores, because Ray Data waits for
     ever for actors that do not fit. Each engine has a GPU where there are enough of them.
+
+    On a cluster a lost actor is started again, but a block that takes its actor down each time must
+    not loop. On this machine the command ends instead and is repeated by hand: engines that die are
+    replaced by their renderer, so it is the machine that is in trouble.
     """
+    engines = config.engine.count
     share = min(1.0, math.floor(100 * cluster.get("CPU", 1) / (engines + 1)) / 100)
     gpus = 1 if cluster.get("GPU", 0) >= engines else 0
     common = {
-        "batch_size": rows,  # a whole block
+        "batch_size": config.collect.rows_per_block,  # a whole block
         "batch_format": "pandas",
         "num_cpus": share,
-        "max_task_retries": RETRIES,
+        **({"max_task_retries": RETRIES} if cluster_address(config) else {"max_restarts": 0}),
     }
     return common | {"num_gpus": gpus}, common
 

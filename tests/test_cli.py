@@ -61,6 +61,12 @@ class WorkerFailure(Exception):
         self.cause = cause
 
 
+class ActorDiedError(Exception):
+    """As Ray's of that name."""
+
+    __module__ = "ray.exceptions"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -72,6 +78,7 @@ class WorkerFailure(Exception):
         ),
         (WorkerFailure(FlowtailorError("port 1: taken")), 2, "error: port 1: taken"),
         (WorkerFailure(text="a\nflowtailor.actors.client.ComfyTimeout: too slow\nb"), 2, "error: too slow"),
+        (ActorDiedError("The actor died.\nlong"), 2, "a worker was lost (The actor died.); repeat"),
         (WorkerFailure(text="a\nOSError: [Errno 28] Error writing bytes\nb"), 2, "no space left"),
     ],
 )
