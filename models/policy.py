@@ -9,6 +9,7 @@ Does not know which word may follow which; `constrained.py` masks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,10 +113,16 @@ class Policy:
         self.model.peft_config["default"].base_model_name_or_path = ""
         self.narrowed()
 
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter alone, without the empty model card that PEFT adds."""
+        self.model.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)
+
     def merge_adapter(self) -> None:
         """Fold the adapter into the weights, which is what `save` can write."""
         assert isinstance(self.model, PeftModel)
-        self.model = self.model.merge_and_unload()  # type: ignore[operator]
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # PEFT wonders at WordHead
+            self.model = self.model.merge_and_unload()  # type: ignore[operator]
         self.narrowed()
 
     def narrowed(self) -> Policy:

@@ -84,7 +84,7 @@ class GrpoConfig(Section):
     steps: int = 40
     prompts_per_step: int = 4
     num_generations: int = 8
-    learning_rate: float = 2e-4
+    learning_rate: float = 3e-4
     temperature: float = 1.0
     beta: float = 0.0
     lora_rank: int = 16

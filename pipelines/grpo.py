@@ -170,4 +170,4 @@ def _worker(setup: dict[str, Any]) -> None:
         train_dataset=Dataset.from_list(questions),
     )
     train(trainer, "grpo")
-    finish(trainer, lambda folder: policy.model.save_pretrained(str(folder)))
+    finish(trainer, policy.save_adapter)

@@ -8,9 +8,11 @@ hash). What the worker finishes with comes back as a last checkpoint that holds 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +68,13 @@ def absolute(config: Config) -> Config:
 
 
 def worker_device() -> Any:
-    """The worker's device; on a CPU, torch may use the cores, since nothing else runs in this stage."""
+    """Make the worker quiet and give its device; on a CPU, torch may use the cores of the machine, since
+    nothing else runs in this stage."""
     import ray.train.torch
     import torch
 
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # a line for every checkpoint
+    warnings.filterwarnings("ignore", category=FutureWarning)  # between transformers, PEFT and TRL
     torch.set_num_threads(min(MOST_THREADS, os.cpu_count() or 1))
     return ray.train.torch.get_device()
 
@@ -86,6 +91,7 @@ def trainer_options(device: Any, steps: int, seed: int, given: Mapping[str, Any]
         "use_cpu": device.type == "cpu",
         "bf16": False,
         "gradient_checkpointing": False,
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": False,
         "report_to": "none",
         "disable_tqdm": True,

@@ -108,7 +108,7 @@ def _worker(setup: dict[str, Any]) -> None:
             policy.model.to(torch.bfloat16)  # type: ignore[arg-type]
             policy.save(folder)
         else:
-            policy.model.save_pretrained(str(folder))
+            policy.save_adapter(folder)
 
     finish(trainer, save)
 
