@@ -23,7 +23,9 @@ def load_seed_flows(folder: str | Path | None = None) -> dict[str, Workflow]:
         try:
             flows[file.stem] = Workflow.from_api(json.loads(file.read_text()))
         except json.JSONDecodeError as error:
-            raise FlowtailorError(f"{file}: not JSON ({error}); export it from ComfyUI in API format") from None
+            raise FlowtailorError(
+                f"{file}: not JSON ({error}); export it from ComfyUI in API format"
+            ) from None
     if not flows:
         raise FlowtailorError(f"{root}: holds no *.json workflow; export some from ComfyUI in API format")
     return flows
