@@ -96,7 +96,6 @@ class DesignConfig(Section):
     guidance: float = 1.5
     temperature: float = 0.7
     best_of: int = 4
-    budgets_s: tuple[float, ...] = (0.6, 1.0, 2.0)
 
 
 class EvaluateConfig(Section):
