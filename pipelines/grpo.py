@@ -18,7 +18,7 @@ from ..datasets.store import Store
 from .catalog import read_world
 from .config import Config
 from .examples import training_rows
-from .policy_training import finish, train, train_in_ray, trainer_options, worker_device
+from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .stage import Run, fingerprint, is_done, stage_output
 from .trained import load_ensemble, need
 
@@ -169,5 +169,4 @@ def _worker(setup: dict[str, Any]) -> None:
         ),
         train_dataset=Dataset.from_list(questions),
     )
-    train(trainer, "grpo")
-    finish(trainer, policy.save_adapter)
+    train(trainer, "grpo", policy.save_adapter)

@@ -55,7 +55,7 @@ def train_in_ray(
         ),
     )
     checkpoint = trainer.fit().checkpoint
-    assert checkpoint is not None  # a loop ends with `finish`
+    assert checkpoint is not None  # a loop ends by reporting its output
     with checkpoint.as_directory() as place:
         shutil.copytree(Path(place) / OUTPUT, folder, dirs_exist_ok=True)
     shutil.rmtree(storage / name, ignore_errors=True)
@@ -104,8 +104,9 @@ def trainer_options(device: Any, steps: int, seed: int, given: Mapping[str, Any]
     }
 
 
-def train(trainer: Trainer, title: str) -> None:
-    """Train to the end, from the last checkpoint where there is one, reporting each new one to Ray."""
+def train(trainer: Trainer, title: str, save: Callable[[Path], None]) -> None:
+    """Train to the end, from the last checkpoint where there is one, reporting each new one to Ray; then
+    report what `save` writes, with the curves as `log.jsonl`, as the output of the worker."""
     import ray.train
     from transformers import PrinterCallback
 
@@ -114,14 +115,15 @@ def train(trainer: Trainer, title: str) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         trainer.train()
-        return
-    with checkpoint.as_directory() as place:
-        if (Path(place) / STATE).is_dir():
+    else:
+        with checkpoint.as_directory() as place:
+            if (Path(place) / OUTPUT).is_dir():
+                return  # whatever died, died after the work was done
             trainer.train(resume_from_checkpoint=str(Path(place) / STATE))
+    _report_output(trainer, save)
 
 
-def finish(trainer: Trainer, save: Callable[[Path], None]) -> None:
-    """Report what `save` writes, and the curves as `log.jsonl`, as the output of the worker."""
+def _report_output(trainer: Trainer, save: Callable[[Path], None]) -> None:
     import ray.train
 
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from ..datasets.store import Store
 from .catalog import read_world
 from .config import Config
 from .examples import Example, imitation_examples, score_examples, training_rows
-from .policy_training import finish, train, train_in_ray, trainer_options, worker_device
+from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .stage import Run, fingerprint, is_done, stage_output
 
 LORA_RANK = 32
@@ -100,7 +100,6 @@ def _worker(setup: dict[str, Any]) -> None:
         ),
         train_dataset=_dataset(policy, space.vocabulary, setup["examples"]),
     )
-    train(trainer, Path(setup["part"]).name)
 
     def save(folder: Path) -> None:
         if from_base:
@@ -110,7 +109,7 @@ def _worker(setup: dict[str, Any]) -> None:
         else:
             policy.save_adapter(folder)
 
-    finish(trainer, save)
+    train(trainer, Path(setup["part"]).name, save)
 
 
 def _dataset(policy: Any, vocabulary: Sequence[str], examples: Sequence[Example]) -> Any:
