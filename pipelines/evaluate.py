@@ -131,13 +131,14 @@ def plan(
     chosen = dict(choices)
     if config.evaluate.render_sweep:
         chosen |= {s.method: [Choice(tuple(d[0].tokens), 0.0) for d in s.designs] for s in swept}
+    engine = str(collected.sort_values("created_at")["engine"].iloc[-1])  # the one that was used last
     frames = []
     for method, picks in chosen.items():
         flows = [decode(pick.tokens, space) for pick in picks]
         candidates = [Candidate(f.key, f.dumps(), p.tokens) for f, p in zip(flows, picks, strict=True)]
         frame = planned_rows(
             zip(prompts, candidates, strict=True),
-            engine=str(collected["engine"].iloc[-1]),
+            engine=engine,
             catalog_hash=space.catalog.hash,
             seeds=config.evaluate.seeds,
             seed=config.run.seed,

@@ -71,7 +71,7 @@ def curves(panels: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     for place, (title, points) in enumerate(drawn.items(), start=1):
         axes = figure.add_subplot(rows, PANELS_PER_ROW, place)
         steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, color=ACCENT, alpha=0.35, linewidth=1.0)
+        axes.plot(steps, values, ".-", color=ACCENT, alpha=0.35, linewidth=1.0, markersize=3)
         axes.plot(steps, _smooth(values), color=ACCENT)
         axes.set_title(title)
         axes.set_xlabel("step")

@@ -23,7 +23,9 @@ from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import Space
 
 PROMPTS = [Prompt("a red apple", "food", "test"), Prompt("a sly fox", "animals", "test")]
-COLLECTED = pd.DataFrame({"engine": ["comfyui-0.3.75"]})
+COLLECTED = pd.DataFrame(
+    {"engine": ["comfyui-0.3.75", "comfyui-0.3.64"], "created_at": ["2026-02-02", "2026-01-01"]}
+)
 
 
 def design(name: str, space: Space, seconds: float = 0.5) -> Choice:
@@ -44,6 +46,7 @@ def test_plan_has_a_row_per_method_prompt_and_seed(space: Space):
     # Both methods chose `plain` for the fox: the same pictures, to be rendered once.
     assert len(set(plan["row_id"])) == 6
     assert set(plan["prompt_split"]) == {"test"}
+    assert set(plan["engine"]) == {"comfyui-0.3.75"}  # the one that collected last
     assert set(plan["design_seconds"]) == {0.5}
 
 
