@@ -45,8 +45,9 @@ def studio_launch(studio: Studio, run_dir: Path, threads: int, extra: tuple[str,
     (run_dir / "front-end" / "index.html").write_text("ComfyUI without a front end, driven by flowtailor.\n")
     arguments = ["--cpu", "--use-pytorch-cross-attention", "--base-directory", str(run_dir)]
     arguments += ["--front-end-root", str(run_dir / "front-end"), "--disable-all-custom-nodes"]
-    # Loaders and encoded prompts stay warm between workflows that use different models.
-    arguments += ["--disable-api-nodes", "--cache-lru", "64"]
+    # Loaders stay warm; a longer memory would lend one workflow what another of the same prompt drew,
+    # and its seconds would be too short.
+    arguments += ["--disable-api-nodes", "--cache-lru", "16"]
     return Launch(
         studio.comfyui / "main.py",
         (*arguments, *extra),
