@@ -66,13 +66,13 @@ class RewardConfig(Section):
     batch_size: int = 64
     learning_rate: float = 1e-3
     workers: int = 2
-    kappa: float = 1.0
+    kappa: float = 0.5
     lambda_seconds: float = 0.02
 
 
 class SftConfig(Section):
     base: str = "smollm2-135m-instruct"
-    steps: int = 120
+    steps: int = 70
     batch_size: int = 16
     learning_rate: float = 1e-3
     keep: float = 0.5  # the best share of each prompt's rows that is imitated
@@ -81,14 +81,14 @@ class SftConfig(Section):
 
 
 class GrpoConfig(Section):
-    steps: int = 40
+    steps: int = 60
     prompts_per_step: int = 4
     num_generations: int = 8
-    learning_rate: float = 3e-4
+    learning_rate: float = 1.5e-4
     temperature: float = 1.0
-    beta: float = 0.0
+    beta: float = 0.05
     lora_rank: int = 16
-    over_budget_penalty: float = 1.0  # reward lost where the predicted seconds are twice the budget
+    over_budget_penalty: float = 0.3  # reward lost where the predicted seconds are twice the budget
     trl: dict[str, Any] = Field(default_factory=dict)
 
 
