@@ -75,7 +75,7 @@ class SftConfig(Section):
     steps: int = 70
     batch_size: int = 16
     learning_rate: float = 1e-3
-    keep: float = 0.5  # the best share of each prompt's rows that is imitated
+    keep: float = 0.25  # the best share of each prompt's rows that is imitated
     score_conditioned_steps: int = 40
     trl: dict[str, Any] = Field(default_factory=dict)
 

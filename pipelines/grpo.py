@@ -160,6 +160,10 @@ def _worker(setup: dict[str, Any]) -> None:
                     "learning_rate": grpo.learning_rate,
                     "temperature": grpo.temperature,
                     "beta": grpo.beta,
+                    "entropy_coef": grpo.entropy_coef,
+                    # Scaled by group, groups whose designs differ by a hair push as hard as any, and the
+                    # policy ends with one workflow for everything.
+                    "scale_rewards": "batch",
                     "lr_scheduler_type": "constant_with_warmup",
                     "shuffle_dataset": False,
                     "remove_unused_columns": False,
