@@ -87,6 +87,7 @@ class GrpoConfig(Section):
     learning_rate: float = 1.5e-4
     temperature: float = 1.0
     beta: float = 0.05
+    entropy_coef: float = 0.05
     lora_rank: int = 16
     over_budget_penalty: float = 0.3  # reward lost where the predicted seconds are twice the budget
     trl: dict[str, Any] = Field(default_factory=dict)
