@@ -39,8 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = _parser().parse_args(argv)
     with suppress(ValueError):  # not the main thread
-        # A plain `kill` must stop engines and Ray as Ctrl-C does.
+        # A plain `kill` must stop engines and Ray as Ctrl-C does, and a job that a script put into the
+        # background, where shells switch SIGINT off, must still be stoppable by it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return arguments.command(arguments) or 0
     except KeyboardInterrupt:

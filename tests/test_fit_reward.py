@@ -38,7 +38,7 @@ def config_in(folder: Path, *overrides: str) -> Config:
             "run.name=test",
             "scorers.weights={match = 0.7, crisp = 0.3}",
             "reward.members=3",
-            "reward.epochs=20",
+            "reward.epochs=40",
             *overrides,
         ],
     )
@@ -72,7 +72,7 @@ def test_every_worker_has_the_same_cycles():
 
 def test_dry_run_says_what_and_does_nothing(collected, capsys):
     run_stage(config_in(collected), dry_run=True)
-    assert "3 members, 20 epochs" in capsys.readouterr().out
+    assert "3 members, 40 epochs" in capsys.readouterr().out
     assert not (collected / "test" / "reward").exists()
 
 

@@ -65,7 +65,7 @@ def config_in(folder: Path, *overrides: str) -> Config:
             f"run.root={str(folder)!r}",
             "run.name=tiny",
             f"sft.base={str(folder / 'language-model')!r}",
-            "sft.steps=6",
+            "sft.steps=12",
             "sft.batch_size=4",
             "sft.score_conditioned_steps=2",
             *overrides,
@@ -85,7 +85,7 @@ def folder(tmp_path: Path, space: Space) -> Path:
 def test_dry_run_says_on_what_it_would_train(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_stage(config_in(folder), dry_run=True)
     said = capsys.readouterr().out
-    assert "policy/sft: 6 steps of 4 examples" in said
+    assert "policy/sft: 12 steps of 4 examples" in said
     assert "4 prompts, 24 rows" in said
     assert not (folder / "tiny/stages").exists()
 
@@ -102,7 +102,7 @@ def test_a_killed_worker_resumes_and_the_policies_design(
 
     policy = folder / "tiny/policy"
     log = [json.loads(line) for line in (policy / "sft/log.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in log] == [1, 2, 3, 4, 5, 6]  # nothing twice, nothing missing
+    assert [entry["step"] for entry in log] == list(range(1, 13))  # nothing twice, nothing missing
     assert log[-1]["loss"] < log[0]["loss"]
     assert not list((folder / "tiny/ray").iterdir())
 
