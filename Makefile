@@ -35,7 +35,7 @@ quickstart: world  ## the whole loop on this machine, no GPU needed: ends in run
 test: world  ## all tests but the slow ones, within 10 minutes on 2 cores
 	$(BIN)/python -m pytest
 
-test-all: world  ## the slow tests too: thousands of mutated workflows, hundreds of random designs
+test-all: world  ## the slow tests too: hundreds of random designs drawn, more kills
 	$(BIN)/python -m pytest -m ''
 
 # Pyright resolves imports by where files lie: links show it the layout that a wheel has.
