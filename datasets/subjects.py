@@ -96,7 +96,8 @@ _LABELS = """
     slightly frowning face|grinning face with big eyes|face with diagonal mouth|expressionless face
     downcast face with sweat|tired face|confounded face|anguished face|face with open mouth
     smiling face|anxious face with sweat|worried face|sad but relieved face|disappointed face
-    persevering face|grinning cat with smiling eyes|kissing face|enraged face|heart suit|person|person: beard|face without mouth
+    persevering face|grinning cat with smiling eyes|kissing face|enraged face|face without mouth
+    heart suit|person|person: beard
     rightwards hand|leftwards hand|palm down hand|palm up hand|leftwards pushing hand
     rightwards pushing hand|left-facing fist|right-facing fist|middle finger|raised back of hand
     backhand index pointing right|index pointing up|hand with fingers splayed|older person
