@@ -118,12 +118,12 @@ def _build_models(part: Path, wheels: Path, echo: Echo) -> None:
 def _convert_upscalers(bundle: Path, output: Path) -> None:
     import torch  # here: an installed studio is found without torch
 
-    from .ncnn import compact_x2, read_layers, rrdb
+    from .ncnn import compact_x2, compact_x4, read_layers
 
     output.mkdir()
     conversions = {
         "realesr-animevideov3-x2.pth": ("REALESRGAN_ANIMAVIDEOV3_UP2X", compact_x2),
-        "RealESRGAN_x4plus_anime_6B.pth": ("REALESRGAN_X4PLUSANIME_UP4X", rrdb),
+        "realesr-animevideov3.pth": ("REALESRGAN_ANIMAVIDEOV3_UP4X", compact_x4),
     }
     with zipfile.ZipFile(bundle) as archive:
         for file, (source, convert) in conversions.items():

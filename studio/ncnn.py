@@ -2,7 +2,7 @@
 
 The registry holds Real-ESRGAN only in ncnn's format: a text file (.param) that lists the layers and a
 binary file (.bin) that holds their weights in the same order. ComfyUI's UpscaleModelLoader wants the state
-dict of the PyTorch network. This file knows the layers of these two networks and no others: Convolution and
+dict of the PyTorch network. This file knows the layers of one network, SRVGGNetCompact: Convolution and
 PReLU carry weights, the rest carry none, and nothing is quantised below fp16.
 
 Shapes: convolution weight (out, in, k, k), bias (out,), PReLU slope (channels,).
@@ -46,6 +46,16 @@ def read_layers(param: str, weights: bytes) -> list[Layer]:
     return layers
 
 
+def compact_x4(layers: list[Layer]) -> StateDict:
+    """SRVGGNetCompact for factor 4: convolutions and PReLUs in file order."""
+    state: StateDict = {}
+    for index, layer in enumerate(layers):
+        state[f"body.{index}.weight"] = layer.weight
+        if layer.bias is not None:
+            state[f"body.{index}.bias"] = layer.bias
+    return state
+
+
 def compact_x2(layers: list[Layer]) -> StateDict:
     """SRVGGNetCompact for factor 2, out of the network for factor 4.
 
@@ -53,36 +63,12 @@ def compact_x2(layers: list[Layer]) -> StateDict:
     the last convolution, whose channels PixelShuffle spreads over 4x4 pixels, so it is folded into it. The
     skip path needs no change: nearest-neighbour x4, halved, is nearest-neighbour x2.
     """
-    state = _numbered("body", layers)
+    state = compact_x4(layers)
     last = len(layers) - 1
     for name in (f"body.{last}.weight", f"body.{last}.bias"):
         tensor = state[name]  # (3 * 4 * 4, ...): colour, pixel row, pixel column
         blocks = tensor.reshape(3, 2, 2, 2, 2, *tensor.shape[1:])
         state[name] = blocks.mean(dim=(2, 4)).reshape(12, *tensor.shape[1:])
-    return state
-
-
-def rrdb(layers: list[Layer]) -> StateDict:
-    """RRDBNet: first convolution, blocks of 3 x 5 convolutions, then trunk, two upsamplings and two more."""
-    n_blocks, rest = divmod(len(layers) - 6, 15)
-    if rest or n_blocks < 1:
-        raise FlowtailorError(f"ncnn weights: {len(layers)} layers; an RRDBNet has 6 + 15 per block")
-    names = ["conv_first"]
-    names += [f"body.{b}.rdb{r}.conv{c}" for b in range(n_blocks) for r in (1, 2, 3) for c in range(1, 6)]
-    names += ["conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
-    return _named(names, layers)
-
-
-def _numbered(prefix: str, layers: list[Layer]) -> StateDict:
-    return _named([f"{prefix}.{i}" for i in range(len(layers))], layers)
-
-
-def _named(names: list[str], layers: list[Layer]) -> StateDict:
-    state: StateDict = {}
-    for name, layer in zip(names, layers, strict=True):
-        state[f"{name}.weight"] = layer.weight
-        if layer.bias is not None:
-            state[f"{name}.bias"] = layer.bias
     return state
 
 

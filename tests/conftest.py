@@ -27,7 +27,7 @@ DATA = Path(__file__).parent / "data"
 INSTALLED = {
     ("CheckpointLoaderSimple", "ckpt_name"): ["emoji3d.ckpt", "emoji3d_fp8.ckpt"],
     ("LoraLoader", "lora_name"): ["sketch.safetensors"],
-    ("UpscaleModelLoader", "model_name"): ["RealESRGAN_x4plus_anime_6B.pth", "realesr-animevideov3-x2.pth"],
+    ("UpscaleModelLoader", "model_name"): ["realesr-animevideov3-x2.pth", "realesr-animevideov3.pth"],
 }
 
 

@@ -18,7 +18,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.studio import install as install_module
 from flowtailor.studio.engine import checkout_launch, studio_launch
 from flowtailor.studio.install import Studio, install
-from flowtailor.studio.ncnn import Layer, compact_x2, read_layers, rrdb
+from flowtailor.studio.ncnn import Layer, compact_x2, compact_x4, read_layers
 from flowtailor.workflows.graph import Workflow
 
 HALF = struct.pack("<I", 0x01306B47)  # ncnn's flag before fp16 weights
@@ -68,18 +68,9 @@ def test_factor_two_is_the_halved_factor_four() -> None:
     features = torch.randn(1, 5, 6, 6, generator=generator)
     four = functional.pixel_shuffle(functional.conv2d(features, last.weight, last.bias, padding=1), 4)
     state = compact_x2([last])
+    assert torch.equal(compact_x4([last])["body.0.weight"], last.weight)
     two = functional.conv2d(features, state["body.0.weight"], state["body.0.bias"], padding=1)
     assert torch.allclose(functional.pixel_shuffle(two, 2), functional.avg_pool2d(four, 2), atol=1e-5)
-
-
-def test_rrdb_layers_are_named_by_their_place() -> None:
-    layers = [Layer("Convolution", torch.full((1,), float(i)), torch.zeros(1)) for i in range(6 + 15 * 2)]
-    state = rrdb(layers)
-    assert state["conv_first.weight"].item() == 0
-    assert state["body.1.rdb3.conv5.weight"].item() == 30
-    assert state["conv_last.weight"].item() == 35
-    with pytest.raises(FlowtailorError, match="7 layers"):
-        rrdb(layers[:7])
 
 
 def test_a_second_install_returns_at_once(studio: Studio) -> None:
@@ -163,7 +154,7 @@ def test_a_checkout_runs_in_its_own_environment(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize(
-    ("model", "size"), [("realesr-animevideov3-x2.pth", 256), ("RealESRGAN_x4plus_anime_6B.pth", 512)]
+    ("model", "size"), [("realesr-animevideov3-x2.pth", 256), ("realesr-animevideov3.pth", 512)]
 )
 def test_upscalers_load_and_enlarge(
     comfy: ComfyClient, plain_api: dict[str, Any], model: str, size: int
