@@ -27,9 +27,10 @@ COLOURS = {
 }
 _BINS = 36
 _NEAR = 42  # degrees: what shading does to the hue of one surface
-_SHARE = 0.42  # of the opaque pixels that must lie near the dominant hue
+_SHARE = 0.5  # of the opaque pixels that must lie near the dominant hue
 _SATURATED = 70  # of 255; paler pixels keep their colour
 _DARK = 46  # of 255; darker pixels have no hue worth the name
+_DULL = 0.4  # a darker surface turns to noise when it is lifted to a light colour
 _WHITE_SHADE = 0.6  # how much of the shading a white surface shows
 
 
@@ -56,7 +57,10 @@ def dominant(image: np.ndarray) -> Dominant | None:
     if near.sum() < _SHARE * opaque.sum():
         return None
     centre = (peak + float(np.median(_turn(hue[near] - peak)))) % 360
-    return Dominant(centre, float(np.median(saturation[near])) / 255, float(np.median(value[near])) / 255)
+    median_value = float(np.median(value[near])) / 255
+    if median_value < _DULL:
+        return None
+    return Dominant(centre, float(np.median(saturation[near])) / 255, median_value)
 
 
 def recolour(image: np.ndarray, source: Dominant, colour: str) -> np.ndarray:
