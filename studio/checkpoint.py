@@ -12,9 +12,11 @@ weights. Repeated and overlapping numbers are stored once, which a .ckpt can and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -44,7 +46,7 @@ def load_small(path: Path) -> dict[str, Tensor]:
     """Weights in float32 as `save_small` wrote them."""
     try:
         packed = load_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise FlowtailorError(f"{path}: no weights of the studio ({error}); train or restore it") from error
     state = {}
     for name, weight in packed.items():
@@ -94,7 +96,7 @@ def engine_weights(mmdit: dict[str, Tensor], dtype: torch.dtype = torch.float16)
     return state
 
 
-def _write(path: Path, write) -> None:
+def _write(path: Path, write: Callable[[Path], None]) -> None:
     """Through a file beside it: whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

@@ -103,7 +103,7 @@ class _JointBlock(nn.Module):
         xq, xk, xv, after_x = self.x_block.before(x, c)
         # Nobody reads the text after the last block, so there it asks nothing.
         query = xq if self.last else torch.cat((cq, xq), 2)
-        out = F.scaled_dot_product_attention(query, torch.cat((ck, xk), 2), torch.cat((cv, xv), 2), mask)
+        out = _attend(query, torch.cat((ck, xk), 2), torch.cat((cv, xv), 2), mask)
         out = out.transpose(1, 2).flatten(2)
         T = 0 if self.last else context.shape[1]
         if not self.last:
@@ -139,6 +139,15 @@ class _Stream(nn.Module):
     @property
     def _parts(self) -> int:
         return 6 if "proj" in self.attn else 2
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention over (B, N, S, 64)."""
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask.to(q.dtype))
+    # Of so few tokens, torch's kernel for the CPU takes three times as long to train.
+    scores = (q * HEAD**-0.5) @ k.transpose(-1, -2)
+    return (scores if mask is None else scores + mask).softmax(-1).to(v.dtype) @ v
 
 
 class _Norm(nn.Module):

@@ -1,0 +1,167 @@
+"""Scenes that were drawn and encoded once, so that training reads latents instead of drawing pictures.
+
+Shape legend: N scenes of a pool, B pictures of a batch, C = 16 latent channels, H = W = size / 8.
+
+Promises: a pool is the same for the same (pictures, seed, size); one that was interrupted goes on where it
+was. Captions are phrased anew at each use. Does not know the autoencoder: `encode` is passed in, and a pool
+remembers the name it was given for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from flowtailor.errors import FlowtailorError
+
+from ..datasets.pictures import Pictures
+from ..datasets.scenes import Scene, draw, sample_scene
+from .mmdit import CHANNELS
+
+SCALE = 8  # pixels to a latent pixel
+_CHUNK = 256  # scenes between two saves
+
+Encode = Callable[[Tensor], Tensor]  # (B, 3, size, size) from 0 to 1 -> (B, C, H, W)
+Caption = Callable[[Scene, np.random.Generator], str]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Encoded scenes of one size."""
+
+    latents: np.ndarray  # float16 (N, C, H, W), mapped from the disk
+    scenes: Sequence[Scene]
+
+
+def encode_pool(
+    pictures: Pictures,
+    encode: Encode,
+    folder: Path,
+    size: int,
+    per_subject: Mapping[str, int],
+    *,
+    encoder: str,
+    seed: int = 0,
+    echo: Callable[[str], None] = print,
+) -> Pool:
+    """The pool of `size` px in `folder`, drawn and encoded where it is missing.
+
+    `per_subject` says how many scenes of each subject in which style. `encoder` names the autoencoder's
+    weights: latents of others are refused.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = _plan(pictures, size, per_subject, seed)
+    settings = {"encoder": encoder, "seed": seed, "per_subject": dict(per_subject)}
+    settings["subjects"] = [subject.name for subject in pictures.subjects]
+    progress, path = folder / f"{size}.json", folder / f"{size}.npy"
+    done = _resume(progress, settings) if path.exists() else 0
+    shape = (len(scenes), CHANNELS, size // SCALE, size // SCALE)
+    latents = np.lib.format.open_memmap(path, "r+" if done else "w+", dtype=np.float16, shape=shape)
+    starts = range(done, len(scenes), _CHUNK)
+
+    def drawn(start: int) -> np.ndarray:
+        chosen = range(start, min(start + _CHUNK, len(scenes)))
+        return np.stack([draw(pictures, scenes[i], size, _random(seed, size, i, 1)) for i in chosen])
+
+    with ThreadPoolExecutor(1) as ahead:  # draws the next chunk while this one is encoded
+        chunks = ahead.map(drawn, starts)
+        for start, images in zip(
+            tqdm(starts, f"latents of {size} px", disable=not starts), chunks, strict=True
+        ):
+            latents[start : start + len(images)] = _encode(encode, images, 32 * 128**2 // size**2)
+            latents.flush()
+            _write(progress, {**settings, "done": start + len(images)})
+    if starts:
+        echo(f"latents: {len(scenes)} scenes of {size} px in {path}")
+    return Pool(np.load(path, mmap_mode="r"), scenes)
+
+
+def _plan(pictures: Pictures, size: int, per_subject: Mapping[str, int], seed: int) -> list[Scene]:
+    scenes = []
+    weights = np.eye(len(pictures.subjects))
+    for style, count in per_subject.items():
+        for i in range(len(weights) * count):
+            random = _random(seed, size, len(scenes), 0)
+            scenes.append(sample_scene(pictures, random, weights=weights[i % len(weights)], styles=(style,)))
+    return scenes
+
+
+def _random(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)
+
+
+def _encode(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
+    parts = []
+    for start in range(0, len(images), batch):
+        x = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            parts.append(encode(x.float().div_(255)).float().cpu().numpy().astype(np.float16))
+    return np.concatenate(parts)
+
+
+def _resume(progress: Path, settings: dict) -> int:
+    """How many scenes are encoded already, by the same encoder from the same plan."""
+    if not progress.exists():
+        return 0
+    found = json.loads(progress.read_text(encoding="utf-8"))
+    for key, value in settings.items():
+        if found[key] != value:
+            raise FlowtailorError(
+                f"{progress}: latents of another {key} ({str(found[key])[:60]}, not {str(value)[:60]}); "
+                "delete the folder, or give another"
+            )
+    return found["done"]
+
+
+def _write(path: Path, value: dict) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(value), encoding="utf-8")
+    new.replace(path)
+
+
+class Batches:
+    """Draws training batches from the pools of several sizes."""
+
+    def __init__(
+        self,
+        pools: Mapping[int, Pool],
+        caption: Caption,
+        weights: np.ndarray | None = None,
+        styles: Mapping[str, float] | None = None,
+    ) -> None:
+        """How often what is shown: `weights` of each subject, and `styles`, the share of each.
+
+        By default every scene of the pool is as likely as the next one.
+        """
+        self._pools, self._caption = pools, caption
+        self._sums = {size: _cumulated(pool.scenes, weights, styles) for size, pool in pools.items()}
+
+    def draw(self, size: int, count: int, random: np.random.Generator) -> tuple[Tensor, list[str]]:
+        """Latents float32 (B, C, H, W) and their captions, phrased anew."""
+        pool, sums = self._pools[size], self._sums[size]
+        chosen = np.searchsorted(sums, random.random(count) * sums[-1], side="right")
+        texts = [self._caption(pool.scenes[i], random) for i in chosen]
+        return torch.from_numpy(pool.latents[chosen].astype(np.float32)), texts
+
+
+def _cumulated(
+    scenes: Sequence[Scene], weights: np.ndarray | None, styles: Mapping[str, float] | None
+) -> np.ndarray:
+    """Running sums (N,) of how often each scene is meant."""
+    chances = np.array([1.0 if weights is None else weights[scene.subject] for scene in scenes])
+    if styles is not None:
+        found = np.array([scene.style for scene in scenes])
+        for style in np.unique(found):
+            those = found == style
+            chances[those] *= styles.get(str(style), 0.0) / max(chances[those].sum(), 1e-12)
+    if not chances.sum():
+        raise FlowtailorError("no scene of the pool has a subject and a style that are to be shown")
+    return np.cumsum(chances)
