@@ -109,8 +109,8 @@ _AFTER_HEAD = re.compile(
     r"|biting|covering) "
     r"|(?:(?<=\bman|\bmen)|(?<=oman|omen|rson|face|hand)) [\w-]+ing\b|(?<=finger) pointing\b"
 )
-_AN = re.compile(r"[aeio]|u(?!ni|s|t)|hour|x-ray|8")
-_NO_AN = re.compile(r"one-|eu")
+_AN = re.compile(r"[aeio]|u(?!ni|s|t|fo)|hour|x-ray|suv|8")
+_NO_AN = re.compile(r"one-|eu|ewe")
 
 
 def phrase(
@@ -181,7 +181,7 @@ def countable(subject: Subject) -> bool:
 
 def _counts(name: str) -> bool:
     one = name not in _PROPER and _head_noun(name) not in _MASS and not is_plural(name)
-    return one and " and " not in name
+    return one and re.search(r" (?:and|its|his|her) ", name) is None
 
 
 def plural(name: str) -> str:
