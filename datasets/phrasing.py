@@ -13,7 +13,7 @@ import numpy as np
 from .subjects import Subject
 
 COLOUR_WORDS = frozenset(
-    {
+    (
         "red",
         "orange",
         "yellow",
@@ -26,13 +26,13 @@ COLOUR_WORDS = frozenset(
         "grey",
         "brown",
         "golden",
-    }
+    )
 )
 NUMBERS = {2: "two", 3: "three"}
 OTHER_NAME_SHARE = 0.3  # of the captions of a subject that has other names
 BARE_SHARE = 0.12  # of the captions that are the name alone, without an article
 
-# Each style's ways to say so; {a} is the phrase with its article, {b} without.
+# Each style's ways to say so; {a} is the phrase with its article.
 _STYLED = {
     "3d": ["{a}"] * 10
     + ["a picture of {a}"] * 2
@@ -124,7 +124,11 @@ def phrase(
 ) -> str:
     """One of the ways to ask for the subject; every way names its style unless that is 3d."""
     name = subject.name
-    others = [other for other in subject.others if count == 1 or _counts(other)]
+    others = [
+        other
+        for other in subject.others
+        if (count == 1 or _counts(other)) and (colour is None or is_plain(other))
+    ]
     if others and rng.random() < OTHER_NAME_SHARE:
         name = _pick(others, rng)
     if colour is not None:
@@ -133,13 +137,13 @@ def phrase(
         bare = full = f"{NUMBERS[count]} {plural(name)}"
     else:
         bare, full = name, with_article(name)
-    text = _pick(_STYLED[style], rng).format(a=full, b=bare)
+    text = _pick(_STYLED[style], rng).format(a=full)
     if text == full and rng.random() < BARE_SHARE:
         text = bare
     elif text == full and count == 1 and countable(subject) and rng.random() < 0.06:
         text = f"one {bare}"
     if background is not None:
-        backed = _pick(_BACKED, rng)
+        backed = _BACKED[-1] if "," in text else _pick(_BACKED, rng)
         text = backed.format(s=text, c=with_article(background), k=background)
     return text
 
@@ -147,8 +151,11 @@ def phrase(
 def coloured(name: str, colour: str) -> str:
     """The name with another colour: "red apple" and "blue" give "blue apple"."""
     head, cut, rest = _split_head(name)
-    words = [word for word in head.split() if word not in COLOUR_WORDS] or head.split()
-    return f"{colour} {' '.join(words)}{cut}{rest}"
+    words = head.split()
+    old = [word for word in words[:-1] if word in COLOUR_WORDS]
+    place = words.index(old[0]) if old else 0
+    words = [word for word in words if word not in old]
+    return " ".join([*words[:place], colour, *words[place:]]) + cut + rest
 
 
 def with_article(name: str) -> str:

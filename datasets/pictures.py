@@ -167,7 +167,7 @@ def _found(sources: dict[str, bytes], codepoint: str) -> str:
 
 def _rasterise(svg: str) -> bytes:
     try:
-        import resvg_py
+        import resvg_py  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise FlowtailorError(
             "pictures: no SVG rasteriser (resvg_py); install it with: pip install 'flowtailor[train]'"
@@ -177,9 +177,13 @@ def _rasterise(svg: str) -> bytes:
 
 def _files(root: Path, package: str, echo: Callable[[str], None]) -> dict[str, bytes]:
     """The files of a package by their path in it."""
+    files = {}
     with tarfile.open(_fetched(root / "downloads", package, echo)) as tar:
-        members = [m for m in tar if m.isfile()]
-        return {m.name.partition("/")[2]: tar.extractfile(m).read() for m in members}  # type: ignore[union-attr]
+        for member in tar:
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is not None:
+                files[member.name.partition("/")[2]] = file.read()
+    return files
 
 
 def _fetched(folder: Path, package: str, echo: Callable[[str], None]) -> Path:

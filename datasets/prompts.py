@@ -1,8 +1,9 @@
 """Prompts with a category and a split that never changes.
 
-A prompt file is CSV with the columns `text` and `category`. The split is decided by the text
-alone, so that a prompt keeps its split when the file grows, is reordered or is joined with
-another one.
+A prompt file is CSV with the columns `text` and `category`, and `name` where several prompts are
+about one thing. The split is decided by the name, or by the text where there is no name, so that a
+prompt keeps its split when the file grows, is reordered or is joined with another one, and no
+name is in two splits.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Prompt:
     split: str  # one of SPLITS
 
 
-def split_of(text: str) -> str:
-    """The split of a prompt: 68% train, 12% validation, 20% test, by hash of the text."""
-    position = share(text, "prompt")
+def split_of(name: str) -> str:
+    """The split of a prompt: 68% train, 12% validation, 20% test, by hash of its name or text."""
+    position = share(name, "prompt")
     return SPLITS[(position >= _VALIDATION_FROM) + (position >= _TEST_FROM)]
 
 
@@ -55,7 +56,8 @@ def load_prompts(path: str | Path | None = None) -> list[Prompt]:
     for record in records:
         text = " ".join((record["text"] or "").split())
         if text:
-            prompts.setdefault(text, Prompt(text, (record["category"] or "").strip(), split_of(text)))
+            split = split_of((record.get("name") or "").strip() or text)
+            prompts.setdefault(text, Prompt(text, (record["category"] or "").strip(), split))
     if not prompts:
         raise FlowtailorError(f"{file}: holds no prompts; add at least one line text,category")
     return list(prompts.values())
@@ -73,7 +75,7 @@ def choose(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:
         if count > 0 and not pool:
             raise FlowtailorError(
                 f"prompts.{split} = {count}: none of the {len(prompts)} prompts falls in that split; "
-                "add prompts (splits go by hash of the text) or set it to 0"
+                "add prompts (splits go by hash of name or text) or set it to 0"
             )
         chosen += pool[:count]
     if not chosen:

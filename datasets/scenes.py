@@ -100,7 +100,7 @@ def sample_scene(
     if style != "line" and rng.random() < COLOUR_SHARE and recolourable(pictures, index, style):
         colour = str(rng.choice(list(COLOURS)))
     if rng.random() < BACKGROUND_SHARE:
-        background = _fitting_background(pictures, index, style, colour, rng)
+        background = fitting_background(pictures, index, style, colour, rng)
     chance = rng.random()
     count = 1 + (chance < TWO_SHARE + THREE_SHARE) + (chance < THREE_SHARE)
     if not countable(pictures.subjects[index]):
@@ -114,6 +114,20 @@ def recolourable(pictures: Pictures, index: int, style: str) -> bool:
     if style == "line" or subject.category not in _RECOLOURED or not is_plain(subject.name):
         return False
     return dominant_colour(pictures, index, style) is not None
+
+
+def fitting_background(
+    pictures: Pictures, index: int, style: str, colour: str | None, rng: np.random.Generator
+) -> str | None:
+    """A named background by chance on which the subject shows; None if there is no such."""
+    picture = _small(pictures, index, style)
+    source = dominant_colour(pictures, index, style)
+    if colour is not None and source is not None:
+        picture = recolour(picture, source, colour)
+    opaque = picture[picture[..., 3] > 128]
+    mean = opaque[:, :3].mean(axis=0) if len(opaque) else np.zeros(3)
+    fitting = [name for name, rgb in BACKGROUNDS.items() if np.linalg.norm(mean - rgb) > _CONTRAST]
+    return str(rng.choice(fitting)) if fitting else None
 
 
 def caption(pictures: Pictures, scene: Scene, rng: np.random.Generator) -> str:
@@ -131,7 +145,7 @@ def caption(pictures: Pictures, scene: Scene, rng: np.random.Generator) -> str:
 
 def draw(pictures: Pictures, scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     """The scene on a square canvas, (size, size, 3) uint8; another one for each state of `rng`."""
-    canvas = _background(scene.background, size, rng)
+    canvas = _background(scene, size, rng)
     picture = pictures.rgba(scene.subject, scene.style)
     if rng.random() < 0.5 and _may_flip(pictures.subjects[scene.subject].name):
         picture = picture[:, ::-1]
@@ -197,13 +211,13 @@ def _may_flip(name: str) -> bool:
     return _UNFLIPPED.search(name) is None
 
 
-def _background(name: str | None, size: int, rng: np.random.Generator) -> np.ndarray:
-    if name is not None:
-        jitter = 0 if name == "white" else rng.integers(-8, 9, 3)
-        colour = np.clip(np.array(BACKGROUNDS[name]) + jitter, 0, 255)
+def _background(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
+    if scene.background is not None:
+        jitter = 0 if scene.background == "white" else rng.integers(-8, 9, 3)
+        colour = np.clip(np.array(BACKGROUNDS[scene.background]) + jitter, 0, 255)
         return np.broadcast_to(colour, (size, size, 3)).astype(np.uint8)
     chance = rng.random()
-    if chance < WHITE_SHARE:
+    if chance < WHITE_SHARE and scene.colour != "white":
         return np.full((size, size, 3), 255, np.uint8)
     first = _pale(rng)
     if chance < WHITE_SHARE + TINT_SHARE:
@@ -224,17 +238,3 @@ def _gradient(first: np.ndarray, second: np.ndarray, size: int, rng: np.random.G
         squares = (steps - 0.5) ** 2
         mix = np.sqrt(squares[:, None] + squares[None]) / 0.71
     return (first + mix[..., None] * (second - first)).astype(np.uint8)
-
-
-def _fitting_background(
-    pictures: Pictures, index: int, style: str, colour: str | None, rng: np.random.Generator
-) -> str | None:
-    """A named background on which the subject shows; None where the one by chance would hide it."""
-    name = str(rng.choice(list(BACKGROUNDS)))
-    picture = _small(pictures, index, style)
-    source = dominant_colour(pictures, index, style)
-    if colour is not None and source is not None:
-        picture = recolour(picture, source, colour)
-    opaque = picture[picture[..., 3] > 128]
-    distance = np.linalg.norm(opaque[:, :3].mean(axis=0) - BACKGROUNDS[name]) if len(opaque) else 0
-    return name if distance > _CONTRAST else None

@@ -1,11 +1,17 @@
 """Prompt files and their splits."""
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
+from tiny_pictures import SUBJECTS, tiny_pictures
 
-from flowtailor.datasets.prompts import choose, load_prompts, split_of
+from flowtailor.datasets.prompts import SPLITS, STUDIO_PROMPTS, choose, load_prompts, split_of
+from flowtailor.datasets.studio_prompts import write_prompts
 from flowtailor.errors import FlowtailorError
+
+CAPTIONS = STUDIO_PROMPTS.with_name("studio_next.csv")
 
 
 def write(path: Path, text: str) -> Path:
@@ -28,6 +34,47 @@ def test_a_split_belongs_to_the_text_not_to_the_file(tmp_path: Path):
     two = load_prompts(write(tmp_path / "a.csv", "text,category\na red apple,food\na fox,animals\n"))
     one = load_prompts(write(tmp_path / "b.csv", "category,text\nother,a fox\n"))
     assert {p.text: p.split for p in two}["a fox"] == one[0].split == split_of("a fox")
+
+
+def test_prompts_about_one_name_share_its_split(tmp_path: Path):
+    names = [f"thing {i}" for i in range(40)]
+    lines = [f"{form} {name},things,{name}" for name in names for form in ("a", "a picture of a", "two")]
+    prompts = load_prompts(write(tmp_path / "p.csv", "text,category,name\n" + "\n".join(lines)))
+    assert all({p.split for p in prompts[i : i + 3]} == {split_of(names[i // 3])} for i in range(0, 120, 3))
+    assert {p.split for p in prompts} == set(SPLITS)
+
+
+def test_the_studio_captions_hold_out_names():
+    prompts = load_prompts(CAPTIONS)
+    with CAPTIONS.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(prompts) == len(rows) >= 1000
+    assert sum(p.split == "test" for p in prompts) >= 150
+    for prompt, row in zip(prompts, rows, strict=True):
+        assert prompt.split == split_of(row["name"])
+    share = {
+        "styles": sum(row["style"] != "3d" for row in rows) / len(rows),
+        "backgrounds": sum("background" in row["text"] for row in rows) / len(rows),
+        "not the bare name": sum(row["text"] not in (row["name"], f"a {row['name']}") for row in rows)
+        / len(rows),
+    }
+    assert 0.12 < share["styles"] < 0.18
+    assert 0.05 < share["backgrounds"] < 0.11
+    assert share["not the bare name"] > 0.5
+    wrong = re.compile(r"\ba (?=[aeio])(?!one-|eu|ewe)|\ban (?![aeiou8]|hour|x-ray|suv)")
+    assert [row["text"] for row in rows if wrong.search(row["text"])] == []
+
+
+def test_prompts_are_written_the_same_again(tmp_path: Path):
+    pictures = tiny_pictures(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        write_prompts(pictures, tmp_path / name, prompts=100)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    prompts = load_prompts(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert 90 <= len(prompts) <= 100
+    assert len({row["name"] for row in rows}) == SUBJECTS
 
 
 def test_texts_are_cleaned_and_kept_once(tmp_path: Path):
