@@ -61,7 +61,10 @@ class _Block(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=bias)
+    # As loud behind as before: torch's own start is silent after ten of them.
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return conv
 
 
 def _blocks(count: int) -> list[nn.Module]:
@@ -79,7 +82,7 @@ def _decoder() -> nn.Sequential:
     layers: list[nn.Module] = [_Clamp(), _conv(CHANNELS, WIDTH), nn.ReLU()]
     for _ in range(3):
         layers += [*_blocks(3), nn.Upsample(scale_factor=2), _conv(WIDTH, WIDTH, bias=False)]
-    return nn.Sequential(*layers, *_blocks(1), _conv(WIDTH, 3))
+    return nn.Sequential(*layers, *_blocks(1), nn.Conv2d(WIDTH, 3, 3, padding=1))
 
 
 class Autoencoder(nn.Module):
@@ -137,7 +140,7 @@ def train_autoencoder(
         echo(f"autoencoder: is there already, {path}")
         return path
     torch.manual_seed(seed)
-    model = Autoencoder().to(device, memory_format=torch.channels_last)
+    model = Autoencoder().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     pool = draw_pool(pictures, POOL, seed=seed, echo=echo)
     _train_part("autoencoder", model, model, pool, PEAK_LR, steps, seed, out, echo)
     standardise(model, pool)

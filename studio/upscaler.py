@@ -105,8 +105,9 @@ def train_upscaler(
         echo(f"upscaler: is there already, {path}")
         return path
     torch.manual_seed(seed)
-    model = Upscaler().to(device, memory_format=torch.channels_last)
-    nn.init.zeros_(model.body[-1].weight)  # type: ignore[arg-type]  # it starts as the doubled picture
+    model = Upscaler().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in model.body[-1].parameters():
+        nn.init.zeros_(parameter)  # it starts as the doubled picture
     pool = draw_pool(pictures, POOL, seed=seed, echo=echo)
     low = low_pictures(pool, degraded, seed)
     optimizer = torch.optim.Adam(model.parameters())
