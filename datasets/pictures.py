@@ -38,7 +38,7 @@ SIDE = 256
 PIXELS = 32  # squares a side of a pixel picture
 _PIXEL_COLOURS = 16
 
-# Raise it when the choice of subjects or the drawing changes: what is kept is then drawn again.
+# Raise it when subjects, their names or the drawing change: what is kept is then drawn again.
 _VERSION = 3
 PACKAGES = {
     "emojibase-data@17.0.0": "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",

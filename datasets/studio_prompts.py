@@ -33,10 +33,11 @@ def write_prompts(pictures: Pictures, path: Path, *, prompts: int = 1300, seed: 
             if text not in rows:
                 rows[text] = (text, subject.category, scene.style, subject.name)
                 break
+    ordered = sorted(rows.values(), key=lambda row: (row[1], row[3], row[0]))
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(sorted(rows.values(), key=lambda row: (row[1], row[3], row[0])))
+        writer.writerows(ordered)
 
 
 def _scenes(pictures: Pictures, prompts: int, rng: np.random.Generator) -> Iterator[Scene]:

@@ -54,7 +54,7 @@ def blobs(canvas: np.ndarray) -> int:
     """How many separate things stand on a white canvas."""
     from skimage.measure import label
 
-    counts = np.bincount(label(canvas.min(axis=2) < 200).ravel())[1:]
+    counts = np.bincount(np.ravel(np.asarray(label(canvas.min(axis=2) < 200))))[1:]
     return int((counts > 50).sum())
 
 
