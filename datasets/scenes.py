@@ -34,7 +34,7 @@ BACKGROUNDS = {
 }
 # How often a scene has what makes it special.
 STYLE_SHARES = {"3d": 0.70, "flat": 0.10, "line": 0.10, "pixel": 0.10}
-COLOUR_SHARE = 0.15  # of the scenes whose subject can be recoloured
+COLOUR_SHARE = 0.25  # of the scenes whose subject can be recoloured
 BACKGROUND_SHARE = 0.12
 TWO_SHARE, THREE_SHARE = 0.06, 0.04  # of the scenes whose subject can be counted
 WHITE_SHARE, TINT_SHARE = 0.40, 0.30  # of the backgrounds that nobody asked for; the rest are gradients
