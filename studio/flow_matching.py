@@ -96,6 +96,7 @@ def fit(
     )
     ema = Ema(trained, recipe.ema)
     if recipe.compile and (recipe.device != "cpu" or shutil.which("g++")):
+        torch.compiler.reset()  # the number of graphs is limited, and those of an earlier model count
         for block in model.joint_blocks:
             block.compile(dynamic=False)  # a graph for each size: those for all sizes are slower
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from .mmdit import CHANNELS
 
 SCALE = 8  # pixels to a latent pixel
 _CHUNK = 256  # scenes between two saves
+_PIXELS = 32 * 128**2  # encoded at a time
 
 Encode = Callable[[Tensor], Tensor]  # (B, 3, size, size) from 0 to 1 -> (B, C, H, W)
 Caption = Callable[[Scene, np.random.Generator], str]
@@ -50,6 +51,7 @@ def encode_pool(
     *,
     encoder: str,
     seed: int = 0,
+    device: str = "cpu",
     echo: Callable[[str], None] = print,
 ) -> Pool:
     """The pool of `size` px in `folder`, drawn and encoded where it is missing.
@@ -58,11 +60,11 @@ def encode_pool(
     weights: latents of others are refused.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = _plan(pictures, size, per_subject, seed)
     settings = {"encoder": encoder, "seed": seed, "per_subject": dict(per_subject)}
     settings["subjects"] = [subject.name for subject in pictures.subjects]
     progress, path = folder / f"{size}.json", folder / f"{size}.npy"
     done = _resume(progress, settings) if path.exists() else 0
+    scenes = _plan(folder / f"{size}.scenes.json", pictures, size, per_subject, seed, anew=not done)
     shape = (len(scenes), CHANNELS, size // SCALE, size // SCALE)
     latents = np.lib.format.open_memmap(path, "r+" if done else "w+", dtype=np.float16, shape=shape)
     starts = range(done, len(scenes), _CHUNK)
@@ -76,7 +78,7 @@ def encode_pool(
         for start, images in zip(
             tqdm(starts, f"latents of {size} px", disable=not starts), chunks, strict=True
         ):
-            latents[start : start + len(images)] = _encode(encode, images, 32 * 128**2 // size**2)
+            latents[start : start + len(images)] = _encode(encode, images, device)
             latents.flush()
             _write(progress, {**settings, "done": start + len(images)})
     if starts:
@@ -84,13 +86,19 @@ def encode_pool(
     return Pool(np.load(path, mmap_mode="r"), scenes)
 
 
-def _plan(pictures: Pictures, size: int, per_subject: Mapping[str, int], seed: int) -> list[Scene]:
+def _plan(
+    path: Path, pictures: Pictures, size: int, per_subject: Mapping[str, int], seed: int, anew: bool
+) -> list[Scene]:
+    """The scenes in their order, from `path` once it is written: to choose them takes half a minute."""
+    if path.exists() and not anew:
+        return [Scene(*row) for row in json.loads(path.read_text(encoding="utf-8"))]
     scenes = []
     weights = np.eye(len(pictures.subjects))
     for style, count in per_subject.items():
         for i in range(len(weights) * count):
             random = _random(seed, size, len(scenes), 0)
             scenes.append(sample_scene(pictures, random, weights=weights[i % len(weights)], styles=(style,)))
+    _write(path, [astuple(scene) for scene in scenes])
     return scenes
 
 
@@ -98,12 +106,14 @@ def _random(*key: int) -> np.random.Generator:
     return np.random.default_rng(key)
 
 
-def _encode(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
+def _encode(encode: Encode, images: np.ndarray, device: str) -> np.ndarray:
+    """Float16 latents (N, C, H, W) of uint8 images (N, size, size, 3), a few at a time."""
     parts = []
-    for start in range(0, len(images), batch):
-        x = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            parts.append(encode(x.float().div_(255)).float().cpu().numpy().astype(np.float16))
+    for part in np.array_split(images, -(-images[..., 0].size // _PIXELS)):
+        x = torch.from_numpy(part).to(device).permute(0, 3, 1, 2).float().div_(255)
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            latents = encode(x.contiguous(memory_format=torch.channels_last))
+        parts.append(latents.float().cpu().numpy().astype(np.float16))
     return np.concatenate(parts)
 
 
@@ -121,7 +131,7 @@ def _resume(progress: Path, settings: dict) -> int:
     return found["done"]
 
 
-def _write(path: Path, value: dict) -> None:
+def _write(path: Path, value: dict | list) -> None:
     new = path.with_suffix(".new")
     new.write_text(json.dumps(value), encoding="utf-8")
     new.replace(path)

@@ -52,8 +52,12 @@ def test_the_engine_draws_with_an_assembled_checkpoint(
     save_text_encoder(build(word_features, load_tokenizer(studio.comfyui)), tmp_path / "text_encoder.pt")
     save_file(random_vae(), tmp_path / "vae.safetensors")
     models = tmp_path / "models"
-    parts = (tmp_path / name for name in ("mmdit.safetensors", "text_encoder.pt", "vae.safetensors"))
-    assemble(*parts, models / "checkpoints" / "tiny.ckpt")
+    assemble(
+        tmp_path / "mmdit.safetensors",
+        tmp_path / "text_encoder.pt",
+        tmp_path / "vae.safetensors",
+        models / "checkpoints" / "tiny.ckpt",
+    )
 
     run_dir = new_run_dir()
     launch = studio_launch(dataclasses.replace(studio, models=models), run_dir, threads=1)
