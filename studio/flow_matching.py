@@ -42,6 +42,7 @@ class Recipe:
     ema: float = 0.998
     tokens: int = 4096  # picture tokens of a batch: 64 pictures of 128 px
     sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.7, 192: 0.2, 256: 0.1})
+    sigma: float = 0.3  # middle of the noise levels shown, as a logit: lower ones show finer details
     no_caption: float = 0.1  # share of pictures shown without, which guidance needs
     device: str = "cpu"
     compile: bool = True  # where there is a compiler
@@ -106,7 +107,7 @@ def fit(
         x0, texts = batches.draw(int(size), recipe.batch(int(size)), random)
         empty = random.random(len(texts)) < recipe.no_caption
         context, pooled = captions(["" if e else text for e, text in zip(empty, texts, strict=True)])
-        sigma = draw_sigma(len(texts), random).to(recipe.device)
+        sigma = draw_sigma(len(texts), random, recipe.sigma).to(recipe.device)
         loss = flow_loss(model, x0.to(recipe.device), sigma, context, pooled, captions)
         loss.mean().backward()
         loss = loss.detach()
@@ -138,15 +139,15 @@ def flow_loss(
     return (velocity.float() - (noise - x0)).square().mean((1, 2, 3))
 
 
-def draw_sigma(count: int, random: np.random.Generator) -> Tensor:
-    """Noise levels: 85% logit-normal around 0.57, 15% uniform, so that no level is never seen.
+def draw_sigma(count: int, random: np.random.Generator, middle: float = 0.3) -> Tensor:
+    """Noise levels (count,): 85% logit-normal around `middle`, 15% uniform, so that no level is never seen.
 
     Drawn one from each of `count` equal slices of that distribution, which makes batches alike.
     """
     share = torch.from_numpy((np.arange(count) + random.random(count)) / count)
     uniform = share / _UNIFORM
     normal = torch.special.ndtri((share - _UNIFORM).clamp(min=1e-6) / (1 - _UNIFORM))
-    return torch.where(share < _UNIFORM, uniform, torch.sigmoid(0.3 + 1.1 * normal)).float()
+    return torch.where(share < _UNIFORM, uniform, torch.sigmoid(middle + 1.1 * normal)).float()
 
 
 def _show_mean(model: MMDiT, trained: nn.Module, ema: Ema, preview: Preview, step: int) -> None:

@@ -100,6 +100,7 @@ def test_noise_levels_cover_everything_and_prefer_the_middle() -> None:
     assert 0 < sigma.min() < 0.01
     assert 0.99 < sigma.max() < 1
     assert 0.55 < sigma.median() < 0.6
+    assert draw_sigma(4000, np.random.default_rng(0), middle=-1.0).median() < 0.35
     assert (draw_sigma(16, np.random.default_rng(1)).sort().values.diff() < 0.3).all()
 
 
