@@ -1,10 +1,12 @@
 """Scorers: what looks at a rendered picture and gives it a number in [0, 1], more is better.
 
-Two ship with the project: `alignment` (does it show the prompt) and `sharpness` (is it crisp and
-free of noise). Add one with `@register("name")`, or name a class of an installed module as
-`package.module:Class`; its column in the rows is `score_<name>` either way.
+Three ship for rewards: `alignment` (does it show the prompt), `fidelity` (is it well made) and
+`sharpness` (is it crisp and free of noise). A fourth, `held_out_alignment`, is for evaluation alone:
+`load_scorer` refuses it otherwise, so that nothing learns to please the judge. Add one with
+`@register("name")`, or name a class of an installed module as `package.module:Class`; its column in
+the rows is `score_<name>` either way. docs/SCORERS.md tells how they were trained and tested.
 
-Promises: the same picture and prompt get the same score, whatever the batch. Neither scorer knows
+Promises: the same picture and prompt get the same score, whatever the batch. No scorer knows
 beauty, and a fixed scorer can be fooled: judge designs by eye too.
 """
 
@@ -14,14 +16,15 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
 from PIL import Image
-from skimage.measure import blur_effect
 
 from flowtailor.errors import FlowtailorError
 
-from .alignment import AlignmentNet, to_pixels
+from .alignment import AlignmentNet, HeldOutNet, TwoTowers, to_pixels
+from .fidelity import SIZE as FIDELITY_SIZE
+from .fidelity import FidelityNet
+from .sharpness import sharpness
 from .text import TextEncoder
 
 
@@ -49,32 +52,43 @@ def register(name: str) -> Callable[[Factory], Factory]:
     return add
 
 
-def load_scorer(name: str) -> Scorer:
-    """The scorer called `name`, a registered one or `package.module:Class`; raises FlowtailorError."""
+def load_scorer(name: str, *, evaluation: bool = False) -> Scorer:
+    """The scorer called `name`, a registered one or `package.module:Class`; raises FlowtailorError.
+
+    A class with `held_out = True` is refused unless the scores are for an `evaluation`.
+    """
+    factory = _factory(name)
+    if getattr(factory, "held_out", False) and not evaluation:
+        raise FlowtailorError(
+            f"scorer {name!r}: held out for evaluation, nothing may be rewarded by it; "
+            "take it out of scorers.weights"
+        )
+    return factory()
+
+
+def _factory(name: str) -> Callable[[], Scorer]:
     if name in SCORERS:
-        return SCORERS[name]()
+        return SCORERS[name]
     module, separator, attribute = name.partition(":")
     if not separator:
         known = ", ".join(sorted(SCORERS))
         raise FlowtailorError(f"scorer {name!r}: unknown; use one of {known}, or package.module:Class")
     try:
-        return getattr(importlib.import_module(module), attribute)()
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise FlowtailorError(f"scorer {name!r}: cannot be loaded ({error}); is it installed?") from None
 
 
-@register("alignment")
-class Alignment:
-    """Cosine between picture and prompt, 0 for an unrelated picture, 1 for a cosine of 0.8.
+class _Matching:
+    """Cosine between picture and prompt, 0 for an unrelated picture, 1 for what few real ones exceed.
 
-    Real pictures of the training world reach 0.83 +- 0.05, recognisable renders a little less,
-    noise about 0. The map is a straight line, so that better goes on counting near the top.
+    The map is a straight line, so that better goes on counting near the top.
     """
 
-    FULL = 0.8  # just above the best of the real pictures (0.76)
+    NET: type[TwoTowers]
 
     def __init__(self) -> None:
-        self._net = AlignmentNet.load()
+        self._net = self.NET.load()
         self._text = TextEncoder.load()
 
     @torch.inference_mode()
@@ -83,45 +97,39 @@ class Alignment:
             return []
         pictures = self._net.pictures(to_pixels(images))
         sentences = self._net.sentences(self._text.encode(list(prompts)))
-        return ((pictures * sentences).sum(-1) / self.FULL).clamp(0, 1).tolist()
+        return ((pictures * sentences).sum(-1) / self._net.full).clamp(0, 1).tolist()
+
+
+@register("alignment")
+class Alignment(_Matching):
+    """Does the picture show what the prompt says: subject, colour, number, style?"""
+
+    NET = AlignmentNet
+
+
+@register("held_out_alignment")
+class HeldOutAlignment(_Matching):
+    """The same question to another network, which training never hears."""
+
+    NET = HeldOutNet
+    held_out = True
+
+
+@register("fidelity")
+class Fidelity:
+    """Is the picture well made, whatever it shows? Half of the real pictures score above 0.88."""
+
+    def __init__(self) -> None:
+        self._net = FidelityNet.load()
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        return self._net.score(to_pixels(images, FIDELITY_SIZE)).tolist() if images else []
 
 
 @register("sharpness")
 class Sharpness:
-    """How crisp the picture is when shown 256 px wide, less what is noise; needs no prompt.
-
-    Blur is Crete's perceptual measure as scikit-image has it (0 sharp, 1 flat); noise is the
-    median Laplacian response on what is not white background. Enlarging adds no sharpness, so a
-    64 px canvas scores below a 256 px one; an artificial sharpening filter does raise the score.
-    """
-
-    SHOWN = 256  # px of the longer side
-    BLUR_WORST, BLUR_BEST = 0.95, 0.40  # a sigma 3 blur; a crisp drawing made at 256 px
-    NOISE_FREE, NOISE_SCALE = 0.01, 0.03  # sigma of grey values in [0, 1]
+    """How crisp the picture is when shown 256 px wide; needs no prompt (models/sharpness.py)."""
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
-        return [self._score(image.convert("L")) for image in images]
-
-    def _score(self, image: Image.Image) -> float:
-        blur = float(blur_effect(_grey(image, self.SHOWN)))  # type: ignore[arg-type]
-        crisp = (self.BLUR_WORST - blur) / (self.BLUR_WORST - self.BLUR_BEST)
-        excess = max(0.0, noise_sigma(_grey(image, self.SHOWN // 2)) - self.NOISE_FREE)
-        return float(np.clip(crisp, 0, 1) * np.exp(-excess / self.NOISE_SCALE))
-
-
-def _grey(image: Image.Image, longer_side: int) -> np.ndarray:
-    """A grey image rescaled to the given longer side (px): float (H, W) in [0, 1]."""
-    scale = longer_side / max(image.size)
-    size = (max(8, round(image.width * scale)), max(8, round(image.height * scale)))
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC), dtype=np.float64) / 255
-
-
-def noise_sigma(grey: np.ndarray) -> float:
-    """Standard deviation of pixel noise (after Immerkaer 1996), over what is darker than background.
-
-    `grey` is (H, W) in [0, 1]. The median makes edges not count, as long as they are few.
-    """
-    rows = grey[:-2] - 2 * grey[1:-1] + grey[2:]
-    response = np.abs(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:])
-    content = response[grey[1:-1, 1:-1] < 0.98]
-    return float(np.median(content)) / (6 * 0.6745) if content.size else 0.0
+        return [sharpness(image) for image in images]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flowtailor.errors import FlowtailorError
 
@@ -57,6 +57,14 @@ class ScorersConfig(Section):
     """Scorer name -> weight in the score that rewards and evaluations use."""
 
     weights: dict[str, float] = Field(default_factory=lambda: {"alignment": 0.7, "sharpness": 0.3})
+
+    @field_validator("weights")
+    @classmethod
+    def _not_held_out(cls, weights: dict[str, float]) -> dict[str, float]:
+        """Refused here already, before a run starts; `load_scorer` refuses classes by their path too."""
+        if held_out := sorted(name for name in weights if name.startswith("held_out_")):
+            raise ValueError(f"{held_out[0]} is held out for evaluation; nothing may be rewarded by it")
+        return weights
 
 
 class RewardConfig(Section):

@@ -1,0 +1,263 @@
+"""How the alignment networks are trained: contrast with hard negatives, on real pictures only.
+
+Shape legend: G groups of K = 4 scenes, N = G K pictures in a batch, R of them with a ruined twin,
+P phrasings, E shared features, D = 384 MiniLM features.
+
+A group shows one subject in other colours, numbers, styles and on other backgrounds, so that telling
+its captions apart takes more than the subject. Ruined twins (faults and tricks of degrade.py, the
+caption written in) must lie further from the caption than the clean picture. Promises: a resumed fit
+ends as an uninterrupted one, if `train` keeps the same promise. Does not know renders: what it says
+of them must be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..datasets.phrasing import countable
+from ..datasets.pictures import Pictures
+from ..datasets.recolour import COLOURS
+from ..datasets.scenes import Scene, caption, draw, recolourable, sample_scene
+from .alignment import SIZE, TwoTowers, normalised
+from .degrade import TRICKS, degrade, with_text
+from .text import TextEncoder
+
+K = 4  # scenes of one subject
+P = 2  # phrasings of each scene
+Train = Callable[..., None]  # studio.training.train; the two rooms do not import each other
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Scenes that were drawn once: what the networks are trained on."""
+
+    pixels: np.ndarray  # (scenes, 128, 128, 3) uint8; groups of K follow each other
+    captions: list[list[str]]  # P of each scene
+    features: Tensor  # (scenes, P, D), those of the captions
+    facts: np.ndarray  # (scenes, 5) subject, style, count, colour, background as numbers
+
+
+def draw_bank(
+    pictures: Pictures, folder: Path, *, groups: int, seed: int, echo: Callable[[str], None] = print
+) -> Bank:
+    """Groups of K scenes; the drawn pixels and the features are kept in `folder` and found again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([seed, 1])
+    scenes = [scene for _ in range(groups) for scene in sample_group(pictures, rng)]
+    captions = [[caption(pictures, scene, rng) for _ in range(P)] for scene in scenes]
+    pixels = folder / f"bank-{seed}-{groups}.npy"
+    if not pixels.exists():
+        echo(f"scorers: draws {len(scenes)} pictures")
+        drawn = np.stack([draw(pictures, scene, SIZE, rng) for scene in scenes])
+        _write_once(pixels, drawn)
+    features = folder / f"bank-{seed}-{groups}.text.npy"
+    if not features.exists():
+        echo("scorers: reads the captions")
+        texts = sorted({text for phrasings in captions for text in phrasings})
+        rows = {text: i for i, text in enumerate(texts)}
+        parts = [TextEncoder.load().encode(texts[i : i + 1024]) for i in range(0, len(texts), 1024)]
+        order = [rows[text] for phrasings in captions for text in phrasings]
+        _write_once(features, torch.cat(parts)[order].half().numpy())
+    read = torch.from_numpy(np.load(features)).view(len(scenes), P, -1)
+    return Bank(np.load(pixels, mmap_mode="r"), captions, read, _numbered(pictures, scenes))
+
+
+def sample_group(pictures: Pictures, rng: np.random.Generator) -> list[Scene]:
+    """K different scenes of one subject; colours and numbers come oftener than in `sample_scene`."""
+    scenes = [sample_scene(pictures, rng)]
+    index = scenes[0].subject
+    only = np.eye(len(pictures.subjects))[index]
+    while len(scenes) < K:
+        other, chance = sample_scene(pictures, rng, only), rng.random()
+        if chance < 0.4 and recolourable(pictures, index, other.style):
+            other = replace(other, colour=str(rng.choice(list(COLOURS))), background=None)
+        elif chance > 0.7 and countable(pictures.subjects[index]):
+            other = replace(other, count=int(rng.integers(1, 4)))
+        if other not in scenes:
+            scenes.append(other)
+    return scenes
+
+
+def also_true(facts: np.ndarray, captions: Sequence[str]) -> np.ndarray:
+    """(N, 5) facts -> (N, N) bool: does the caption of row i hold for the picture of column j too?
+
+    One that names no background or style holds for any; one without a colour means the natural one.
+    """
+    subject, style, count, colour, background = (facts[:, i] for i in range(5))
+    same = (subject[:, None] == subject) & (count[:, None] == count) & (colour[:, None] == colour)
+    any_style = (style == 0) & ~np.array(["3d" in text for text in captions])
+    same &= any_style[:, None] | (style[:, None] == style)
+    return same & ((background < 0)[:, None] | (background[:, None] == background))
+
+
+def contrast(similar_NN: Tensor, true_NN: Tensor) -> Tensor:
+    """Both ways of the contrastive loss; pairs that hold besides the diagonal do not count."""
+    target = torch.arange(len(similar_NN), device=similar_NN.device)
+    hidden = similar_NN.masked_fill(true_NN, -1e4)
+    hidden = hidden.diagonal_scatter(similar_NN.diagonal())
+    return (F.cross_entropy(hidden, target) + F.cross_entropy(hidden.T, target)) / 2
+
+
+def fit_alignment(
+    kind: type[TwoTowers],
+    bank: Bank,
+    faults: Sequence[str],
+    *,
+    steps: int,
+    train: Train,
+    out: Path,
+    name: str,
+    seed: int,
+    batch: int = 128,
+    learning_rate: float = 2e-3,
+    device: str = "cpu",
+    echo: Callable[[str], None] = print,
+) -> Path:
+    """Train an `AlignmentNet` or a `HeldOutNet` and write `out/NAME.safetensors`, which is returned."""
+    torch.manual_seed(seed)
+    net = kind()  # pyright: ignore[reportCallIssue]
+    net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    net.train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.05)
+
+    def step(i: int) -> dict[str, float]:
+        rng = np.random.default_rng([seed, 2, i])
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * ramp(i, steps)
+        losses = batch_losses(net, bank, faults, batch, rng, device)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        return {key: float(value.detach()) for key, value in losses.items()}
+
+    train(step, {"net": net, "optimizer": optimizer}, steps=steps, out=out, name=name, seed=seed, echo=echo)
+    net.to("cpu").eval()
+    net.full.fill_(_usual_cosine(net, bank))
+    return save_weights(net, out / f"{name}.safetensors")
+
+
+def batch_losses(
+    net: TwoTowers, bank: Bank, faults: Sequence[str], batch: int, rng: np.random.Generator, device: str
+) -> dict[str, Tensor]:
+    """What a batch says: `contrast` over clean and slightly faulty pictures, `order` over ruined twins."""
+    firsts = rng.choice(len(bank.facts) // K, size=batch // K, replace=False) * K
+    rows = (firsts[:, None] + np.arange(K)).ravel()
+    rng.shuffle(rows)
+    ruined = batch // 4
+    phrasing = rng.integers(0, P, batch)
+    clean = bank.pixels[rows]
+    captions = [bank.captions[row][p] for row, p in zip(rows, phrasing, strict=True)]
+    twins, margins, readable = _twins(clean[:ruined], captions, faults, rng)
+    seen = [*clean[:ruined], *(_slightly_faulty(p, faults, rng) for p in clean[ruined:]), *twins]
+    pixels = moved(normalised(np.stack(seen)).to(device), batch, ruined, rng)
+    texts = bank.features[rows, phrasing].float().to(device)
+    with torch.autocast(device, torch.bfloat16):
+        pictures = net.pictures(pixels.contiguous(memory_format=torch.channels_last))
+        sentences = net.sentences(texts)
+    cosine = sentences @ pictures.T  # (N, N + R)
+    scale = net.temperature.exp().clamp(max=50)
+    true = torch.from_numpy(also_true(bank.facts[rows], captions)).to(device)
+    own, theirs = cosine[:, :batch].diagonal()[:ruined], cosine[:ruined, batch:].diagonal()
+    wrong = F.relu(torch.tensor(margins, device=device) + theirs - own)
+    told = F.cross_entropy(
+        scale * cosine[:, batch:].T.masked_fill(true[:, :ruined].T, -1).diagonal_scatter(theirs),
+        torch.arange(ruined, device=device),
+        reduction="none",
+    )
+    return {
+        "loss": contrast(scale * cosine[:, :batch], true),
+        "order": 4 * wrong.mean(),
+        "told": 0.25 * (told * torch.tensor(readable, device=device)).mean(),
+    }
+
+
+def ramp(i: int, steps: int) -> float:
+    """The learning rate's share at step i: up within the first 5%, then down along a cosine."""
+    warm = max(1, steps // 20)
+    return (
+        (i + 1) / warm if i < warm else 0.5 * (1 + float(np.cos(np.pi * (i - warm) / max(1, steps - warm))))
+    )
+
+
+def moved(pixels: Tensor, batch: int, ruined: int, rng: np.random.Generator) -> Tensor:
+    """Each picture shifted and scaled a little; a twin like its clean picture, the first ones."""
+    scale, x, y = rng.uniform(0.85, 1.15, batch), *rng.uniform(-0.12, 0.12, (2, batch))
+    zero = np.zeros(batch)
+    theta = np.stack([np.stack([scale, zero, x], 1), np.stack([zero, scale, y], 1)], 1)
+    theta = torch.from_numpy(np.concatenate([theta, theta[:ruined]])).to(pixels)
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+def save_weights(net: nn.Module, path: Path) -> Path:
+    """The weights in half precision."""
+    state = net.state_dict()
+    save_file({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}, path)
+    path.chmod(0o644)  # it ships
+    return path
+
+
+def _twins(
+    pictures: np.ndarray, captions: Sequence[str], faults: Sequence[str], rng: np.random.Generator
+) -> tuple[list[np.ndarray], list[float], list[bool]]:
+    """Ruined pictures, how far behind the clean ones they must stay, whether they can still be read."""
+    twins, margins, readable = [], [], []
+    for i, picture in enumerate(pictures):
+        level, lot = float(rng.uniform(0.15, 1)), rng.random()
+        if lot < 0.6:
+            twins.append(degrade(picture, str(rng.choice(list(faults))), level, rng))
+        elif lot < 0.85:
+            twins.append(degrade(picture, str(rng.choice(list(TRICKS))), level, rng))
+        else:  # on a plain ground, on another picture, or on the picture itself
+            ground = (degrade(picture, "plain", 1, rng), pictures[i - 1], picture)[int(rng.integers(3))]
+            twins.append(with_text(ground, captions[i], rng))
+        margins.append(0.03 + 0.15 * level)
+        readable.append(lot < 0.6 and level < 0.7)
+    return twins, margins, readable
+
+
+def _slightly_faulty(picture: np.ndarray, faults: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+    """Two of three as they are: renders are a little blurred and noisy too."""
+    if rng.random() < 0.67:
+        return picture
+    return degrade(picture, str(rng.choice(list(faults))), float(rng.uniform(0, 0.15)), rng)
+
+
+@torch.inference_mode()
+def _usual_cosine(net: TwoTowers, bank: Bank, count: int = 512) -> float:
+    """The cosine that one real picture in twenty exceeds."""
+    rows = np.linspace(0, len(bank.facts) - 1, min(count, len(bank.facts))).astype(int)
+    parts = [
+        net.pictures(normalised(np.asarray(bank.pixels[part])))
+        for part in np.array_split(rows, 8)
+        if len(part)
+    ]
+    sentences = net.sentences(bank.features[rows, 0].float())
+    return float(torch.quantile((torch.cat(parts) * sentences).sum(-1), 0.95))
+
+
+def _numbered(pictures: Pictures, scenes: Sequence[Scene]) -> np.ndarray:
+    """Facts as numbers; subjects of one name are one; none is -1; the style that needs no word is 0."""
+    seen: dict[Any, int] = {None: -1, "3d": 0}
+    table = []
+    for scene in scenes:
+        name = "subject " + pictures.subjects[scene.subject].name
+        values = (name, scene.style, scene.count, scene.colour, scene.background)
+        table.append([seen.setdefault(value, len(seen)) for value in values])
+    return np.array(table)
+
+
+def _write_once(path: Path, array: np.ndarray) -> None:
+    new = path.with_suffix(".new.npy")
+    np.save(new, array)
+    new.replace(path)

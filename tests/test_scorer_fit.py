@@ -1,0 +1,136 @@
+"""How scorers are trained, on made-up pictures and a few steps: what counts as true, in order, resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_pictures import tiny_pictures
+
+from flowtailor.datasets.pictures import Pictures
+from flowtailor.models.alignment import AlignmentNet, HeldOutNet, TwoTowers
+from flowtailor.models.degrade import ALL, FAULTS_A, FAULTS_B, degrade, with_text
+from flowtailor.models.fidelity import FidelityNet
+from flowtailor.models.fidelity_fit import (
+    Render,
+    draw_real,
+    fit_fidelity,
+    order_gaps,
+    ordered_pairs,
+    read_renders,
+)
+from flowtailor.models.scorer_fit import Bank, K, also_true, contrast, draw_bank, fit_alignment, sample_group
+from flowtailor.studio.training import train
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return tiny_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def bank(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return draw_bank(pictures, tmp_path_factory.mktemp("bank"), groups=6, seed=0)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_fault_keeps_the_size_and_repeats_itself(kind: str):
+    picture = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    twice = [degrade(picture, kind, 0.5, np.random.default_rng(1)) for _ in range(2)]
+    assert twice[0].shape == picture.shape and twice[0].dtype == np.uint8
+    assert np.array_equal(twice[0], twice[1])
+    assert not np.array_equal(twice[0], picture)
+
+
+def test_text_is_drawn_in():
+    plain = np.full((64, 64, 3), 255, np.uint8)
+    assert (with_text(plain, "a red apple", np.random.default_rng(0)) < 128).any()
+
+
+def test_a_group_is_one_subject_in_different_scenes(pictures: Pictures):
+    scenes = sample_group(pictures, np.random.default_rng(0))
+    assert len(set(scenes)) == K
+    assert len({scene.subject for scene in scenes}) == 1
+
+
+def test_a_bank_is_drawn_once(pictures: Pictures, tmp_path: Path):
+    first = draw_bank(pictures, tmp_path, groups=2, seed=3)
+    drawn = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = draw_bank(pictures, tmp_path, groups=2, seed=3)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == drawn
+    assert np.array_equal(first.pixels, again.pixels) and first.captions == again.captions
+
+
+def test_captions_hold_for_all_that_they_do_not_rule_out():
+    """Columns: subject, style (0: the one that needs no word), count, colour, background (-1: none)."""
+    facts = np.array(
+        [[5, 0, 1, -1, -1], [5, 2, 1, -1, -1], [5, 0, 1, 7, -1], [5, 0, 1, -1, 9], [6, 0, 1, -1, -1]]
+    )
+    captions = ["a cat", "pixel art of a cat", "a blue cat", "a cat on a red background", "a dog"]
+    assert also_true(facts, captions).astype(int).tolist() == [
+        [1, 1, 0, 1, 0],  # a cat may be in pixel art and anywhere, but is not blue
+        [0, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+    assert not also_true(facts, ["a 3d icon of a cat", *captions[1:]])[0, 1]
+
+
+def test_pairs_that_hold_too_are_no_mistakes():
+    similar = torch.tensor([[9.0, 9.0], [0.0, 9.0]])
+    assert contrast(similar, torch.tensor([[True, True], [False, True]])) < 0.01
+    assert contrast(similar, torch.eye(2).bool()) > 0.3
+
+
+@pytest.mark.parametrize(("kind", "faults"), [(AlignmentNet, FAULTS_A), (HeldOutNet, FAULTS_B)])
+def test_a_resumed_fit_ends_as_an_uninterrupted_one(
+    kind: type[TwoTowers], faults: dict, bank: Bank, tmp_path: Path
+):
+    options = {"train": train, "name": "net", "seed": 1, "batch": 8, "echo": lambda _: None}
+
+    def stopped_at_2(step, state, **given):
+        train(step, state, **{**given, "steps": 2})
+
+    whole = fit_alignment(kind, bank, [*faults], steps=3, out=tmp_path / "a", **options)
+    fit_alignment(kind, bank, [*faults], steps=3, out=tmp_path / "b", **{**options, "train": stopped_at_2})
+    resumed = fit_alignment(kind, bank, [*faults], steps=3, out=tmp_path / "b", **options)
+    first, second = load_file(whole), load_file(resumed)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    net = kind.load(whole)
+    assert 0 < float(net.full) <= 1
+    assert whole.stat().st_size < 4_000_000
+
+
+def test_renders_are_compared_within_their_group(tmp_path: Path):
+    for name in ("a fox/3.png", "a fox/20.png", "a dog/8.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (pair,) = ordered_pairs(read_renders(tmp_path))
+    assert [(render.group, render.quality) for render in pair] == [("a fox", 20), ("a fox", 3)]
+
+
+def test_the_order_that_is_asked_for():
+    best_first = torch.tensor(
+        [[9.0, 5, 1, 0, 8, 7, 2]]
+    )  # real, fault, more of it, trick; render, worse, spoiled
+    assert (order_gaps(best_first) > 0).all()
+    assert (order_gaps(-best_first) < 0).all()
+
+
+def test_fidelity_learns_from_pictures_and_renders(pictures: Pictures, tmp_path: Path):
+    real, captions = draw_real(pictures, 6, seed=0)
+    renders = [
+        Render(degrade(real[i], "blur", level, np.random.default_rng(0)), -level, f"group {i}")
+        for i in range(2)
+        for level in (0.1, 0.9)
+    ]
+    options = {"steps": 3, "train": train, "seed": 0, "batch": 2, "echo": lambda _: None}
+    path = fit_fidelity(real, captions, renders, out=tmp_path, **options)
+    scores = FidelityNet.load(path).score(torch.zeros(2, 3, 192, 192))
+    assert ((scores > 0) & (scores < 1)).all()
+    assert path.stat().st_size < 4_000_000
