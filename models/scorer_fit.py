@@ -12,7 +12,9 @@ of them must be measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,19 +56,27 @@ def draw_bank(
     rng = np.random.default_rng([seed, 1])
     scenes = [scene for _ in range(groups) for scene in sample_group(pictures, rng)]
     captions = [[caption(pictures, scene, rng) for _ in range(P)] for scene in scenes]
-    pixels = folder / f"bank-{seed}-{groups}.npy"
+    key = hashlib.sha256("\n".join(sum(captions, [])).encode()).hexdigest()[
+        :8
+    ]  # other subjects, another bank
+    pixels = folder / f"bank-{seed}-{key}.npy"
     if not pixels.exists():
         echo(f"scorers: draws {len(scenes)} pictures")
-        drawn = np.stack([draw(pictures, scene, SIZE, rng) for scene in scenes])
-        _write_once(pixels, drawn)
-    features = folder / f"bank-{seed}-{groups}.text.npy"
+        shape = (len(scenes), SIZE, SIZE, 3)
+        with _written_whole(pixels) as new:
+            drawn = np.lib.format.open_memmap(new, "w+", np.uint8, shape)  # gigabytes: not in memory
+            for place, scene in zip(drawn, scenes, strict=True):
+                place[:] = draw(pictures, scene, SIZE, rng)
+            drawn.flush()
+    features = folder / f"bank-{seed}-{key}.text.npy"
     if not features.exists():
         echo("scorers: reads the captions")
         texts = sorted({text for phrasings in captions for text in phrasings})
         rows = {text: i for i, text in enumerate(texts)}
         parts = [TextEncoder.load().encode(texts[i : i + 1024]) for i in range(0, len(texts), 1024)]
         order = [rows[text] for phrasings in captions for text in phrasings]
-        _write_once(features, torch.cat(parts)[order].half().numpy())
+        with _written_whole(features) as new:
+            np.save(new, torch.cat(parts)[order].half().numpy())
     read = torch.from_numpy(np.load(features)).view(len(scenes), P, -1)
     return Bank(np.load(pixels, mmap_mode="r"), captions, read, _numbered(pictures, scenes))
 
@@ -108,7 +118,7 @@ def contrast(similar_NN: Tensor, true_NN: Tensor) -> Tensor:
 
 
 def fit_alignment(
-    kind: type[TwoTowers],
+    net: TwoTowers,
     bank: Bank,
     faults: Sequence[str],
     *,
@@ -122,9 +132,7 @@ def fit_alignment(
     device: str = "cpu",
     echo: Callable[[str], None] = print,
 ) -> Path:
-    """Train an `AlignmentNet` or a `HeldOutNet` and write `out/NAME.safetensors`, which is returned."""
-    torch.manual_seed(seed)
-    net = kind()  # pyright: ignore[reportCallIssue]
+    """Train `net` and write `out/NAME.safetensors`, which is returned."""
     net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     net.train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.05)
@@ -257,7 +265,9 @@ def _numbered(pictures: Pictures, scenes: Sequence[Scene]) -> np.ndarray:
     return np.array(table)
 
 
-def _write_once(path: Path, array: np.ndarray) -> None:
+@contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    """A place to write to, which becomes `path` at the end: the file is there whole or not at all."""
     new = path.with_suffix(".new.npy")
-    np.save(new, array)
+    yield new
     new.replace(path)
