@@ -13,6 +13,7 @@ of them must be measured.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -56,9 +57,7 @@ def draw_bank(
     rng = np.random.default_rng([seed, 1])
     scenes = [scene for _ in range(groups) for scene in sample_group(pictures, rng)]
     captions = [[caption(pictures, scene, rng) for _ in range(P)] for scene in scenes]
-    key = hashlib.sha256("\n".join(sum(captions, [])).encode()).hexdigest()[
-        :8
-    ]  # other subjects, another bank
+    key = hashlib.sha256(json.dumps(captions).encode()).hexdigest()[:8]  # other subjects, another bank
     pixels = folder / f"bank-{seed}-{key}.npy"
     if not pixels.exists():
         echo(f"scorers: draws {len(scenes)} pictures")
