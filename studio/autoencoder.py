@@ -31,8 +31,8 @@ WIDTH = 64
 VAE_SCALE, VAE_SHIFT = 1.5305, 0.0609
 
 NOISE = 0.08  # on latents while training: the decoder then forgives what the diffusion model gets wrong
-CROP, BATCH = 64, 16  # px, crops a step
-PEAK_LR, DECODER_LR = 1.5e-3, 5e-4
+CROP, BATCH = 64, 8  # px, crops a step
+PEAK_LR, DECODER_LR = 1.2e-3, 5e-4
 DECODER_SHARE = 0.4  # further steps of the decoder alone, as a share of the joint ones
 POOL = {128: 3000, 192: 500, 256: 500}  # scenes by side in px
 HELD_OUT = {128: 96}
