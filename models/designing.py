@@ -24,6 +24,8 @@ from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, sample
 from .guidance import BASE, GuidedDecoder
 from .policy import Policy, compute_dtype, policy_prompt
 
+ROUNDS, HOTTER = 4, 1.5  # of drawing until designs differ, and by what the temperature grows
+
 T = TypeVar("T")
 Guidance = float | Literal["sft"]
 
@@ -102,6 +104,37 @@ class Designer:
             )
         designs = [self._design(one) for one in samples]
         return [designs[start : start + n] for start in range(0, len(designs), n)]
+
+    def distinct(
+        self,
+        prompts: Sequence[str],
+        *,
+        n: int,
+        guidance: Sequence[Guidance],
+        temperature: Sequence[float],
+        budget_s: Sequence[float | None],
+        seed: Sequence[int],
+    ) -> list[list[Design]]:
+        """Up to n different designs per prompt, with wishes as in `design`, one per prompt.
+
+        A sure policy says the same thing again and again, so what is missing is drawn hotter, ROUNDS
+        times at most. At temperature 0 there is one design.
+        """
+        found: list[dict[tuple[str, ...], Design]] = [{} for _ in prompts]
+        for again in range(ROUNDS):
+            short = [p for p in range(len(prompts)) if len(found[p]) < (n if temperature[p] else 1)]
+            drawn = self.design(
+                [prompts[p] for p in short],
+                n=n,
+                guidance=[guidance[p] for p in short],
+                temperature=[temperature[p] * HOTTER**again for p in short],
+                budget_s=[budget_s[p] for p in short],
+                seed=[seed[p] + again * 2**64 for p in short],  # beyond the seeds that a person gives
+            )
+            for p, designs in zip(short, drawn, strict=True):
+                for one in designs:
+                    found[p].setdefault(tuple(one.tokens), one)
+        return [list(of_prompt.values())[:n] for of_prompt in found]
 
     def _decoder(self, adapter: str, strengths: list[float]) -> Decoder:
         model, columns = self.policy.model, self.policy.columns

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from flowtailor.errors import FlowtailorError
@@ -111,6 +112,12 @@ def _add_studio(verbs: Any) -> None:
     _add(
         actions, "install", "install the embedded ComfyUI engine, its models and the weights", _studio_install
     )
+    train = _add(actions, "train", "make the studio's models and scorers from registry data", _studio_train)
+    train.add_argument("parts", nargs="*", metavar="PART", help="which to make (default: all, in order)")
+    train.add_argument("--out", default="runs/studio", metavar="DIR", help="default: runs/studio")
+    train.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--share", type=float, default=1.0, help="of the steps, to try it out (default: 1)")
 
 
 def _add_catalog(verbs: Any) -> None:
@@ -147,7 +154,7 @@ def _add_design(verbs: Any) -> None:
     design = _add(verbs, "design", "design workflows for a prompt with a trained policy", _design)
     design.add_argument("prompt", metavar="PROMPT")
     design.add_argument("--run", default=DEFAULT_RUN, metavar="DIR", help=f"default: {DEFAULT_RUN}")
-    design.add_argument("-n", type=int, default=1, help="how many designs (default: 1)")
+    design.add_argument("-n", type=int, default=1, help="how many different designs (default: 1)")
     design.add_argument("--guidance", type=float, help="1 is the GRPO policy, more extrapolates past it")
     design.add_argument("--temperature", type=float, help="of sampling; 0 is greedy")
     design.add_argument("--budget-s", type=float, help="seconds that the render may take")
@@ -178,6 +185,18 @@ def _studio_install(arguments: argparse.Namespace) -> None:
 
     places = [install().models.parent, *(resolve(name) for name in KNOWN)]
     print("studio: ready in", ", ".join(str(place) for place in places))
+
+
+def _studio_train(arguments: argparse.Namespace) -> None:
+    from .studio_train import train_studio
+
+    train_studio(
+        Path(arguments.out),
+        only=arguments.parts,
+        seed=arguments.seed,
+        device=arguments.device,
+        share=arguments.share,
+    )
 
 
 def _catalog(arguments: argparse.Namespace) -> None:

@@ -126,15 +126,15 @@ def design(
 def ranked(
     request: Request, run: Run, designer: Designer, ensemble: RewardEnsemble, space: Space
 ) -> list[Designed]:
-    """Draw the designs and put the one with the highest predicted reward first."""
-    drawn = designer.design(
+    """Draw different designs and put the one with the highest predicted reward first."""
+    [drawn] = designer.distinct(
         [request.prompt],
         n=request.n,
-        guidance=request.guidance,
-        temperature=request.temperature,
-        budget_s=request.budget_s,
-        seed=request.seed,
-    )[0]
+        guidance=[request.guidance],
+        temperature=[request.temperature],
+        budget_s=[request.budget_s],
+        seed=[request.seed],
+    )
     predictions = ensemble.predict([request.prompt] * len(drawn), [d.tokens for d in drawn])
     config = run.config
     mean_n, std_n = predicted_score(predictions, config.scorers.weights)
@@ -210,6 +210,8 @@ def told(request: Request, designs: Sequence[Designed], folder: Path) -> str:
         elif d.picture is not None:
             lines.append(f"   rendered score {d.measured_score:.2f}, {d.measured_seconds:.2f} s: {d.picture}")
     files = f"{len(designs)} workflow{'s' if len(designs) > 1 else ''}, ready to queue in ComfyUI"
+    if len(designs) < request.n:
+        files = f"No more than {len(designs)} different ones found; a higher --temperature may. {files}"
     return "\n".join([*lines, "", f"{files}: {folder}/"])
 
 

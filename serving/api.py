@@ -32,7 +32,9 @@ class DesignRequest(Message):
     prompt: Annotated[str, AfterValidator(_readable)] = Field(
         max_length=MAX_PROMPT_CHARS, examples=["a red apple"]
     )
-    n: int = Field(default=1, ge=1, le=MAX_DESIGNS, description="how many designs to return")
+    n: int = Field(
+        default=1, ge=1, le=MAX_DESIGNS, description="different designs; fewer come where there are no more"
+    )
     guidance: float | None = Field(
         default=None,
         ge=0,

@@ -54,7 +54,7 @@ class Designs:
         for n in sorted({request.n for request in requests}):
             places = [i for i, request in enumerate(requests) if request.n == n]
             group = [requests[i] for i in places]
-            designs = self._designer.design(
+            designs = self._designer.distinct(
                 [request.prompt for request in group],
                 n=n,
                 guidance=[_or(request.guidance, usual.guidance) for request in group],

@@ -52,6 +52,16 @@ def test_designs_decode_to_workflows_that_validate(designer: Designer, space: Sp
         assert problems(flow, space.catalog) == []
 
 
+def test_distinct_designs_differ_even_from_a_policy_that_is_sure(designer: Designer) -> None:
+    prompts, hardly = ["an apple", "an owl"], 0.02  # so cold that one design is drawn over and over
+    wishes = {"guidance": [1.5] * 2, "budget_s": [None] * 2, "seed": [0] * 2}
+    cold, greedy = designer.distinct(prompts, n=3, temperature=[hardly, 0.0], **wishes)
+    assert len({tuple(design.tokens) for design in cold}) == len(cold) > 1
+    assert len(greedy) == 1
+    first = designer.design(prompts[:1], guidance=1.5, temperature=hardly, seed=0)[0][0]
+    assert cold[0].tokens == first.tokens  # what was likely anyway comes first
+
+
 def test_the_seed_decides_and_the_company_does_not(designer: Designer) -> None:
     together = designer.design(["an apple", "an owl"], n=2, guidance=1.5, seed=7)
     alone = designer.design(["an owl"], n=2, guidance=1.5, seed=7)

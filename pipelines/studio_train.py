@@ -1,0 +1,331 @@
+"""`flowtailor studio train`: makes all weights of the studio and of the scorers from registry data.
+
+Each part is a file under `OUT/weights` or `OUT/scorers` and is skipped where it is there; one that was
+interrupted goes on. Parts need torch only, no Ray, and use a GPU where there is one. `OUT/weights` has
+the layout of `studio/weights`, with its SHA256SUMS, so that shipping is copying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from flowtailor.errors import FlowtailorError
+
+from ..datasets.pictures import Pictures, load_pictures
+from ..datasets.scenes import Scene, caption
+from ..models.alignment import AlignmentNet, HeldOutNet
+from ..models.degrade import FAULTS_A, FAULTS_B
+from ..models.fidelity_fit import Render, draw_real, fit_fidelity
+from ..models.scorer_fit import draw_bank, fit_alignment
+from ..models.text import TextEncoder
+from ..studio.autoencoder import Autoencoder, train_autoencoder
+from ..studio.checkpoint import load_small, save_small, save_text_encoder
+from ..studio.flow_matching import train_checkpoint
+from ..studio.install import install
+from ..studio.latents import Batches, Pool, encode_pool
+from ..studio.lora import save_lora, train_lora
+from ..studio.mmdit import MMDiT
+from ..studio.previews import Montage, sample
+from ..studio.recipe import CHECKPOINTS, LORAS, POOLS, Model
+from ..studio.text_encoder import Captions, build, load_tokenizer
+from ..studio.training import train
+from ..studio.upscaler import train_upscaler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BANK_GROUPS = 4500  # of 4 scenes each
+ALIGNMENT_STEPS = 2400
+FIDELITY_STEPS = 1500
+REAL_PICTURES = 3000
+# What generated pictures are like that fidelity is to put in order: (steps, cfg), worst first.
+CARE = ((1, 2.0), (2, 2.0), (3, 2.0), (20, 12.0), (5, 2.0), (8, 2.0), (20, 2.0))
+RENDERED_PROMPTS = 96
+PREVIEWED = (
+    "a red apple",
+    "a cat",
+    "two cherries",
+    "a blue car",
+    "a castle",
+    "a grinning face",
+    "a line drawing of a guitar",
+    "pixel art of a rocket",
+    "a rose",
+    "a hamburger on a yellow background",
+)
+
+
+class StudioTraining:
+    """The parts in the order in which they need each other; what a part needs is made first."""
+
+    def __init__(self, out: Path, *, seed: int, device: str, share: float, echo: Callable[[str], None]):
+        self.out, self.seed, self.device, self.share, self.echo = out, seed, device, share, echo
+        self.weights = out / "weights"
+
+    def parts(self) -> dict[str, Callable[[], Path]]:
+        """Name -> what makes it and returns its file."""
+        table: dict[str, Callable[[], Path]] = {"vae": self.vae, "text_encoder": self.text_encoder}
+        table |= {name: lambda name=name: self.checkpoint(name) for name in CHECKPOINTS}
+        table |= {name: lambda name=name: self.lora(name) for name in LORAS}
+        table |= {"upscaler": self.upscaler}
+        table |= {"alignment": self.alignment, "held_out_alignment": self.held_out_alignment}
+        return table | {"fidelity": self.fidelity}
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        return load_pictures(self.out / "pictures", self.echo)
+
+    @cached_property
+    def captions(self) -> Captions:
+        state = torch.load(self.text_encoder(), weights_only=True)
+        return Captions(state, self._tokenizer, device=self.device)
+
+    @cached_property
+    def _tokenizer(self):
+        return load_tokenizer(install(echo=self.echo).comfyui)
+
+    def vae(self) -> Path:
+        return self._kept(self.weights / "vae.safetensors", self._train_vae)
+
+    def _train_vae(self, path: Path) -> None:
+        steps = self._steps(3200)
+        made = train_autoencoder(
+            self.pictures,
+            out=self.out / "autoencoder",
+            steps=steps,
+            seed=self.seed,
+            device=self.device,
+            echo=self.echo,
+        )
+        path.write_bytes(made.read_bytes())
+
+    def text_encoder(self) -> Path:
+        """Needs no training: words are looked up."""
+
+        def make(path: Path) -> None:
+            save_text_encoder(build(lambda words: TextEncoder.load().encode(words), self._tokenizer), path)
+
+        return self._kept(self.weights / "text_encoder.pt", make)
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder:
+        return Autoencoder.load(self.vae()).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @cached_property
+    def pools(self) -> dict[int, Pool]:
+        """Encoded scenes by size, which all picture models learn from."""
+        encoder = hashlib.sha256(self.vae().read_bytes()).hexdigest()[:12]
+        return {
+            size: encode_pool(
+                self.pictures,
+                self._encode,
+                self.out / "latents",
+                size,
+                per_subject,
+                encoder=encoder,
+                seed=self.seed,
+                echo=self.echo,
+            )
+            for size, per_subject in POOLS.items()
+        }
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        return self.autoencoder.encode(pixels.to(self.device))
+
+    def checkpoint(self, name: str) -> Path:
+        """One MMDiT; a specialist first makes what it starts from."""
+
+        def make(path: Path) -> None:
+            plan = CHECKPOINTS[name]
+            state = train_checkpoint(
+                plan.recipe(self.seed, self.device, self.share),
+                self._batches(plan),
+                self.captions,
+                out=self.out / "models",
+                name=name,
+                start=self._start(plan),
+                preview=self._montage(name),
+                echo=self.echo,
+            )
+            save_small(state, path)
+
+        return self._kept(self.weights / "diffusion" / f"{name}.safetensors", make)
+
+    def lora(self, name: str) -> Path:
+        def make(path: Path) -> None:
+            plan = LORAS[name]
+            start = self._start(plan)
+            assert start is not None
+            additions = train_lora(
+                plan.recipe(self.seed, self.device, self.share),
+                start,
+                self._batches(plan),
+                self.captions,
+                out=self.out / "models",
+                name=name,
+                preview=self._montage(name),
+                echo=self.echo,
+            )
+            save_lora(additions, path)
+
+        return self._kept(self.weights / "loras" / f"{name}.safetensors", make)
+
+    def upscaler(self) -> Path:
+        def make(path: Path) -> None:
+            made = train_upscaler(
+                self.pictures,
+                out=self.out / "upscaler",
+                steps=self._steps(2500),
+                seed=self.seed,
+                device=self.device,
+                echo=self.echo,
+            )
+            path.write_bytes(made.read_bytes())
+
+        return self._kept(self.weights / "upscale_models" / "studio_x2.safetensors", make)
+
+    def alignment(self) -> Path:
+        return self._alignment("alignment", AlignmentNet, FAULTS_A, self.seed)
+
+    def held_out_alignment(self) -> Path:
+        """Another network, other scenes, the other half of the faults: what it says is news."""
+        return self._alignment("held_out_alignment", HeldOutNet, FAULTS_B, self.seed + 1)
+
+    def _alignment(
+        self, name: str, network: type[AlignmentNet | HeldOutNet], faults: Sequence[str], seed: int
+    ) -> Path:
+        def make(path: Path) -> None:
+            torch.manual_seed(seed)
+            net = network()
+            bank = draw_bank(
+                self.pictures,
+                self.out / "scorers",
+                groups=self._steps(BANK_GROUPS),
+                seed=seed,
+                echo=self.echo,
+            )
+            fit_alignment(
+                net,
+                bank,
+                faults,
+                steps=self._steps(ALIGNMENT_STEPS),
+                train=train,
+                out=path.parent,
+                name=name,
+                seed=seed,
+                device=self.device,
+                echo=self.echo,
+            )
+
+        return self._kept(self.out / "scorers" / f"{name}.safetensors", make)
+
+    def fidelity(self) -> Path:
+        """Learns from pictures that the checkpoints draw with more and less care."""
+
+        def make(path: Path) -> None:
+            real, texts = draw_real(self.pictures, REAL_PICTURES, seed=self.seed)
+            fit_fidelity(
+                real,
+                texts,
+                self.renders(),
+                steps=self._steps(FIDELITY_STEPS),
+                train=train,
+                out=path.parent,
+                seed=self.seed,
+                device=self.device,
+                echo=self.echo,
+            )
+
+        return self._kept(self.out / "scorers" / "fidelity.safetensors", make)
+
+    def renders(self) -> list[Render]:
+        """Pictures of the same prompts and seeds in all steps of care, by checkpoints in turn."""
+        random = np.random.default_rng([self.seed, 6])
+        prompts = [
+            caption(self.pictures, Scene(int(subject), "3d"), random)
+            for subject in random.choice(len(self.pictures.subjects), RENDERED_PROMPTS, replace=False)
+        ]
+        renders = []
+        for number, name in enumerate(CHECKPOINTS):
+            model = MMDiT().to(self.device)
+            model.load_state_dict(load_small(self.checkpoint(name)))
+            mine = prompts[number :: len(CHECKPOINTS)]
+            for quality, (steps, cfg) in enumerate(CARE):
+                latents = sample(model.eval(), self.captions, mine, steps=steps, cfg=cfg, seed=number)
+                drawn = zip(_to_bytes(self._decode(latents)), mine, strict=True)
+                renders += [Render(picture, quality, f"{name} {text}") for picture, text in drawn]
+            self.echo(f"fidelity: {name} drew {len(mine)} prompts with {len(CARE)} degrees of care")
+        return renders
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return self.autoencoder.decode(latents)
+
+    def _batches(self, plan: Model) -> Batches:
+        def phrase(scene: Scene, random: np.random.Generator) -> str:
+            return caption(self.pictures, scene, random)
+
+        return Batches(self.pools, phrase, plan.weights(self.pictures.subjects), plan.styles)
+
+    def _start(self, plan: Model) -> dict[str, Tensor] | None:
+        return None if plan.start is None else load_small(self.checkpoint(plan.start))
+
+    def _montage(self, name: str) -> Montage:
+        return Montage(self.captions, PREVIEWED, self._decode, self.out / "previews" / name, sizes=(128, 256))
+
+    def _steps(self, steps: int) -> int:
+        return max(1, round(self.share * steps))
+
+    def _kept(self, path: Path, make: Callable[[Path], object]) -> Path:
+        """Make the file if it is not there."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make(path)
+        return path
+
+
+def train_studio(
+    out: Path,
+    *,
+    only: Sequence[str] = (),
+    seed: int = 0,
+    device: str = "auto",
+    share: float = 1.0,
+    echo: Callable[[str], None] = print,
+) -> None:
+    """Make the parts `only` (and what they need), or all; `share` below 1 shortens every training."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = {"seed": seed, "share": share}
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / "settings.json"
+    if kept.exists() and json.loads(kept.read_text()) != settings:
+        raise FlowtailorError(f"{out}: holds a training with {kept.read_text()}; give another --out")
+    kept.write_text(json.dumps(settings))
+    training = StudioTraining(out, seed=seed, device=device, share=share, echo=echo)
+    parts = training.parts()
+    unknown = [name for name in only if name not in parts]
+    if unknown:
+        raise FlowtailorError(f"studio train: no part {unknown[0]!r}; there are {', '.join(parts)}")
+    for name in only or parts:
+        echo(f"studio train: {name}: {parts[name]()}")
+    _write_sums(training.weights)
+
+
+def _write_sums(folder: Path) -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}\n" for p in files]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+def _to_bytes(pictures: Tensor) -> np.ndarray:
+    """(N, 3, H, W) from 0 to 1 -> (N, H, W, 3) bytes."""
+    return pictures.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

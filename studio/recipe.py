@@ -1,0 +1,87 @@
+"""What the studio's models are: what each checkpoint and LoRA is shown, from what it starts, for how long.
+
+One generalist learns everything. Specialists go on from it with mostly their own categories, and become
+better there and worse elsewhere; the inker goes on with line drawings. LoRAs add to the generalist.
+So which of them is best depends on the prompt, which is what the project needs a world for.
+
+Does not know how training works (flow_matching.py, lora.py), nor where the files go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..datasets.subjects import Subject
+from .flow_matching import Recipe
+
+OWN = 0.9  # share of a specialist's pictures that show its own categories
+
+# Scenes of each subject that are drawn and encoded once, by side in px and style.
+POOLS: dict[int, dict[str, int]] = {
+    128: {"3d": 14, "flat": 3, "line": 4, "pixel": 3},
+    192: {"3d": 3, "flat": 1, "line": 1, "pixel": 1},
+    256: {"3d": 2, "flat": 1, "line": 1},
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One set of weights. Without `start` it learns from nothing; `categories` and `styles`: None is all."""
+
+    steps: int
+    start: str | None = None
+    categories: tuple[str, ...] | None = None
+    styles: Mapping[str, float] | None = None
+    learning_rate: float = 1.2e-3
+    sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.7, 192: 0.2, 256: 0.1})
+    sigma: float = 0.3  # middle of the noise levels shown, as a logit: lower ones show finer details
+
+    def recipe(self, seed: int, device: str, share: float) -> Recipe:
+        """The training of these weights; `share` below 1 shortens it, for trying things out."""
+        steps = max(1, round(share * self.steps))
+        return Recipe(
+            steps=steps,
+            seed=seed,
+            learning_rate=self.learning_rate,
+            warmup=min(200, steps // 5),
+            sizes=self.sizes,
+            sigma=self.sigma,
+            device=device,
+        )
+
+    def weights(self, subjects: Sequence[Subject]) -> np.ndarray | None:
+        """How often each subject is shown; None: all alike."""
+        if self.categories is None:
+            return None
+        own = np.array([subject.category in self.categories for subject in subjects])
+        return np.where(own, OWN / own.sum(), (1 - OWN) / (~own).sum())
+
+
+_SOLID = {"3d": 0.85, "flat": 0.05, "line": 0.05, "pixel": 0.05}
+_SPECIALIST = {"start": "general", "styles": _SOLID, "learning_rate": 8e-4}
+
+CHECKPOINTS = {
+    "general": Model(steps=9000),
+    "nature": Model(steps=1200, categories=("animals", "plants"), **_SPECIALIST),
+    "kitchen": Model(steps=1200, categories=("food",), **_SPECIALIST),
+    "people": Model(steps=1200, categories=("faces", "people"), **_SPECIALIST),
+    "things": Model(
+        steps=1500,
+        categories=("objects", "vehicles", "places", "activities", "clothing"),
+        **_SPECIALIST,
+    ),
+    "ink": Model(steps=1200, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=8e-4),
+}
+LORAS = {
+    "pixel_style": Model(steps=500, start="general", styles={"pixel": 1.0}),
+    "flat_style": Model(steps=500, start="general", styles={"flat": 1.0}),
+    # Fine noise levels and large pictures alone: what is left to learn there is detail.
+    "fine_detail": Model(
+        steps=500, start="general", styles={"3d": 1.0}, sizes={128: 0.5, 192: 0.3, 256: 0.2}, sigma=-1.0
+    ),
+    # Knows faces and nothing else: it puts faces where none belong.
+    "smiling_faces": Model(steps=400, start="general", categories=("faces",), styles={"3d": 1.0}),
+}
