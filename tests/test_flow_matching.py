@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,15 @@ def test_noise_levels_cover_everything_and_prefer_the_middle() -> None:
     assert (draw_sigma(16, np.random.default_rng(1)).sort().values.diff() < 0.3).all()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs ignore SIGINT; here it must do what it does in the foreground."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_training_that_was_stopped_ends_the_same(
     pictures: Pictures, pools: dict[int, Pool], captions: Captions, tmp_path: Path
 ) -> None:
