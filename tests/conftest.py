@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# A shell that starts the tests in the background has switched SIGINT off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from flowtailor.actors.comfy import ComfyClient, EngineConfig, engine
 from flowtailor.studio.install import Studio, install
