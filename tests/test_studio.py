@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from flowtailor.actors.comfy import ComfyClient
 from flowtailor.errors import FlowtailorError
 from flowtailor.studio import install as install_module
 from flowtailor.studio.engine import checkout_launch, studio_launch
-from flowtailor.studio.install import Studio, install
+from flowtailor.studio.install import Echo, Studio, install, install_front_end
 from flowtailor.studio.ncnn import Layer, compact_x2, compact_x4, read_layers
 from flowtailor.workflows.graph import Workflow
 
@@ -92,16 +93,17 @@ def test_the_installed_models_are_the_shipped_ones(studio: Studio) -> None:
     assert not (studio.comfyui / "extra_model_paths.yaml").exists()
 
 
+@pytest.mark.parametrize(("part", "size"), [(install, "59 MB"), (install_front_end, "18 MB")])
 def test_without_network_the_remedy_is_named_and_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: Callable[[Path, Echo], object], size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     monkeypatch.delenv("FLOWTAILOR_WHEELS", raising=False)
     said: list[str] = []
     with pytest.raises(FlowtailorError, match="FLOWTAILOR_WHEELS"):
-        install(tmp_path, said.append)
-    assert "59 MB" in said[0]  # what it was about to download
+        part(tmp_path, said.append)
+    assert size in said[0]  # what it was about to download
     assert [path.name for path in (tmp_path / "studio").iterdir()] == ["install.lock"]
 
 
