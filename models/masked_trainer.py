@@ -3,9 +3,10 @@
 Shapes: B rows, L tokens of prompt and design, T words of the longest design, V words of the space.
 
 Promises: a log-probability in the loss is the one that sampling used, up to the rounding of a KV
-cache. `GRPOTrainer` has no place for a mask, so three private methods of TRL 1.16 are overridden;
-everything else (groups, advantages, clipping, accumulation, logging) is TRL's own. The model must
-come from `models/policy.py`: its logits are the V words only.
+cache; what the rows of a batch have in common is computed once, in sampling as in the loss.
+`GRPOTrainer` has no place for a mask, so three private methods of TRL 1.16 are overridden; everything
+else (groups, advantages, clipping, accumulation, logging) is TRL's own. The model must come from
+`models/policy.py`: its logits are the V words only.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from .constrained import AllowedMasks, CachedDecoder, masked_entropy, masked_log_softmax, sample
 from .policy import Policy
-
-KL_ROWS = 8  # of each batch; a forward of the reference policy for all rows would cost a quarter step
+from .prefix_tree import PrefixTree
 
 
 class WordIds:
@@ -117,48 +117,48 @@ class MaskedGRPOTrainer(GRPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """(B, L) ids whose last `logits_to_keep` are the designs -> log-probabilities, entropies (B, T)."""
         words = self.word_ids(input_ids[:, -logits_to_keep:])
+        prompts = _lists(input_ids[:, :-logits_to_keep], attention_mask[:, :-logits_to_keep] > 0)
         size = batch_size or len(input_ids)
         parts = []
         for start in range(0, len(input_ids), size):
             rows = slice(start, start + size)
-            logits = self._word_logits(model, input_ids[rows], attention_mask[rows], logits_to_keep)
-            parts.append(score_words(logits, words[rows], self.masks))
+            parts.append(self._score(model, prompts[rows], words[rows]))
         said = torch.cat([part[0] for part in parts])
         if not compute_entropy:
             return said, None, None
         entropies = torch.cat([masked_entropy(part[1]) for part in parts])
         if self.beta == 0.0:
-            self._log_kl(input_ids, attention_mask, words, parts[0][1].detach())
+            self._log_kl(prompts[:size], words[:size], parts[0][1].detach())
         return said, entropies.masked_fill(words < 0, 0.0), None
 
-    def _word_logits(
-        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, keep: int
-    ) -> torch.Tensor:
-        """(B, T, V) at the sampling temperature; place t is what word t was drawn from."""
+    def _score(
+        self, model: Any, prompts: Sequence[list[int]], words: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`score_words` of designs (B, T) after their prompts, at the sampling temperature."""
+        tree = PrefixTree()
+        sources = torch.zeros_like(words)  # (B, T): the node from which each word was drawn
+        for row, (prompt, said) in enumerate(zip(prompts, _lists(words, words >= 0), strict=True)):
+            path = tree.add([*prompt, *self.policy.columns[said[:-1]].tolist()])
+            sources[row, : len(said)] = torch.tensor(path[-len(said) :])
         with self.accelerator.autocast():
-            outputs = model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=keep + 1)
-        return outputs.logits[:, :-1] / self.temperature
+            logits = tree.logits(model)
+        return score_words(logits[sources] / self.temperature, words, self.masks)
 
     @torch.no_grad()
-    def _log_kl(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        words: torch.Tensor,
-        logprobs: torch.Tensor,
-    ) -> None:
-        """Log the exact KL(policy || reference) per word, on the first rows of a batch."""
+    def _log_kl(self, prompts: Sequence[list[int]], words: torch.Tensor, logprobs: torch.Tensor) -> None:
+        """Log the exact KL(policy || reference) per word."""
         model = self.accelerator.unwrap_model(self.model)
-        rows = slice(0, KL_ROWS)
-        if not isinstance(model, PeftModel) or len(logprobs) < len(words[rows]):
+        if not isinstance(model, PeftModel):
             return
         with model.disable_adapter():
-            logits = self._word_logits(model, input_ids[rows], attention_mask[rows], words.shape[1])
-        reference = score_words(logits, words[rows], self.masks)[1]
-        p = logprobs[rows]
-        kl = (p.exp() * (p - reference).masked_fill(p.isinf(), 0.0)).sum(dim=-1)
-        real = words[rows] >= 0
-        self._metrics["train" if model.training else "eval"]["kl"].append(kl[real].mean().item())
+            reference = self._score(model, prompts, words)[1]
+        kl = (logprobs.exp() * (logprobs - reference).masked_fill(logprobs.isinf(), 0.0)).sum(dim=-1)
+        self._metrics["train" if model.training else "eval"]["kl"].append(kl[words >= 0].mean().item())
+
+
+def _lists(values: torch.Tensor, real: torch.Tensor) -> list[list[int]]:
+    """The real values (B, T) of each row."""
+    return [row[keep].tolist() for row, keep in zip(values, real, strict=True)]
 
 
 def _first_of_each(prompts: Sequence[list[int]], repeat: int) -> list[list[int]]:
