@@ -132,6 +132,7 @@ class StudioTraining:
                 per_subject,
                 encoder=encoder,
                 seed=self.seed,
+                device=self.device,
                 echo=self.echo,
             )
             for size, per_subject in POOLS.items()
