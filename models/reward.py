@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from flowtailor.errors import FlowtailorError
 
@@ -41,6 +40,19 @@ class Predictions:
     std: np.ndarray  # (N, S)
     seconds: np.ndarray  # (N,)
     seconds_std: np.ndarray  # (N,)
+    scorers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MemberPredictions:
+    """What each member says by itself of N questions, in the units of `Predictions`.
+
+    Where two questions differ in one thing, members err alike on both: the difference is surer than
+    either answer, which only single members can show.
+    """
+
+    scores: np.ndarray  # (K, N, S)
+    seconds: np.ndarray  # (K, N)
     scorers: tuple[str, ...]
 
 
@@ -75,6 +87,12 @@ class RewardEnsemble:
             answers.mean_NO[:, :-1], std_NO[:, :-1], seconds_N, seconds_N * std_NO[:, -1], self.scorers
         )
 
+    def members(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> MemberPredictions:
+        """The members' answers to the questions of `predict`, one by one."""
+        mean_KNO, _ = self._ask(prompts, tokens)
+        answer_KNO = mean_KNO * self.scale.std_O + self.scale.mean_O
+        return MemberPredictions(answer_KNO[..., :-1], np.exp(answer_KNO[..., -1]), self.scorers)
+
     def reward(
         self, predictions: Predictions, weights: Mapping[str, float], kappa: float, lambda_seconds: float
     ) -> np.ndarray:
@@ -104,12 +122,22 @@ class RewardEnsemble:
         columns = zip(error_NO.T, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
         self.bars = tuple(fit_bars(*column, new_N) for column in columns)
 
-    @torch.inference_mode()
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
+        mean_KNO, logvar_KNO = self._ask(prompts, tokens)
+        mean_NO, spread_NO, scatter_NO = combine(mean_KNO, logvar_KNO)
+        scale = self.scale
+        return _Answers(
+            mean_NO * scale.std_O + scale.mean_O, spread_NO * scale.std_O, scatter_NO * scale.std_O
+        )
+
+    @torch.inference_mode()
+    def _ask(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """mean_KNO and logvar_KNO, standardised, as the members give them."""
         if len(prompts) != len(tokens):
             raise ValueError(f"{len(prompts)} prompts, {len(tokens)} workflows: must be as many")
         if not prompts:
-            return _Answers(*(np.zeros((0, len(self.bars))) for _ in range(3)))
+            nothing_KNO = np.zeros((len(self._nets), 0, len(self.bars)))
+            return nothing_KNO, nothing_KNO
         prompts_ND = self._encoder.encode(prompts)
         distinct = list(dict.fromkeys(tuple(words) for words in tokens))
         place = {words: i for i, words in enumerate(distinct)}
@@ -121,14 +149,9 @@ class RewardEnsemble:
             answers = [
                 net(self._table.features, words[seen], workflow_n, prompts_ND[rows]) for net in self._nets
             ]
-            parts.append(combine(*map(torch.stack, zip(*answers, strict=True))))
-        mean_NO, spread_NO, scatter_NO = (
-            torch.cat(part).double().numpy() for part in zip(*parts, strict=True)
-        )
-        scale = self.scale
-        return _Answers(
-            mean_NO * scale.std_O + scale.mean_O, spread_NO * scale.std_O, scatter_NO * scale.std_O
-        )
+            parts.append(map(torch.stack, zip(*answers, strict=True)))
+        mean_KNO, logvar_KNO = (torch.cat(part, dim=1).double().numpy() for part in zip(*parts, strict=True))
+        return mean_KNO, logvar_KNO
 
     def save(self, folder: Path) -> None:
         """Write `ensemble.json` and one `member-K.safetensors` per member."""
@@ -184,6 +207,6 @@ class _Answers:
     scatter_NO: np.ndarray
 
 
-def combine(mean_KNO: Tensor, logvar_KNO: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def combine(mean_KNO: np.ndarray, logvar_KNO: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The members as a mixture, (N, O) each: mean, deviation between members, deviation within them."""
-    return mean_KNO.mean(0), mean_KNO.std(0, correction=0), logvar_KNO.exp().mean(0).sqrt()
+    return mean_KNO.mean(0), mean_KNO.std(0), np.sqrt(np.exp(logvar_KNO).mean(0))

@@ -1,7 +1,8 @@
 """`flowtailor design "PROMPT"`: workflows for one prompt from a trained run.
 
-Prints each design with what the reward ensemble expects of it, and writes it as a file that ComfyUI
-runs as it is: API format, prompt and seed filled in. With `render` the run's engine draws them.
+Prints each design with what the reward ensemble expects of it and what its parts add, and writes it
+as a file that ComfyUI runs as it is: API format, prompt and seed filled in. With `render` the run's
+engine draws them.
 Predictions are of the scorers that the run was trained with, on the engine that it was trained on.
 """
 
@@ -15,7 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from flowtailor.errors import FlowtailorError
@@ -26,10 +26,13 @@ from ..workflows.codec import decode
 from ..workflows.graph import Workflow
 from ..workflows.space import Space
 from ..workflows.summary import summary
+from . import why
 from .catalog import read_world
-from .comparison import predicted_score
+from .config import Config
+from .judging import Wish, draw
 from .stage import Run, write_json
 from .trained import load_designer, load_ensemble, need, open_run
+from .why import Contribution, contributions
 
 if TYPE_CHECKING:
     from ..models.designing import Designer
@@ -39,15 +42,8 @@ MOST_DESIGNS = 64
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for; FlowtailorError where a value breaks its rule."""
-
-    prompt: str
-    n: int
-    guidance: float
-    temperature: float
-    budget_s: float | None
-    seed: int
+class Request(Wish):
+    """A person's wish; FlowtailorError where a value breaks its rule."""
 
     def __post_init__(self) -> None:
         rules = [
@@ -67,7 +63,8 @@ class Request:
 class Designed:
     """One design: its tokens, what is expected of it, and where its files lie.
 
-    score, reward: in the scorers' unit (0 to 1); seconds: of the render; file, picture: paths.
+    score, reward: in the scorers' unit (0 to 1); seconds: of the render; keeps_budget: see `Judged`;
+    components: what each part adds, most first; file, picture: paths.
     """
 
     tokens: tuple[str, ...]
@@ -78,6 +75,8 @@ class Designed:
     seconds: float
     seconds_std: float
     logprob: float
+    keeps_budget: bool | None = None
+    components: tuple[Contribution, ...] = ()
     file: str = ""
     picture: str | None = None
     measured_score: float | None = None
@@ -111,7 +110,7 @@ def design(
     )
     need(run.dir, "catalog.json", "reward/ensemble.json", "policy/sft", "policy/grpo")
     _, space = read_world(run)
-    designs = ranked(request, run, load_designer(run, space), load_ensemble(run), space)
+    designs = ranked(request, run.config, load_designer(run, space), load_ensemble(run), space)
     folder = Path(out) if out else run.path(f"designs/{_slug(request)}")
     flows = [decode(d.tokens, space).bind(request.prompt, request.seed) for d in designs]
     designs = write_flows(designs, flows, folder)
@@ -124,35 +123,27 @@ def design(
 
 
 def ranked(
-    request: Request, run: Run, designer: Designer, ensemble: RewardEnsemble, space: Space
+    request: Wish, config: Config, designer: Designer, ensemble: RewardEnsemble, space: Space
 ) -> list[Designed]:
-    """Draw different designs and put the one with the highest predicted reward first."""
-    [drawn] = designer.distinct(
-        [request.prompt],
-        n=request.n,
-        guidance=[request.guidance],
-        temperature=[request.temperature],
-        budget_s=[request.budget_s],
-        seed=[request.seed],
-    )
-    predictions = ensemble.predict([request.prompt] * len(drawn), [d.tokens for d in drawn])
-    config = run.config
-    mean_n, std_n = predicted_score(predictions, config.scorers.weights)
-    reward_n = ensemble.reward(
-        predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
+    """Draw different designs, best first (see `judging.best_first`), each with what its parts add."""
+    [drawn] = draw([request], designer, ensemble, config)
+    parts = contributions(
+        [(request.prompt, d.tokens) for d in drawn], ensemble, space, config.scorers.weights
     )
     return [
         Designed(
-            tokens=tuple(drawn[i].tokens),
-            summary=summary(decode(drawn[i].tokens, space)),
-            score=float(mean_n[i]),
-            score_std=float(std_n[i]),
-            reward=float(reward_n[i]),
-            seconds=float(predictions.seconds[i]),
-            seconds_std=float(predictions.seconds_std[i]),
-            logprob=float(drawn[i].logprob),
+            tokens=one.tokens,
+            summary=summary(decode(one.tokens, space)),
+            score=one.score,
+            score_std=one.score_std,
+            reward=one.reward,
+            seconds=one.seconds,
+            seconds_std=one.seconds_std,
+            logprob=one.logprob,
+            keeps_budget=one.keeps_budget,
+            components=tuple(components),
         )
-        for i in np.argsort(-reward_n, kind="stable")
+        for one, components in zip(drawn, parts, strict=True)
     ]
 
 
@@ -202,9 +193,15 @@ def told(request: Request, designs: Sequence[Designed], folder: Path) -> str:
     """The designs for a person, best first."""
     budget = "" if request.budget_s is None else f", within {request.budget_s:g} s"
     lines = [f"{request.prompt}  (guidance {request.guidance:g}, seed {request.seed}{budget})"]
+    if all(d.keeps_budget is False for d in designs):
+        lines += [
+            "",
+            f"No design is foreseen to keep {request.budget_s:g} s for sure; the quickest come first.",
+        ]
     for number, d in enumerate(designs, start=1):
         expected = f"score {d.score:.2f} ± {d.score_std:.2f}, {d.seconds:.2f} ± {d.seconds_std:.2f} s"
         lines += ["", f"{number}. expected {expected}", f"   {d.summary}", f"   {' '.join(d.tokens)}"]
+        lines += [f"   {line}" for line in why.told(d.components)]
         if d.error is not None:
             lines.append(f"   not rendered: {d.error}")
         elif d.picture is not None:

@@ -41,7 +41,12 @@ class DesignRequest(Message):
         le=10,
         description="0: the SFT policy, 1: the GRPO policy, above 1: beyond it; null: as the run is set up",
     )
-    budget_s: float | None = Field(default=None, gt=0, le=3600, description="wished render time in seconds")
+    budget_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=3600,
+        description="wished render time in seconds; designs that are foreseen to keep it come first",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the design and of the picture")
     temperature: float | None = Field(
         default=None, ge=0, le=5, description="0: always the likeliest; null: as the run is set up"
@@ -62,6 +67,21 @@ class Forecast(Message):
     scores: dict[str, Estimate] = Field(description="by scorer, in 0..1")
     seconds: Estimate = Field(description="render time")
     reward: float = Field(description="score - kappa * std - lambda * seconds, as in training")
+    keeps_budget: bool | None = Field(
+        description="the render is foreseen to, with a margin for the error bar; null without a budget"
+    )
+
+
+class Component(Message):
+    """What one part of a design adds: foreseen, with the part minus without it."""
+
+    component: str = Field(examples=["upscaler realesr-animevideov3-x2", "steps=12"])
+    change: str = Field(
+        description="what it is compared to: left out, or the value that is the space's default",
+        examples=["left out", "steps=8"],
+    )
+    score: Estimate = Field(description="std: how far the ensemble's members disagree about the difference")
+    seconds: Estimate
 
 
 class DesignedWorkflow(Message):
@@ -69,11 +89,14 @@ class DesignedWorkflow(Message):
     tokens: list[str]
     logprob: float = Field(description="of the tokens under the policy that drew them")
     forecast: Forecast
+    components: list[Component] = Field(description="what moves the score most first")
 
 
 class DesignResponse(Message):
     prompt: str
-    designs: list[DesignedWorkflow] = Field(description="highest predicted reward first")
+    designs: list[DesignedWorkflow] = Field(
+        description="best first: highest predicted reward, of those that are foreseen to keep the budget"
+    )
 
 
 class Problem(BaseModel):

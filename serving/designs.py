@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from ..models.designing import Design, Designer
+from ..models.designing import Designer
 from ..models.reward import RewardEnsemble
 from ..pipelines.catalog import read_world
-from ..pipelines.comparison import predicted_score
 from ..pipelines.config import Config
+from ..pipelines.judging import Judged, Wish, draw
 from ..pipelines.trained import load_designer, load_ensemble, open_run
+from ..pipelines.why import Contribution, contributions
 from ..workflows.codec import decode
 from ..workflows.space import Space
-from .api import DesignedWorkflow, DesignRequest, DesignResponse, Estimate, Forecast
+from .api import Component, DesignedWorkflow, DesignRequest, DesignResponse, Estimate, Forecast
 
 
 class Designs:
@@ -39,70 +38,53 @@ class Designs:
 
     def answer(self, requests: list[DesignRequest]) -> list[DesignResponse]:
         """One response a request, in their order."""
-        drawn = self._draw(requests)
-        pairs = [(r.prompt, design) for r, designs in zip(requests, drawn, strict=True) for design in designs]
-        forecasts = iter(self._forecast(pairs))
+        wishes = [self._wish(request) for request in requests]
+        drawn = draw(wishes, self._designer, self._ensemble, self._config)
+        pairs = [
+            (wish.prompt, one.tokens) for wish, designs in zip(wishes, drawn, strict=True) for one in designs
+        ]
+        weights = self._config.scorers.weights
+        parts = iter(contributions(pairs, self._ensemble, self._space, weights))
         return [
-            self._response(request, [(design, next(forecasts)) for design in designs])
-            for request, designs in zip(requests, drawn, strict=True)
+            DesignResponse(
+                prompt=wish.prompt, designs=[self._designed(wish, one, next(parts)) for one in designs]
+            )
+            for wish, designs in zip(wishes, drawn, strict=True)
         ]
 
-    def _draw(self, requests: list[DesignRequest]) -> list[list[Design]]:
-        """The designer takes one n a call, so requests are grouped by theirs."""
+    def _wish(self, request: DesignRequest) -> Wish:
         usual = self._config.design
-        drawn: list[list[Design]] = [[] for _ in requests]
-        for n in sorted({request.n for request in requests}):
-            places = [i for i, request in enumerate(requests) if request.n == n]
-            group = [requests[i] for i in places]
-            designs = self._designer.distinct(
-                [request.prompt for request in group],
-                n=n,
-                guidance=[_or(request.guidance, usual.guidance) for request in group],
-                temperature=[_or(request.temperature, usual.temperature) for request in group],
-                budget_s=[request.budget_s for request in group],
-                seed=[request.seed for request in group],
-            )
-            for place, found in zip(places, designs, strict=True):
-                drawn[place] = found
-        return drawn
-
-    def _forecast(self, pairs: list[tuple[str, Design]]) -> list[Forecast]:
-        """What the ensemble expects of each (prompt, design)."""
-        prediction = self._ensemble.predict([p for p, _ in pairs], [design.tokens for _, design in pairs])
-        weights, options = self._config.scorers.weights, self._config.reward
-        mean, std = predicted_score(prediction, weights)
-        reward = self._ensemble.reward(prediction, weights, options.kappa, options.lambda_seconds)
-        return [
-            Forecast(
-                score=_estimate(mean[i], std[i]),
-                scores={
-                    name: _estimate(prediction.mean[i, s], prediction.std[i, s])
-                    for s, name in enumerate(prediction.scorers)
-                },
-                seconds=_estimate(prediction.seconds[i], prediction.seconds_std[i]),
-                reward=float(reward[i]),
-            )
-            for i in range(len(pairs))
-        ]
-
-    def _response(self, request: DesignRequest, found: list[tuple[Design, Forecast]]) -> DesignResponse:
-        best_first = sorted(found, key=lambda pair: -pair[1].reward)
-        return DesignResponse(
+        return Wish(
             prompt=request.prompt,
-            designs=[
-                DesignedWorkflow(
-                    workflow=decode(design.tokens, self._space).bind(request.prompt, request.seed).to_api(),
-                    tokens=design.tokens,
-                    logprob=design.logprob,
-                    forecast=forecast,
-                )
-                for design, forecast in best_first
-            ],
+            n=request.n,
+            guidance=_or(request.guidance, usual.guidance),
+            temperature=_or(request.temperature, usual.temperature),
+            budget_s=request.budget_s,
+            seed=request.seed,
         )
 
-
-def _estimate(mean: np.floating, std: np.floating) -> Estimate:
-    return Estimate(mean=float(mean), std=float(std))
+    def _designed(self, wish: Wish, one: Judged, parts: list[Contribution]) -> DesignedWorkflow:
+        return DesignedWorkflow(
+            workflow=decode(one.tokens, self._space).bind(wish.prompt, wish.seed).to_api(),
+            tokens=list(one.tokens),
+            logprob=one.logprob,
+            forecast=Forecast(
+                score=Estimate(mean=one.score, std=one.score_std),
+                scores={name: Estimate(mean=mean, std=std) for name, (mean, std) in one.scores.items()},
+                seconds=Estimate(mean=one.seconds, std=one.seconds_std),
+                reward=one.reward,
+                keeps_budget=one.keeps_budget,
+            ),
+            components=[
+                Component(
+                    component=part.component,
+                    change=part.change,
+                    score=Estimate(mean=part.score, std=part.score_std),
+                    seconds=Estimate(mean=part.seconds, std=part.seconds_std),
+                )
+                for part in parts
+            ],
+        )
 
 
 def _or(wish: float | None, usual: float) -> float:

@@ -15,6 +15,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.design import Designed, Request, design, told, write_flows
 from flowtailor.pipelines.trained import open_run
+from flowtailor.pipelines.why import Contribution
 from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
@@ -105,6 +106,17 @@ def test_what_is_said_of_designs():
     assert "rendered score 0.68, 0.45 s: out/1.png" in text
     assert "not rendered: node 5 (KSampler): out of memory" in text
     assert "2 workflows, ready to queue in ComfyUI: out/" in text
+    assert "foreseen to keep" not in text
+
+
+def test_what_is_said_of_parts_and_of_a_budget_that_nothing_keeps():
+    part = Contribution("upscaler x2", "left out", 0.06, 0.01, 0.3, 0.02, ("VAEDecode",))
+    late = replace(DESIGNED, keeps_budget=False, components=(part,))
+    request = replace(REQUEST, budget_s=0.3)
+    text = told(request, [late], Path("out"))
+    assert "   upscaler x2: +0.06 ± 0.01, +0.30 s" in text
+    assert "No design is foreseen to keep 0.3 s" in text
+    assert "foreseen to keep" not in told(request, [replace(late, keeps_budget=True), late], Path("out"))
 
 
 def test_designs_from_a_trained_run_are_written_and_printed(tmp_path: Path, space: Space, capsys):
@@ -117,6 +129,9 @@ def test_designs_from_a_trained_run_are_written_and_printed(tmp_path: Path, spac
     for one in answer["designs"]:
         assert Path(one["file"]).parent.parent == run / "designs"
         assert problems(json.loads(Path(one["file"]).read_text()), space.catalog) == []
+        assert {"component", "change", "score", "score_std", "seconds", "without"} <= set(
+            one["components"][0]
+        )
     run_design(run, n=3, out=str(tmp_path / "mine"))
     assert sorted(file.name for file in (tmp_path / "mine").iterdir()) == ["1.json", "2.json", "3.json"]
     assert answer["designs"][0]["summary"] in capsys.readouterr().out  # the same seed, the same designs

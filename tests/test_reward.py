@@ -145,6 +145,16 @@ def test_answers_do_not_depend_on_company(ensemble, rows):
     assert ensemble.predict([], []).mean.shape == (0, 2)
 
 
+def test_members_say_apart_what_the_ensemble_says_together(ensemble, rows):
+    some = rows[:40]
+    members = ensemble.members(list(some["prompt"]), [text.split() for text in some["tokens"]])
+    together = predict(ensemble, some)
+    assert members.scores.shape == (2, 40, 2)
+    np.testing.assert_allclose(members.scores.mean(0), together.mean, atol=1e-9)
+    np.testing.assert_allclose(np.exp(np.log(members.seconds).mean(0)), together.seconds, rtol=1e-9)
+    assert ensemble.members([], []).scores.shape == (2, 0, 2)
+
+
 def test_the_bootstrap_draws_whole_prompts():
     prompt_N = torch.arange(100).repeat_interleave(3)
     drawn = torch.bincount(bootstrap(prompt_N, seed=1), minlength=300).reshape(100, 3)

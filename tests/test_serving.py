@@ -183,6 +183,17 @@ def test_designs_are_valid_workflows_with_prompt_seed_and_forecast(run_dir: Path
         assert set(design.forecast.scores) == {"alignment", "sharpness"}
         assert design.forecast.score.std > 0
         assert design.forecast.seconds.mean > 0
+        assert design.forecast.keeps_budget is None
+        sizes = [abs(part.score.mean) for part in design.components]
+        assert sizes and sizes == sorted(sizes, reverse=True)
+        assert all(part.component and part.change and part.score.std > 0 for part in design.components)
+
+
+def test_a_budget_that_no_design_keeps_is_told_and_not_refused(run_dir: Path) -> None:
+    (answer,) = Designs.load(run_dir).answer([DesignRequest(prompt="an owl", n=2, budget_s=0.001)])
+    assert [design.forecast.keeps_budget for design in answer.designs] == [False, False]
+    seconds = [design.forecast.seconds.mean for design in answer.designs]
+    assert seconds == sorted(seconds)
 
 
 def test_an_answer_does_not_depend_on_its_batch(run_dir: Path) -> None:

@@ -1,0 +1,96 @@
+"""What each part of a design adds, and how foreseen differences are compared to rendered ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_run import tiny_run
+
+from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.models.attribution import difference
+from flowtailor.models.reward import MemberPredictions
+from flowtailor.pipelines.comparison import predicted_score
+from flowtailor.pipelines.trained import load_ensemble, open_run
+from flowtailor.pipelines.why import Contribution, agreement, contributions, told
+from flowtailor.workflows.codec import encode
+from flowtailor.workflows.space import Space
+
+WEIGHTS = {"alignment": 3.0, "sharpness": 1.0}
+
+
+def test_what_moves_both_workflows_alike_is_no_doubt_about_the_difference():
+    base_K = np.array([0.2, 0.5, 0.8])  # members who disagree widely about the prompt ...
+    scores = np.stack([np.stack([base_K + 0.1, base_K]), np.stack([base_K + 0.1, base_K])], axis=-1)
+    members = MemberPredictions(scores.swapaxes(0, 1), np.array([[2.0, 1.0]] * 3), ("alignment", "sharpness"))
+    added = difference(members, WEIGHTS, np.array([0]), np.array([1]))
+    assert added.score == pytest.approx([0.1])
+    assert added.score_std == pytest.approx([0.0])  # ... agree about the part
+    assert added.seconds == pytest.approx([1.0])
+
+
+def test_the_error_bar_is_the_members_disagreement_and_scorers_are_weighted():
+    scores = np.array([[[0.4, 0.0], [0.2, 0.0]], [[0.8, 0.4], [0.4, 0.0]]])  # 2 members, 2 questions
+    members = MemberPredictions(scores, np.ones((2, 2)), ("alignment", "sharpness"))
+    added = difference(members, WEIGHTS, np.array([0]), np.array([1]))
+    each = np.array([0.75 * 0.2, 0.75 * 0.4 + 0.25 * 0.4])
+    assert added.score == pytest.approx([each.mean()])
+    assert added.score_std == pytest.approx([each.std(ddof=1)])
+
+
+def test_contributions_are_differences_of_predictions_the_largest_first(tmp_path: Path, space: Space):
+    ensemble = load_ensemble(open_run(tiny_run(tmp_path / "run", space)))
+    flows = load_seed_flows()
+    designs = [("a fox", encode(flows[name], space)) for name in ("plain", "two_loras", "quick_lcm")]
+    nothing, loras, quick = contributions(designs, ensemble, space, WEIGHTS)
+    assert (nothing, len(loras), len(quick)) == ([], 5, 3)
+    for parts in (loras, quick):
+        sizes = [abs(part.score) for part in parts]
+        assert sizes == sorted(sizes, reverse=True)
+        assert all(part.score_std > 0 and part.seconds_std > 0 for part in parts)
+    words = [designs[2][1], quick[0].without]
+    score, _ = predicted_score(ensemble.predict(["a fox"] * 2, words), WEIGHTS)
+    assert quick[0].score == pytest.approx(score[0] - score[1], abs=1e-6)
+    (alone,) = contributions([designs[2]], ensemble, space, WEIGHTS)
+    assert [part.component for part in alone] == [part.component for part in quick]
+    assert contributions([], ensemble, space, WEIGHTS) == []
+
+
+def test_the_few_that_matter_are_told():
+    parts = [
+        Contribution("upscaler x2", "left out", 0.0634, 0.011, 0.31, 0.02, ()),
+        Contribution("steps=12", "steps=8", -0.02, 0.01, 0.2, 0.02, ()),
+        Contribution("cfg=3", "cfg=2", 0.001, 0.01, 0.0, 0.02, ()),
+    ]
+    assert told(parts) == [
+        "upscaler x2: +0.06 ± 0.01, +0.31 s",
+        "steps=12 instead of steps=8: -0.02 ± 0.01, +0.20 s",
+    ]
+
+
+def differences(noise: float) -> pd.DataFrame:
+    """20 designs of 6 parts, rendered = foreseen and noise as wide as the error bars."""
+    rng = np.random.default_rng(1)
+    foreseen = rng.normal(0, 0.1, 120)
+    return pd.DataFrame(
+        {
+            "design": np.repeat(np.arange(20), 6),
+            "foreseen": foreseen,
+            "foreseen_std": noise or 0.01,
+            "rendered": foreseen + rng.normal(0, noise, 120),
+        }
+    )
+
+
+def test_agreement_of_foreseen_and_rendered_differences():
+    exact = agreement(differences(0.0))
+    assert exact["spearman"] == pytest.approx([1, 1, 1])
+    assert (exact["designs"], exact["parts"], exact["same_sign"], exact["coverage_1"]) == (20, 120, 1, 1)
+    noisy = agreement(differences(0.1))
+    value, low, high = noisy["spearman"]
+    assert low < value < high < 1
+    assert 0.5 < noisy["spearman_within_design"] < 0.95
+    assert noisy["coverage_1"] == pytest.approx(0.68, abs=0.1)
+    assert noisy["same_sign"] > 0.8
