@@ -18,9 +18,10 @@ def words_of(grammar: Grammar, ids: list[int]) -> list[str]:
     return [grammar.vocabulary[i] for i in ids]
 
 
-def test_ten_thousand_samples_come_back_exactly(space: Space):
-    grammar, rng = Grammar(space), random.Random(0)
-    for _ in range(10_000):
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_samples_come_back_exactly(space: Space, count: int):
+    grammar, rng = Grammar(space), random.Random(count)
+    for _ in range(count):
         words = words_of(grammar, grammar.sample(rng))
         flow = decode(words, space)
         assert decode(encode(flow, space), space) == flow
@@ -84,7 +85,7 @@ def draw_samples(comfy, catalog: Catalog, count: int, seed: int) -> None:
 
 @pytest.mark.engine
 def test_samples_draw_a_picture(comfy, studio_catalog: Catalog):
-    draw_samples(comfy, studio_catalog, 25, seed=8)
+    draw_samples(comfy, studio_catalog, 12, seed=8)
 
 
 @pytest.mark.engine
