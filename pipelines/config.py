@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
 from flowtailor.errors import FlowtailorError
 
@@ -113,6 +113,7 @@ class EvaluateConfig(Section):
     guidance_sweep: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
     sweep_designs: int = 4  # designs per prompt at each guidance
     render_sweep: bool = True  # render the first of them
+    budgets_s: tuple[
 
 
 class ServeConfig(Section):

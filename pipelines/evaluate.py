@@ -29,6 +29,7 @@ from ..datasets.prompts import choose as choose_prompts
 from ..datasets.store import Store
 from ..workflows.codec import decode
 from ..workflows.space import Space
+from .budget import budget_choices, budget_report
 from .catalog import read_world
 from .collect import render
 from .comparison import measure, summarise
@@ -59,6 +60,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     prompts = held_out(config)
     materials = gather(run, space, collected)
     choices = {method: _told(method, prompts, materials) for method in METHODS}
+    choices |= budget_choices(materials, prompts)
     swept = sweep_designs(materials, prompts)
     planned = plan(config, prompts, choices, swept, space, collected)
     store = Store(run.path("evaluation"))
@@ -90,10 +92,13 @@ def stage_inputs(run: Run) -> dict[str, Any]:
 def describe(config: Config) -> str:
     """What an evaluation would take, before anything is known of it."""
     pictures = config.evaluate.prompts * config.evaluate.seeds
-    sweep = len(config.evaluate.guidance_sweep) * config.evaluate.prompts * config.evaluate.render_sweep
+    budgets = len(config.evaluate.budgets_s)
+    chosen = len(METHODS) + budgets
+    sweep = len(config.evaluate.guidance_sweep) * pictures * config.evaluate.render_sweep
     return (
-        f"evaluate: {len(METHODS)} methods on {config.evaluate.prompts} held-out prompts: "
-        f"at most {len(METHODS) * pictures + sweep} renders, fewer where methods agree or rows are known"
+        f"evaluate: {len(METHODS)} methods{f' and {budgets} budgets' if budgets else ''} "
+        f"on {config.evaluate.prompts} held-out prompts: at most {chosen * pictures + sweep} renders, "
+        "fewer where methods agree or rows are known"
     )
 
 
@@ -126,8 +131,8 @@ def plan(
     space: Space,
     collected: pd.DataFrame,
 ) -> pd.DataFrame:
-    """A row for each method (and each guidance to render), prompt and seed; the seeds belong to the
-    prompt as in the collection, so that methods are compared on the same noise."""
+    """A row for each of `choices` (and each guidance to render), prompt and seed; the seeds belong to
+    the prompt as in the collection, so that methods are compared on the same noise."""
     chosen = dict(choices)
     if config.evaluate.render_sweep:
         chosen |= {s.method: [Choice(tuple(d[0].tokens), 0.0) for d in s.designs] for s in swept}
@@ -183,4 +188,5 @@ def write(run: Run, rows: pd.DataFrame, swept: Sequence[Sweep], materials: Mater
     table.to_parquet(temporary, index=False)
     temporary.replace(run.path("evaluation/rows.parquet"))
     write_json(run.path("evaluation/guidance.json"), guidance_report(swept, rows, materials))
+    write_json(run.path("evaluation/budgets.json"), budget_report(rows, materials))
     write_json(run.path("evaluation/summary.json"), summarise(table, metrics))

@@ -123,6 +123,36 @@ def sweep(
     return _svg(figure, "sweep")
 
 
+@matplotlib.rc_context(STYLE)
+def quality_time(fixed: Sequence[tuple[float, float]], budgets: Sequence[tuple[str, float, Interval]]) -> str:
+    """Score over render seconds: fixed workflows as points (seconds, score), designs within budgets as
+    a curve of (label, mean seconds, score)."""
+    figure = Figure(figsize=(6.4, 3.4))
+    axes = figure.add_subplot()
+    if fixed:
+        x, y = zip(*fixed, strict=True)
+        axes.plot(x, y, "o", color=MUTED, markersize=3.5, alpha=0.55, label="fixed workflows")
+    ordered = sorted(budgets, key=lambda point: point[1])
+    seconds, scores = [point[1] for point in ordered], [point[2] for point in ordered]
+    below, above = [v.value - v.low for v in scores], [v.high - v.value for v in scores]
+    values = [v.value for v in scores]
+    axes.errorbar(
+        seconds,
+        values,
+        [below, above],
+        fmt="o-",
+        color=ACCENT,
+        markersize=5,
+        label="designed within a budget",
+    )
+    for label, x, score in ordered:
+        axes.annotate(label, (x, score.high), (0, 4), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xlabel("seconds of a render")
+    axes.set_ylabel("mean score")
+    axes.legend(fontsize=8, loc="lower right")
+    return _svg(figure, "quality_time")
+
+
 def _band(axes, x: Sequence[float], values: Sequence[Interval], colour: str, label: str) -> None:
     axes.plot(x, [v.value for v in values], "o-", color=colour, markersize=4, label=label)
     axes.fill_between(

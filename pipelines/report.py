@@ -88,6 +88,7 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
         name: Interval(method["score"], *method["score_ci95"]) for name, method in summary["methods"].items()
     }
     guidance = _json(run_dir / "evaluation/guidance.json")
+    budgets = _json(run_dir / "evaluation/budgets.json")
     log = _json_lines(run_dir / "policy/grpo/log.jsonl")
     return {
         "run": run_dir.name,
@@ -105,6 +106,8 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
         "calibration": calibration(rows),
         "guidance": guidance,
         "sweep_plot": _sweep_plot(guidance) if guidance else None,
+        "budgets": budgets,
+        "budget_plot": _budget_plot(budgets) if budgets.get("points") else None,
         "facts": run_facts(run_dir),
         "reward_metrics": _numeric_names(summary["reward"]),
     }
@@ -212,6 +215,18 @@ def _sweep_plot(guidance: dict[str, Any]) -> str:
         [Interval(*point["rendered_score"]) if point["rendered_score"] else None for point in points],
         [point["unique_share"] for point in points],
     )
+
+
+def _budget_plot(budgets: dict[str, Any]) -> str:
+    labelled = [(f"{point['budget_s']:g} s", point) for point in budgets["points"]]
+    if budgets["unlimited"]:
+        labelled.append(("no budget", budgets["unlimited"]))
+    drawn = [
+        (label, point["seconds"][0], Interval(*point["score"]))
+        for label, point in labelled
+        if point["seconds"]
+    ]
+    return plots.quality_time([(one["seconds"], one["score"]) for one in budgets["fixed"]], drawn)
 
 
 def _json(path: Path) -> Any:

@@ -191,6 +191,28 @@ def test_a_run_without_grpo_has_no_curves(run_dir: Path, tmp_path: Path):
     assert "GRPO)" not in report.write_report(run_dir, tmp_path / "out").read_text()
 
 
+def test_a_run_with_budgets_shows_what_a_second_buys(run_dir: Path, tmp_path: Path):
+    point = {
+        "budget_s": 0.5,
+        "prompts": 2,
+        "pictures": 2,
+        "kept": [1.0, 0.34, 1.0],
+        "score": [0.6, 0.5, 0.7],
+        "seconds": [0.41, 0.4, 0.42],
+        "foreseen_seconds": 0.43,
+        "unique_workflows": 2,
+    }
+    fixed = [{"summary": "plain", "score": 0.5, "seconds": 0.4, "renders": 9}]
+    content = {"guidance": 1.5, "points": [point], "unlimited": point, "fixed": fixed}
+    (run_dir / "evaluation/budgets.json").write_text(json.dumps(content))
+    (tmp_path / "out").mkdir()
+    page = report.write_report(run_dir, tmp_path / "out").read_text()
+    text = " ".join(" ".join(Page(page).text).split())
+    assert "What a second buys" in text
+    assert "0.5 s 100% 34%–100% 0.600 0.500–0.700 0.41 0.43 2" in text
+    assert "no budget" in text
+
+
 def test_plots_take_their_colours_from_the_page():
     score = Interval(0.5, 0.4, 0.6)
     drawn = [
@@ -198,6 +220,7 @@ def test_plots_take_their_colours_from_the_page():
         plots.curves({"reward": [(1, 0.1), (2, 0.2)], "kl": []}),
         plots.calibration([0.1, 0.9], [0.2, 0.8], [0.1, 0.1], [True, False]),
         plots.sweep([0, 1], [score, score], [score, None], [1.0, 0.5]),
+        plots.quality_time([(0.5, 0.4)], [("1 s", 0.9, score), ("0.5 s", 0.4, score)]),
     ]
     for svg in drawn:
         assert svg.startswith("<svg")

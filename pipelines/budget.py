@@ -1,0 +1,120 @@
+"""Does `--budget-s` hold, and what does a second buy? Designs within budgets, rendered and compared.
+
+For each of `evaluate.budgets_s` the guided policy designs for the held-out prompts as the design command
+does (`judging.draw`), and the pictures stand in the evaluation's rows under a name of their own.
+`budget_report` makes `budgets.json` of them, with what fixed workflows score and take on the training
+rows beside it. Seconds are the engine's own; another load on the machine moves them all.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..datasets.prompts import Prompt
+from ..workflows.codec import decode
+from ..workflows.summary import summary
+from .judging import Wish, draw
+from .methods import Choice, Materials
+from .statistics import Interval, bootstrap_mean, workflow_effects
+
+Z95 = 1.96
+FEWEST_RENDERS = 3  # behind a fixed workflow's point
+
+
+def method_name(budget_s: float) -> str:
+    """Under which rows of a budget's designs stand beside the methods' rows."""
+    return f"budget={budget_s:g}"
+
+
+def budget_choices(materials: Materials, prompts: Sequence[Prompt]) -> dict[str, list[Choice]]:
+    """One design per prompt for each budget of the configuration."""
+    chosen = {}
+    for budget_s in materials.config.evaluate.budgets_s:
+        chosen[method_name(budget_s)] = [_choose(materials, prompt, budget_s) for prompt in prompts]
+        print(f"evaluate: designed within {budget_s:g} s", flush=True)
+    return chosen
+
+
+def _choose(materials: Materials, prompt: Prompt, budget_s: float) -> Choice:
+    config = materials.config
+    started = time.perf_counter()
+    wish = Wish(prompt.text, 1, config.design.guidance, config.design.temperature, budget_s, config.run.seed)
+    [[best]] = draw([wish], materials.designer, materials.ensemble, config)
+    return Choice(best.tokens, time.perf_counter() - started)
+
+
+def budget_report(rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
+    """`budgets.json`; `rows` are measured rows, those of the budgets and of the methods among them.
+
+    Intervals are over prompts. `unlimited`: the same choice of the best without a budget. `fixed`: workflows
+    of the training rows, what they score on an average prompt and take.
+    """
+    budgets = materials.config.evaluate.budgets_s
+    if not budgets:
+        return {"points": [], "unlimited": None, "fixed": []}
+    return {
+        "guidance": materials.config.design.guidance,
+        "points": [
+            {"budget_s": budget_s} | _point(rows.loc[rows["method"] == method_name(budget_s)], budget_s)
+            for budget_s in sorted(budgets)
+        ],
+        "unlimited": _point(rows.loc[rows["method"] == "guided_best_of_n"], math.inf),
+        "fixed": fixed_points(materials),
+    }
+
+
+def _point(mine: pd.DataFrame, budget_s: float) -> dict[str, Any]:
+    """What one budget brought. A failed render keeps no budget and scores 0."""
+    by_prompt = mine.assign(kept=mine["seconds"].le(budget_s)).groupby("prompt")  # NaN is not kept
+    drawn = mine["seconds"].notna()
+    times = mine.loc[drawn].groupby("prompt")["seconds"].mean().to_numpy()
+    return {
+        "prompts": by_prompt.ngroups,
+        "pictures": len(mine),
+        "kept": list(share_interval(by_prompt["kept"].mean().to_numpy(dtype=float))),
+        "score": list(bootstrap_mean(by_prompt["score"].mean().to_numpy(dtype=float))),
+        "seconds": list(bootstrap_mean(times)) if len(times) else None,
+        "foreseen_seconds": float(mine["predicted_seconds"].mean()),
+        "unique_workflows": int(mine["workflow_key"].nunique()),
+    }
+
+
+def share_interval(share_p: np.ndarray) -> Interval:
+    """The mean of shares per prompt with Wilson's 95% interval: unlike a bootstrap's it has a width
+    where all prompts agree, for twelve of twelve do not prove a hundred percent."""
+    n, p = len(share_p), float(share_p.mean())
+    middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
+    return Interval(p, max(middle - half, 0.0), min(middle + half, 1.0))
+
+
+def fixed_points(materials: Materials) -> list[dict[str, Any]]:
+    """Score and seconds of each workflow of the training rows that was rendered often enough.
+
+    The score is that of an average training prompt: workflows met different prompts, and one that
+    met easy ones is no better for it.
+    """
+    rows = materials.rows
+    level = float(rows.groupby("prompt")["score"].mean().mean())
+    seconds, tokens = (
+        rows.groupby("workflow_key")["seconds"].mean(),
+        rows.groupby("workflow_key")["tokens"].first(),
+    )
+    found = []
+    for key, effect, renders in workflow_effects(rows).itertuples():
+        if renders >= FEWEST_RENDERS and not math.isnan(seconds[key]):
+            found.append(
+                {
+                    "summary": summary(decode(str(tokens[key]).split(), materials.space)),
+                    "score": level + effect,
+                    "seconds": float(seconds[key]),
+                    "renders": int(renders),
+                }
+            )
+    return found
