@@ -113,7 +113,7 @@ class EvaluateConfig(Section):
     guidance_sweep: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
     sweep_designs: int = 4  # designs per prompt at each guidance
     render_sweep: bool = True  # render the first of them
-    budgets_s: tuple[
+    budgets_s: tuple[PositiveFloat, ...] = ()  # render times to design for, and to render within
 
 
 class ServeConfig(Section):
