@@ -1,0 +1,110 @@
+"""Does the workflow matter in the studio? Renders prompts x workflows x seeds, all with all, and reports.
+
+    python benchmarks/studio_study.py                                     # 80 x 60 x 2: 9,600 pictures
+    python benchmarks/studio_study.py --prompts 4 --flows 6 --out runs/try-study
+
+Prompts are of the training split, workflows the seed workflows and variations of them, both as `flowtailor
+collect` takes them. The same command goes on where it was stopped, and a larger study with the same --out
+keeps what a smaller one has rendered. Writes OUT/study.md and OUT/study.png; a study of at least the default
+size writes docs/STUDIO_STUDY.md and its picture too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+from study_report import Study, plot, report
+
+from flowtailor.actors.comfy import engine
+from flowtailor.datasets.rows import RETRYABLE_ERRORS
+from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
+from flowtailor.pipelines.catalog import survey, write_world
+from flowtailor.pipelines.cli import DEFAULT_CONFIG
+from flowtailor.pipelines.collect import plan, render
+from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.stage import Run
+
+FULL = {"prompts": 80, "flows": 60, "seeds": 2}
+LEAST = {"prompts": 3, "flows": 2, "seeds": 2}  # for an interval over prompts, and for two choices
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def main() -> None:
+    arguments = parsed()
+    config = study_config(arguments)
+    rows = collected(config)
+    study = Study.of(rows, config.scorers.weights, engines=config.engine.count)
+    write(study, arguments.out / "study.md", arguments.out / "study.png")
+    if all(getattr(arguments, name) >= size for name, size in FULL.items()):
+        write(study, DOCS / "STUDIO_STUDY.md", DOCS / "images" / "studio_study.png")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, size in FULL.items():
+        parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=f"default: {size}")
+    parser.add_argument("--out", type=Path, default=Path("runs/studio-study"), metavar="DIR")
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help="whose engine, space and scorers to use")
+    arguments = parser.parse_args()
+    for name, least in LEAST.items():
+        if getattr(arguments, name) < least:
+            parser.error(f"--{name} must be at least {least}")
+    return arguments
+
+
+def study_config(arguments: argparse.Namespace) -> Config:
+    """The configuration whose plan is the full product of prompts, workflows and seeds."""
+    values = {
+        "run.root": str(arguments.out.parent),
+        "run.name": arguments.out.name,
+        "prompts.train": arguments.prompts,
+        "prompts.validation": 0,
+        "prompts.test": 0,
+        "collect.flows": arguments.flows,
+        "collect.flows_per_prompt": arguments.flows,
+        "collect.seeds": arguments.seeds,
+    }
+    return load_config(arguments.config, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+def collected(config: Config) -> pd.DataFrame:
+    """The planned rows, after rendering those that are missing. Raises where some are to be tried again."""
+    run = Run(config)
+    store = Store(run.path("dataset"))
+    with engine(config.engine) as client:
+        world = survey(config, client)
+        planned = plan(config, world)
+    write_world(run, world)
+    missing = store.missing(planned)
+    print(f"study: {len(planned)} pictures, {len(planned) - len(missing)} there", flush=True)
+    if len(missing):
+        render(config, missing, store, label="study")
+        store.compact()
+    rows = store.rows()
+    rows = rows[rows["row_id"].isin(planned["row_id"])]
+    again = int(rows["error_type"].isin(list(RETRYABLE_ERRORS)).sum()) + len(planned) - len(rows)
+    if again:
+        raise FlowtailorError(f"{again} renders failed for the moment; the same command tries them again")
+    return rows
+
+
+def write(study: Study, page: Path, picture: Path) -> None:
+    """Write the report and the picture that it shows."""
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    plot(study, picture)
+    page.write_text(report(study, picture.relative_to(page.parent).as_posix()))
+    print(page.read_text() if page.name == "study.md" else f"written: {page}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except FlowtailorError as error:
+        sys.exit(f"study: error: {error}")

@@ -1,0 +1,227 @@
+"""The studio study in words, tables and a picture; every number comes from the rows.
+
+Axis suffixes: P prompts, W workflows, S seeds of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from flowtailor.errors import FlowtailorError
+from flowtailor.models.metrics import noise_ceiling
+from flowtailor.pipelines.choosing import (
+    different_bests,
+    different_bests_by_chance,
+    gain_over_fixed,
+    helped,
+    pareto_front,
+)
+from flowtailor.pipelines.statistics import Interval, bootstrap_mean, weighted_score
+from flowtailor.pipelines.variance import Effects, interaction_ratio, over_prompts, shares
+from flowtailor.workflows.graph import Workflow
+from flowtailor.workflows.summary import summary
+
+WEIGHTED = "weighted score"
+PAUSE_S = 120.0  # a longer gap between blocks of rows was no rendering
+TITLE = "# Does the workflow matter? A study of the studio"
+VARIANCE = """\
+Shares of the variance of one picture's score with 95% intervals over prompts (unbiased components of a
+random effects analysis of variance). *Seed* is what a seed does to all workflows of its prompt alike, *noise*
+what it does to each alone. F is the mean square of the interaction over that of the noise, 1 on average where
+all prompts rank the workflows alike. The ceiling is the rank correlation within a prompt that a perfect
+prediction would reach against pictures of one seed."""
+CHOOSING = """\
+The best workflow of each prompt is chosen on one seed and measured on the other, both ways round, against the
+best fixed workflow chosen on the same seed, in standard deviations of the score over all pictures. A workflow
+counts as a different best if it wins 5% of the prompts on one seed and on the other scores no less over them
+than the best fixed one; *by chance* is the same count with the interaction taken out of the scores."""
+SECONDS = """\
+Fixed workflows that no other beats in score and seconds at once:"""
+KINDS = """\
+The best workflow of a kind against the best of all others, both chosen per prompt on one seed and measured on
+the other: the share of prompts that the kind helps (one half: no difference), by how many standard deviations
+over all prompts, and how much longer it takes than the others do on average."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows as arrays whose axes have the same order everywhere."""
+
+    scores: dict[str, np.ndarray]  # score_PWS of the weighted score and of each scorer; a failed render: 0
+    seconds_W: np.ndarray
+    flows: list[Workflow]
+    weights: dict[str, float]
+    engine: str
+    failed: int
+    engines: int
+    pictures_per_s: float  # by the clock, with scoring; NaN where one block holds everything
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, weights: Mapping[str, float], *, engines: int) -> Study:
+        """From rows of the dataset; FlowtailorError where they are not all prompts with all workflows."""
+        rows = rows.sort_values(["prompt", "workflow_key", "seed"])
+        prompts, workflows = rows["prompt"].nunique(), rows["workflow_key"].nunique()
+        seeds = rows.groupby(["prompt", "workflow_key"]).size()
+        if seeds.nunique() != 1 or len(seeds) != prompts * workflows:
+            raise FlowtailorError("not every prompt was rendered with every workflow on as many seeds")
+        shape = (prompts, workflows, -1)
+        values = {WEIGHTED: weighted_score(rows, weights)}
+        values |= {name: weighted_score(rows, {name: 1.0}) for name in weights}
+        stamps = pd.Series(pd.to_datetime(rows["created_at"].unique())).sort_values()
+        gaps = stamps.diff().dt.total_seconds()
+        busy_s = gaps[gaps < PAUSE_S].sum()
+        return cls(
+            scores={name: value_r.reshape(shape) for name, value_r in values.items()},
+            seconds_W=np.nanmean(rows["seconds"].to_numpy(dtype=float).reshape(shape), axis=(0, 2)),
+            flows=[
+                Workflow.loads(text) for text in rows["workflow"].iloc[: workflows * seeds.iloc[0]].unique()
+            ],
+            weights=dict(weights),
+            engine=str(rows["engine"].iloc[0]),
+            failed=int(rows["error_type"].notna().sum()),
+            engines=engines,
+            pictures_per_s=len(rows) / busy_s if busy_s else float("nan"),
+        )
+
+
+def report(study: Study, picture: str) -> str:
+    """The whole report as Markdown; `picture` is the path to the plot as the page names it."""
+    prompts, workflows, seeds = study.scores[WEIGHTED].shape
+    weights = ", ".join(f"{weight:g} {name}" for name, weight in study.weights.items())
+    rate = "" if np.isnan(study.pictures_per_s) else f", {study.pictures_per_s:.2f} pictures/s with scoring"
+    facts = (
+        f"{prompts} prompts x {workflows} workflows x {seeds} seeds = {study.scores[WEIGHTED].size} pictures "
+        f"on {study.engines} engines `{study.engine}`{rate}; {study.failed} failed and count as 0. "
+        f"The weighted score is {weights}. Written by `benchmarks/studio_study.py`."
+    )
+    parts = [
+        TITLE,
+        facts,
+        f"![Shares of variance; score against seconds]({picture})",
+        "## Where the variance comes from",
+        VARIANCE,
+        _variance(study),
+        "## Choosing for the prompt",
+        CHOOSING,
+        _choosing(study),
+        "## Quality against seconds",
+        SECONDS,
+        _front(study),
+        KINDS,
+        _kinds(study),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _variance(study: Study) -> str:
+    def statistic(score_PWS: np.ndarray) -> dict[str, float]:
+        return {**shares(score_PWS), "F": interaction_ratio(score_PWS)}
+
+    lines = []
+    for name, score_PWS in study.scores.items():
+        found = over_prompts(score_PWS, statistic)
+        percents = [_told(_scaled(found[source], 100), "{:.1f}") for source in Effects._fields]
+        lines.append([name, *percents, _told(found["F"], "{:.2f}"), f"{_ceiling(score_PWS):.2f}"])
+    return _table(["", *(f"{source} %" for source in Effects._fields), "F", "ceiling"], lines)
+
+
+def _choosing(study: Study) -> str:
+    lines = []
+    for name, score_PWS in study.scores.items():
+        deviation = float(score_PWS.std())
+        gain = bootstrap_mean(gain_over_fixed(score_PWS) / deviation)
+        counts = different_bests(score_PWS), different_bests_by_chance(score_PWS)
+        lines.append([name, f"{deviation:.3f}", _told(gain, "{:.2f}"), *(f"{count:.1f}" for count in counts)])
+    return _table(["", "standard deviation", "gain of choosing", "different bests", "by chance"], lines)
+
+
+def _front(study: Study) -> str:
+    score_PW = study.scores[WEIGHTED].mean(axis=2)
+    lines = []
+    for w in pareto_front(score_PW.mean(axis=0), study.seconds_W):
+        score = _told(bootstrap_mean(score_PW[:, w]), "{:.3f}")
+        lines.append([f"{study.seconds_W[w]:.2f}", score, summary(study.flows[w])])
+    return _table(["seconds", "score", "workflow"], lines)
+
+
+def _kinds(study: Study) -> str:
+    score_PWS = study.scores[WEIGHTED]
+    of_flow = [set(kinds(flow)) for flow in study.flows]
+    lines = []
+    for kind in sorted(set().union(*of_flow)):
+        with_W = np.array([kind in names for names in of_flow])
+        if with_W.all():
+            continue
+        share, gain = helped(score_PWS, with_W)
+        longer_s = np.nanmean(study.seconds_W[with_W]) - np.nanmean(study.seconds_W[~with_W])
+        gained = _told(_scaled(gain, 1 / float(score_PWS.std())), "{:.2f}")
+        helps = _told(_scaled(share, 100), "{:.0f}")
+        lines.append([kind, str(with_W.sum()), helps, gained, f"{longer_s:+.2f}"])
+    return _table(["kind", "workflows", "helps % of prompts", "gain", "seconds"], lines)
+
+
+def kinds(flow: Workflow) -> Iterator[str]:
+    """What a workflow does beyond the plainest one, and which checkpoints it draws with."""
+    classes = [node.class_type for node in flow.nodes.values()]
+    if any("Upscale" in name and "Loader" not in name for name in classes):
+        yield "upscaling"
+    if sum("KSampler" in name for name in classes) > 1:
+        yield "second pass"
+    if any("Lora" in name for name in classes):
+        yield "LoRA"
+    for node in flow.nodes.values():
+        for name in ("ckpt_name", "unet_name"):
+            if name in node.inputs:
+                yield f"checkpoint {Path(str(node.inputs[name])).stem}"
+
+
+def plot(study: Study, path: Path) -> None:
+    """Shares of variance as bars beside score against seconds with the front."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.2])
+    start = np.zeros(len(study.scores))
+    each = [shares(score_PWS) for score_PWS in study.scores.values()]
+    for source in Effects._fields:
+        width = np.array([100 * max(share[source], 0.0) for share in each])
+        left.barh(list(study.scores), width, left=start, label=source)
+        start += width
+    left.invert_yaxis()
+    left.set_xlabel("share of the variance of one picture's score, %")
+    left.legend(ncols=3, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    score_W = study.scores[WEIGHTED].mean(axis=(0, 2))
+    second_W = np.array(["second pass" in kinds(flow) for flow in study.flows])
+    for chosen_W, label in ((~second_W, "one pass"), (second_W, "second pass")):
+        right.scatter(study.seconds_W[chosen_W], score_W[chosen_W], s=22, label=label)
+    front = pareto_front(score_W, study.seconds_W)
+    right.plot(study.seconds_W[front], score_W[front], color="0.4", drawstyle="steps-post", label="front")
+    right.set_xlabel("seconds a picture")
+    right.set_ylabel("mean score")
+    right.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def _ceiling(score_PWS: np.ndarray) -> float:
+    prompt_PWS, workflow_PWS, _ = np.indices(score_PWS.shape)
+    return noise_ceiling(prompt_PWS.ravel(), workflow_PWS.ravel(), score_PWS.ravel())
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    return Interval(*(factor * number for number in interval))
+
+
+def _told(interval: Interval, form: str) -> str:
+    value, low, high = (form.format(number) for number in interval)
+    return f"{value} ({low} to {high})"
+
+
+def _table(head: list[str], lines: Iterable[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)

@@ -1,0 +1,120 @@
+"""The studio study: a full product is planned, rows in any order give the same report, gaps are refused."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.errors import FlowtailorError
+from flowtailor.pipelines.catalog import World
+from flowtailor.pipelines.collect import plan
+from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.space import Space
+
+WEIGHTS = {"alignment": 0.7, "sharpness": 0.3}
+FLOWS = ("few_steps", "latent_upscale", "lora", "plain")
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The benchmark's modules, which stand outside the package."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return argparse.Namespace(
+        study=importlib.import_module("studio_study"), report=importlib.import_module("study_report")
+    )
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    """Twelve prompts, four seed workflows, two seeds: a second pass is right for eight of the prompts."""
+    noise = np.random.default_rng(0)
+    flows = load_seed_flows()
+    records = []
+    for p, name, s in itertools.product(range(12), FLOWS, range(2)):
+        liked = (name == "latent_upscale") == (p < 8)
+        records.append(
+            {
+                "prompt": f"prompt {p:02}",
+                "workflow_key": name,
+                "workflow": flows[name].dumps(),
+                "seed": (7919 * (2 * p + s)) % 100003,
+                "score_alignment": 0.4 + 0.4 * liked + noise.normal(scale=0.01),
+                "score_sharpness": 0.5 + noise.normal(scale=0.01),
+                "seconds": 1.5 if name == "latent_upscale" else 0.5,
+                "engine": "comfyui-0.3.75+studio-abc",
+                "error_type": None,
+                "created_at": f"2026-01-01T00:00:{p:02}+00:00",
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def test_the_plan_is_the_full_product(bench: Any, tmp_path: Path, space: Space, catalog_0375: Catalog):
+    arguments = argparse.Namespace(prompts=3, flows=5, seeds=2, out=tmp_path / "s", config="quickstart")
+    config = bench.study.study_config(arguments)
+    assert (Path(config.run.root), config.run.name) == (tmp_path, "s")
+    planned = plan(config, World("engine", catalog_0375, space))
+    assert len(planned) == planned["row_id"].nunique() == 3 * 5 * 2
+    assert set(planned["prompt_split"]) == {"train"}
+    assert (planned.groupby(["prompt", "workflow_key"])["seed"].nunique() == 2).all()
+
+
+def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame):
+    shuffled = rows.sample(frac=1, random_state=1)
+    study = bench.report.Study.of(shuffled, WEIGHTS, engines=2)
+    assert study.scores["weighted score"].shape == (12, 4, 2)
+    one = rows[(rows["prompt"] == "prompt 03") & (rows["workflow_key"] == FLOWS[1])].sort_values("seed")
+    assert study.scores["alignment"][3, 1].tolist() == one["score_alignment"].tolist()
+    assert study.seconds_W.tolist() == [0.5, 1.5, 0.5, 0.5]
+    assert [set(bench.report.kinds(flow)) - {"checkpoint emoji3d"} for flow in study.flows] == [
+        set(),
+        {"upscaling", "second pass"},
+        {"LoRA"},
+        set(),
+    ]
+    assert study.pictures_per_s == pytest.approx(12 * 4 * 2 / 11)
+
+
+def test_the_report_says_what_was_put_in(bench: Any, rows: pd.DataFrame, tmp_path: Path):
+    study = bench.report.Study.of(rows, WEIGHTS, engines=2)
+    bench.study.write(study, tmp_path / "study.md", tmp_path / "study.png")
+    text = (tmp_path / "study.md").read_text()
+    assert "12 prompts x 4 workflows x 2 seeds = 96 pictures on 2 engines" in text
+    assert "(study.png)" in text
+    assert (tmp_path / "study.png").stat().st_size > 10_000
+    [second_pass] = [line for line in text.splitlines() if line.startswith("| second pass | 1 | ")]
+    assert "| 67 (" in second_pass  # eight prompts in twelve
+    assert second_pass.endswith("| +1.00 |")
+    front = text.partition("in score and seconds at once")[2].splitlines()
+    assert [line.partition(" | ")[0] for line in front[2:6]] == ["| seconds", "| ---", "| 0.50", "| 1.50"]
+
+
+def test_a_failed_render_scores_nothing(bench: Any, rows: pd.DataFrame):
+    rows.loc[0, ["score_alignment", "score_sharpness", "seconds"]] = None
+    rows.loc[0, "error_type"] = "ComfyExecutionError"
+    study = bench.report.Study.of(rows, WEIGHTS, engines=1)
+    assert study.failed == 1
+    assert (study.scores["weighted score"] == 0).sum() == 1
+    assert study.seconds_W[0] == 0.5
+
+
+def test_a_gap_is_refused(bench: Any, rows: pd.DataFrame):
+    with pytest.raises(FlowtailorError, match="not every prompt"):
+        bench.report.Study.of(rows.drop(index=5), WEIGHTS, engines=2)
+
+
+def test_a_study_without_intervals_is_refused(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["studio_study.py", "--seeds", "1"])
+    with pytest.raises(SystemExit):
+        bench.study.parsed()
+    assert "--seeds must be at least 2" in capsys.readouterr().err
