@@ -1,7 +1,8 @@
 """A GRPO step with the grammar's mask against plain TRL, on the same model and lengths.
 
 Plain: TRL's own GRPOTrainer samples and scores the same number of tokens of the whole vocabulary,
-no grammar. Masked: `models/masked_trainer.py`. Both train the same LoRA on the real backbone.
+no grammar. Masked: `models/masked_trainer.py`, which computes what rows have in common once. Both
+train the same LoRA on the real backbone, untrained: the designs of a trained one have more in common.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Sampling under a grammar, and the same mask for the loss.
 
-Shapes: B rows, P prompts (B = P * repeat), T words of a design, L tokens of a chunk, K tokens so far,
-V words of the space.
+Shapes: B rows, P prompts (B = P * repeat), R distinct rows, T words of a design, L tokens of a chunk,
+K tokens so far, V words of the space.
 
 Promises: every sampled sequence is one that the grammar accepts; a row depends on its own seed alone,
 not on what else is in the batch (up to rounding); a word that the grammar forces costs neither a
-random number nor a forward of its own. Knows nothing of what the words mean.
+random number nor a forward of its own, and rows that have said the same so far are computed once.
+Knows nothing of what the words mean.
 """
 
 from __future__ import annotations
@@ -83,24 +84,24 @@ def masked_entropy(logprobs: torch.Tensor) -> torch.Tensor:
 class Decoder(Protocol):
     """Next-word logits of a batch of rows that grow."""
 
-    def start(self, prompts: Sequence[Sequence[int]], repeat: int) -> torch.Tensor:
-        """P prompts as token ids, each `repeat` times in a row -> (P * repeat, V)."""
+    def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """P prompts as token ids -> (P, V)."""
         ...
 
     def feed(self, words: Sequence[Sequence[int]]) -> torch.Tensor:
-        """One or more further words per row -> (B, V)."""
+        """One or more further words per row -> (R, V)."""
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only."""
+        """Go on with these rows only; one that is named twice goes on as two."""
         ...
 
 
 class CachedDecoder:
-    """A model behind a KV cache. Each prompt is read once, however many rows start from it.
+    """A model behind a KV cache.
 
     With `adapters`, every row is held once per name (PEFT's "__base__" is no adapter) in the one batch:
-    logits are then (len(adapters) * B, V), the rows of the first name first.
+    logits are then (len(adapters) * R, V), the rows of the first name first.
     """
 
     def __init__(
@@ -111,20 +112,18 @@ class CachedDecoder:
         self.device = next(model.parameters()).device
         self.copies = max(1, len(self.adapters))
 
-    def start(self, prompts: Sequence[Sequence[int]], repeat: int) -> torch.Tensor:
+    def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         self.cache = DynamicCache(config=self.model.config)  # type: ignore[arg-type]
         self.mask = torch.zeros((len(prompts) * self.copies, 0), dtype=torch.long, device=self.device)
-        logits = self._forward(prompts)
-        if repeat > 1:
-            self.cache.batch_repeat_interleave(repeat)
-            self.mask = self.mask.repeat_interleave(repeat, dim=0)
-        return logits.repeat_interleave(repeat, dim=0)
+        return self._forward(prompts)
 
     def feed(self, words: Sequence[Sequence[int]]) -> torch.Tensor:
         return self._forward([[self.columns[word] for word in row] for row in words])
 
     def keep(self, rows: Sequence[int]) -> None:
         size = len(self.mask) // self.copies
+        if list(rows) == list(range(size)):
+            return
         index = torch.tensor([copy * size + row for copy in range(self.copies) for row in rows])
         index = index.to(self.device)
         self.cache.batch_select_indices(index)
@@ -205,19 +204,21 @@ def sample(
     rows = [_Row(masks.grammar, seed) for seed in seeds]
     heat = torch.tensor(temperatures, dtype=torch.float32)
     samples = [row.sample for row in rows]
-    logits = decoder.start(prompts, repeat)
+    logits = decoder.start(prompts)
     opening = [row.push_forced() for row in rows]
     if opening[0]:
-        logits = decoder.feed(opening)
+        logits = decoder.feed(opening[: len(prompts)])
+    held = [index // repeat for index in range(len(rows))]  # by which of the decoder's rows
     while True:
-        chunks = _choose(rows, logits, masks, heat)
+        chunks = _choose(rows, logits[held], masks, heat)
         alive = [index for index, row in enumerate(rows) if row.allowed()]
         if not alive:
             return samples
-        if len(alive) < len(rows):
-            decoder.keep(alive)
-            rows, heat = [rows[index] for index in alive], heat[alive]
-        logits = decoder.feed([chunks[index] for index in alive])
+        rows, heat = [rows[index] for index in alive], heat[alive]
+        places: dict[tuple[int, tuple[int, ...]], int] = {}  # of what was held and has now been said
+        held = [places.setdefault((held[index], tuple(chunks[index])), len(places)) for index in alive]
+        decoder.keep([parent for parent, _ in places])
+        logits = decoder.feed([chunk for _, chunk in places])
 
 
 def _choose(

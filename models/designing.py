@@ -96,7 +96,7 @@ class Designer:
         texts = [policy_prompt(text, b, score) for text, b in zip(prompts, budgets, strict=True)]
         with self._lock:
             samples = sample(
-                self._decoder(adapter, [w for w in strengths for _ in range(n)]),
+                self._decoder(adapter, strengths),
                 self.masks,
                 [self.policy.encode_prompt(text) for text in texts],
                 seeds=[f"{s} {text} {i}" for s, text in zip(seeds, texts, strict=True) for i in range(n)],

@@ -1,9 +1,9 @@
 """Guided decoding: next-word logits `l_base + w * (l_adapter - l_base)`.
 
-Shapes: B rows, V words of the space.
+Shapes: P prompts, R rows, V words of the space.
 
 w = 0 is the base policy, w = 1 the adapted one, w > 1 goes on in the direction that the adapter
-learnt, like classifier-free guidance. Both halves are one forward of 2B rows. The grammar's mask
+learnt, like classifier-free guidance. Both halves are one forward of 2R rows. The grammar's mask
 comes after the mixing (-inf minus -inf is no number), in `constrained.py`.
 """
 
@@ -20,12 +20,12 @@ BASE = "__base__"  # PEFT's name for "no adapter"
 
 
 def mix(base: torch.Tensor, adapted: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """Logits (B, V) of both policies and w (B,) -> guided logits (B, V)."""
+    """Logits (R, V) of both policies and w (R,) -> guided logits (R, V)."""
     return base + w[:, None] * (adapted - base)
 
 
 class GuidedDecoder:
-    """A `Decoder` that mixes a policy with one of its adapters, w may differ from row to row."""
+    """A `Decoder` that mixes a policy with one of its adapters, with one w per prompt."""
 
     def __init__(
         self, model: nn.Module, columns: torch.Tensor, *, pad_id: int, adapter: str, w: Sequence[float]
@@ -33,8 +33,8 @@ class GuidedDecoder:
         self._pair = CachedDecoder(model, columns, pad_id=pad_id, adapters=(BASE, adapter))
         self._w = torch.tensor(w, dtype=torch.float32, device=self._pair.device)
 
-    def start(self, prompts: Sequence[Sequence[int]], repeat: int) -> torch.Tensor:
-        return self._mixed(self._pair.start(prompts, repeat))
+    def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        return self._mixed(self._pair.start(prompts))
 
     def feed(self, words: Sequence[Sequence[int]]) -> torch.Tensor:
         return self._mixed(self._pair.feed(words))

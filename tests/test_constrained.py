@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def slow_logprobs(policy: Policy, prompt: str, words: list[int], temperature: fl
     return masked_log_softmax(logits, toy_masks().replay(words))[range(len(words)), words]
 
 
+@torch.no_grad()
+def word_by_word(policy: Policy, prompt: str, seed: int) -> tuple[list[int], list[float]]:
+    """Words and log-probabilities from one plain forward a word, forced or not."""
+    masks, rng = toy_masks(), random.Random(seed)
+    state, ids = masks.grammar.start(), policy.encode_prompt(prompt)
+    words, logprobs = [], []
+    while allowed := masks.grammar.allowed(state):
+        scores = masked_log_softmax(policy.model(torch.tensor([ids])).logits[0, -1], masks.of(allowed))
+        ends = scores.double().exp().cumsum(dim=0)
+        point = rng.random() if len(allowed) > 1 else 0.0
+        words.append(int((ends <= point * ends[-1]).sum()))
+        logprobs.append(float(scores[words[-1]]))
+        ids = [*ids, int(policy.columns[words[-1]])]
+        state = masks.grammar.advance(state, words[-1])
+    return words, logprobs
+
+
 def test_samples_are_accepted_by_the_grammar(policy: Policy) -> None:
     grammar = ToyGrammar()
     for drawn in draw(policy, PROMPTS, list(range(60))):
@@ -67,6 +85,13 @@ def test_logprobs_are_those_of_one_plain_forward(policy: Policy, temperature: fl
         plain, heated = (slow_logprobs(policy, prompt, one.words, t) for t in (1.0, temperature))
         assert torch.allclose(torch.tensor(one.logprobs), plain, atol=1e-5)
         assert torch.allclose(torch.tensor(one.sampled_logprobs), heated, atol=1e-5)
+
+
+def test_designs_are_those_of_word_by_word_decoding(policy: Policy) -> None:
+    for seed, one in enumerate(draw(policy, PROMPTS, list(range(30)))):
+        words, logprobs = word_by_word(policy, PROMPTS[seed // 10], seed)
+        assert one.words == words
+        assert one.logprobs == pytest.approx(logprobs, abs=1e-4)
 
 
 def test_a_row_depends_on_its_seed_and_not_on_its_batch(policy: Policy) -> None:
@@ -89,16 +114,40 @@ def test_temperature_zero_takes_the_likeliest_word(policy: Policy) -> None:
     assert len({tuple(one.words) for one in drawn}) == 1
 
 
-def test_forced_words_cost_no_forward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    forwards = []
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each forward so far."""
+    rows: list[int] = []
     original = CachedDecoder._forward
-    monkeypatch.setattr(
-        CachedDecoder, "_forward", lambda self, chunks: forwards.append(1) or original(self, chunks)
-    )
+
+    def forward(self: CachedDecoder, chunks: Sequence[Sequence[int]]) -> torch.Tensor:
+        rows.append(len(chunks))
+        return original(self, chunks)
+
+    monkeypatch.setattr(CachedDecoder, "_forward", forward)
+    return rows
+
+
+def test_forced_words_cost_no_forward(policy: Policy, fed: list[int]) -> None:
     (one,) = draw(policy, ("an apple",), [4])
     choices = sum(logprob != 0 for logprob in one.logprobs)
-    assert len(forwards) == 1 + choices  # the prompt, the forced opening, and each choice but the last
+    assert len(fed) == 1 + choices  # the prompt, the forced opening, and each choice but the last
     assert len(one.words) > choices
+
+
+def test_rows_that_said_the_same_so_far_are_computed_once(policy: Policy, fed: list[int]) -> None:
+    drawn = draw(policy, PROMPTS[:2], list(range(40)))
+    assert fed[:2] == [2, 2]  # the prompts and the forced opening
+    for step, rows in enumerate(fed[2:], start=1):  # after the first choice, the second, ...
+        assert rows == len(
+            {(row // 20, *said) for row, one in enumerate(drawn) if (said := begun(one, step))}
+        )
+
+
+def begun(one: Sample, choices: int) -> list[int]:
+    """The words of a design up to the next choice, after some; none where the design ends before it."""
+    places = [place for place, logprob in enumerate(one.logprobs) if logprob != 0]
+    return one.words[: places[choices]] if choices < len(places) else []
 
 
 def test_entropy_and_softmax_under_a_mask_stay_finite() -> None:

@@ -51,7 +51,7 @@ def naive(sft: Policy, grpo: Policy, prompt: str, words: list[int], w: float) ->
 @pytest.mark.parametrize("w", [0.0, 1.0, 1.5, 3.0, -1.0])
 def test_guided_logprobs_equal_two_models(trio: tuple[Policy, Policy, Policy], w: float) -> None:
     both, sft, grpo = trio
-    decoder = GuidedDecoder(both.model, both.columns, pad_id=0, adapter="grpo", w=[w] * 6)
+    decoder = GuidedDecoder(both.model, both.columns, pad_id=0, adapter="grpo", w=[w] * len(PROMPTS))
     prompts = [both.encode_prompt(text) for text in PROMPTS]
     drawn = sample(decoder, toy_masks(), prompts, seeds=range(6), temperatures=[1.0] * 6)
     for index, one in enumerate(drawn):
@@ -69,18 +69,18 @@ def test_the_ends_of_the_scale_are_the_two_policies(
     prompt = [both.encode_prompt("an apple")]
     for words in ([0], [1, 2]):
         for decoder in (single, guided):
-            decoder.start(prompt, 1)
+            decoder.start(prompt)
         assert torch.allclose(single.feed([words]), guided.feed([words]), atol=1e-5)
 
 
-def test_each_row_has_its_own_w(trio: tuple[Policy, Policy, Policy]) -> None:
+def test_each_prompt_has_its_own_w(trio: tuple[Policy, Policy, Policy]) -> None:
     both = trio[0]
     prompts = [both.encode_prompt(text) for text in PROMPTS[:2]]
     decoder = GuidedDecoder(both.model, both.columns, pad_id=0, adapter="grpo", w=[0.0, 2.0])
-    together = decoder.start(prompts, 1)
+    together = decoder.start(prompts)
     for row, w in enumerate((0.0, 2.0)):
         alone = GuidedDecoder(both.model, both.columns, pad_id=0, adapter="grpo", w=[w])
-        assert torch.allclose(together[row], alone.start([prompts[row]], 1)[0], atol=1e-4)
+        assert torch.allclose(together[row], alone.start([prompts[row]])[0], atol=1e-4)
 
 
 def test_mixing_comes_before_the_mask() -> None:
@@ -97,7 +97,7 @@ def test_guided_logprobs_equal_two_models_on_the_real_backbone(tmp_path: Path) -
     policy = Policy.from_base(resolve("smollm2-135m-instruct"), WORDS)
     both, sft, grpo = adapted(policy, tmp_path)
     pad_id = both.tokenizer.pad_token_id
-    decoder = GuidedDecoder(both.model, both.columns, pad_id=pad_id, adapter="grpo", w=[1.5] * 4)  # type: ignore[arg-type]
+    decoder = GuidedDecoder(both.model, both.columns, pad_id=pad_id, adapter="grpo", w=[1.5] * 2)  # type: ignore[arg-type]
     prompts = [both.encode_prompt(text) for text in PROMPTS[:2]]
     drawn = sample(decoder, toy_masks(), prompts, seeds=range(4), temperatures=[1.0] * 4)
     for index, one in enumerate(drawn):
