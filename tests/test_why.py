@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from tiny_run import tiny_run
 
 from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.datasets.prompts import Prompt
 from flowtailor.models.attribution import difference
 from flowtailor.models.reward import MemberPredictions
 from flowtailor.pipelines.comparison import predicted_score
@@ -94,3 +96,22 @@ def test_agreement_of_foreseen_and_rendered_differences():
     assert 0.5 < noisy["spearman_within_design"] < 0.95
     assert noisy["coverage_1"] == pytest.approx(0.68, abs=0.1)
     assert noisy["same_sign"] > 0.8
+
+
+def test_the_study_compares_each_part_to_its_own_renders(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    study = importlib.import_module("why_study")
+    part = Contribution("steps=12", "steps=8", 0.05, 0.01, 0.2, 0.02, ("KSampler",))
+    pictures = [("KSampler steps=12", 0.8, 0.9), ("KSampler steps=12", 0.6, 0.7), ("KSampler", 0.6, 0.5)]
+    rows = pd.DataFrame(
+        [{"prompt": "a fox", "tokens": t, "score": score, "seconds": s} for t, score, s in pictures]
+    )
+    design = (Prompt("a fox", "animals", "test"), ("KSampler", "steps=12"), [part])
+    parts = study.compared([design], rows)
+    assert parts["rendered"].tolist() == pytest.approx([0.1])
+    assert parts["rendered_seconds"].tolist() == pytest.approx([0.3])
+    seconds = study.of_seconds(parts)
+    assert seconds[["foreseen", "foreseen_std"]].to_numpy().tolist() == [[0.2, 0.02]]
+    table = study.markdown({"score": agreement(differences(0.1)), "seconds": agreement(differences(0.0))}, 3)
+    assert "20 designs with 120 parts, 3 seeds each" in table
+    assert "| seconds | 1.00 | 1.00 to 1.00 | 1.00 | 100% | 100% |" in table

@@ -1,0 +1,156 @@
+"""Are the parts of a design worth what is foreseen? Designs and their neighbours, really rendered.
+
+    python benchmarks/why_study.py runs/studio --designs 20 --seeds 3
+
+Takes the guided design of each of some held-out prompts, renders it and every neighbour without one
+of its parts with the same seeds, and compares the differences with those that the ensemble foresees.
+Rows and pictures go to RUN/why and are not rendered again; `why.json` there holds each part, and the
+table goes to standard output. Needs a run with a policy; a failed render scores 0 and has no seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from flowtailor.datasets.prompts import Prompt, choose, load_prompts
+from flowtailor.datasets.store import Store
+from flowtailor.pipelines.catalog import read_world
+from flowtailor.pipelines.collect import render
+from flowtailor.pipelines.evaluate import adopt, refuse_lost
+from flowtailor.pipelines.judging import Wish, draw
+from flowtailor.pipelines.plan import Candidate, planned_rows
+from flowtailor.pipelines.stage import Run, write_json
+from flowtailor.pipelines.statistics import weighted_score
+from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
+from flowtailor.pipelines.why import Contribution, agreement, contributions
+from flowtailor.workflows.codec import decode
+from flowtailor.workflows.counterfactual import canonical_words
+from flowtailor.workflows.space import Space
+
+Told = tuple[Prompt, tuple[str, ...], list[Contribution]]  # a prompt, its design, what the parts add
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--designs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=1, help="pictures of each workflow")
+    arguments = parser.parse_args()
+    run = open_run(arguments.run)
+    _, space = read_world(run)
+    designs = designed(run, space, arguments.designs)
+    rows = rendered(run, space, designs, arguments.seeds)
+    parts = compared(designs, rows)
+    told = {"score": agreement(parts), "seconds": agreement(of_seconds(parts))}
+    write_json(
+        run.path("why/why.json"), {"seeds": arguments.seeds, **told, "parts": parts.to_dict("records")}
+    )
+    print(markdown(told, arguments.seeds))
+
+
+def designed(run: Run, space: Space, count: int) -> list[Told]:
+    """The first guided design of each of `count` test prompts, with what its parts are foreseen to add."""
+    config = run.config
+    prompts = choose(load_prompts(config.prompts.file), {"test": count})
+    wishes = [
+        Wish(prompt.text, 1, config.design.guidance, config.design.temperature, None, config.run.seed)
+        for prompt in prompts
+    ]
+    ensemble = load_ensemble(run)
+    drawn = draw(wishes, load_designer(run, space), ensemble, config)
+    tokens = [canonical_words(decode(best.tokens, space), space) for best, *_ in drawn]
+    pairs = [(prompt.text, words) for prompt, words in zip(prompts, tokens, strict=True)]
+    parts = contributions(pairs, ensemble, space, config.scorers.weights)
+    return list(zip(prompts, tokens, parts, strict=True))
+
+
+def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.DataFrame:
+    """Rows of all designs and neighbours with a score; known ones are taken from the run."""
+    config, collected = run.config, Store(run.path("dataset")).rows()
+    pairs = [
+        (prompt, candidate(words, space))
+        for prompt, tokens, parts in designs
+        for words in [tokens, *(part.without for part in parts)]
+    ]
+    planned = planned_rows(
+        pairs,
+        engine=str(collected.sort_values("created_at")["engine"].iloc[-1]),
+        catalog_hash=space.catalog.hash,
+        seeds=seeds,
+        seed=config.run.seed,
+    )
+    store = Store(run.path("why"))
+    for known in ("dataset", "evaluation"):
+        adopt(Store(run.path(known)), store, planned, list(config.scorers.weights))
+    missing = store.missing(planned)
+    print(f"{len(planned)} pictures of {len(designs)} designs, {len(missing)} to render", flush=True)
+    if len(missing):
+        render(config, missing, store, label="why")
+        refuse_lost(store, planned)
+    rows = store.rows()
+    rows = rows.loc[rows["row_id"].isin(planned["row_id"])]
+    return rows.assign(score=weighted_score(rows, config.scorers.weights))
+
+
+def candidate(words: tuple[str, ...], space: Space) -> Candidate:
+    flow = decode(words, space)
+    return Candidate(flow.key, flow.dumps(), words)
+
+
+def compared(designs: Sequence[Told], rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per part: foreseen and rendered differences of score and seconds, seeds averaged."""
+    found = dict(iter(rows.groupby(["prompt", "tokens"])))
+    records: list[dict[str, Any]] = []
+    for prompt, tokens, parts in designs:
+        whole = found[prompt.text, " ".join(tokens)]
+        for part in parts:
+            neighbour = found[prompt.text, " ".join(part.without)]
+            records.append(
+                {
+                    "design": prompt.text,
+                    "component": part.component,
+                    "change": part.change,
+                    "foreseen": part.score,
+                    "foreseen_std": part.score_std,
+                    "rendered": float(whole["score"].mean() - neighbour["score"].mean()),
+                    "foreseen_seconds": part.seconds,
+                    "foreseen_std_seconds": part.seconds_std,
+                    "rendered_seconds": float(whole["seconds"].mean() - neighbour["seconds"].mean()),
+                }
+            )
+    return pd.DataFrame.from_records(records)
+
+
+def of_seconds(parts: pd.DataFrame) -> pd.DataFrame:
+    """The parts with the differences of seconds in the place of those of the score."""
+    names = {f"{name}_seconds": name for name in ("foreseen", "foreseen_std", "rendered")}
+    return parts[["design", *names]].rename(columns=names).dropna()
+
+
+def markdown(told: dict[str, dict[str, Any]], seeds: int) -> str:
+    """The table for a document; "same sign" is of the parts that the ensemble is sure of."""
+    score = told["score"]
+    lines = [
+        f"{score['designs']} designs with {score['parts']} parts, {seeds} seeds each; 95% over designs.",
+        "",
+        "| difference | rank correlation | 95% interval | within a design | same sign | within ± 1 bar |",
+        "| --- | ---: | :---: | ---: | ---: | ---: |",
+    ]
+    for name, values in told.items():
+        value, low, high = values["spearman"]
+        sign = "-" if values["same_sign"] is None else f"{values['same_sign']:.0%}"
+        lines.append(
+            f"| {name} | {value:.2f} | {low:.2f} to {high:.2f} | {values['spearman_within_design']:.2f} "
+            f"| {sign} | {values['coverage_1']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
