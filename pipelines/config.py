@@ -98,7 +98,20 @@ class GrpoConfig(Section):
     entropy_coef: float = 0.05
     lora_rank: int = 16
     over_budget_penalty: float = 0.3  # reward lost where the predicted seconds are twice the budget
+    audit_every: int = Field(default=20, ge=0)  # steps between audits by really rendering; 0: none
+    audit_designs: int = Field(default=16, ge=2)  # of one audit, each for a prompt of its own
+    audit_max_gap: float = 0.15  # predicted less rendered score that stops the run
     trl: dict[str, Any] = Field(default_factory=dict)
+
+
+class RefineConfig(Section):
+    """Rounds of rendering what the policy designs, fitting again, and more GRPO."""
+
+    rounds: int = Field(default=0, ge=0)  # that `flowtailor run` makes; `flowtailor refine` makes one or more
+    renders: int = Field(default=120, ge=1)  # new pictures of training prompts in a round, to learn from
+    draws: int = Field(default=8, ge=1)  # designs per training prompt to pick them from
+    validation_designs: int = Field(default=4, ge=3)  # per validation prompt, rendered to judge by
+    grpo_steps: int = Field(default=20, ge=1)
 
 
 class DesignConfig(Section):
@@ -143,6 +156,7 @@ class Config(Section):
     reward: RewardConfig = RewardConfig()
     sft: SftConfig = SftConfig()
     grpo: GrpoConfig = GrpoConfig()
+    refine: RefineConfig = RefineConfig()
     design: DesignConfig = DesignConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()

@@ -1,28 +1,34 @@
-"""`flowtailor grpo`: reinforcement learning against the reward ensemble. Nothing is rendered.
+"""`flowtailor grpo`: reinforcement learning against the reward ensemble.
 
 Each step draws groups of designs for a few training prompts, each with a time budget or with none,
 asks the ensemble how they would score, and moves a LoRA adapter on the SFT policy towards the better
-ones of each group. Writes `policy/grpo`: the adapter and `log.jsonl`, one line a step.
+ones of each group. Nothing is rendered but the few pictures of the audits (`audit.py`), which stop the
+run where the ensemble no longer foresees them. Writes `policy/grpo`: the adapter and `log.jsonl`, one
+line a step.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..datasets.store import Store
+from .audit import Alarm, Auditor, alarm_callback, stop_on_alarm
 from .catalog import read_world
 from .config import Config
 from .examples import training_rows
 from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .stage import Run, fingerprint, is_done, stage_output
-from .trained import load_ensemble, need
+from .trained import need
 
 if TYPE_CHECKING:
+    from ..models.policy import Policy
     from ..models.reward import RewardEnsemble
 
 BUDGETED = 0.5  # share of the prompts that come with a budget
@@ -40,21 +46,40 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     if dry_run:
         return
     need(run.dir, "policy/sft", "reward/ensemble.json")
+    with stage_output(run, "policy/grpo", inputs) as folder:
+        train_adapter(config, run.path("reward"), f"grpo-{fingerprint(inputs)[:12]}", folder)
+
+
+def train_adapter(
+    config: Config, reward: Path, name: str, folder: Path, *, start: Path | None = None, seed: int = 0
+) -> None:
+    """Train an adapter on the run's SFT policy against the ensemble in `reward`; write it into `folder`.
+
+    name: of the Ray run, by which an interrupted one goes on. start: an adapter to go on from. seed: added
+    to the run's. Raises FlowtailorError where an audit finds the ensemble deceived.
+    """
+    run = Run(config)
     rows = training_rows(Store(run.path("dataset")).rows(), config.scorers.weights)
     seconds = (float(rows["seconds"].quantile(q)) for q in (0.1, 0.9))
-    questions = draw_questions(sorted(set(rows["prompt"])), (*seconds,), config)
-    with stage_output(run, "policy/grpo", inputs) as folder:
-        name = f"grpo-{fingerprint(inputs)[:12]}"
-        train_in_ray(config, _worker, {"questions": questions}, name, folder)
+    seed += config.run.seed
+    setup = {
+        "questions": draw_questions(sorted(set(rows["prompt"])), (*seconds,), config, seed),
+        "reward": reward.resolve(),
+        "start": start.resolve() if start else None,
+        "seed": seed,
+    }
+    train_in_ray(config, _worker, setup, name, folder)
+    stop_on_alarm(folder, run.path("policy/grpo-stopped"))
 
 
 def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
     """What the adapter depends on."""
+    unused = set() if config.grpo.audit_every else {"audit_every", "audit_designs", "audit_max_gap"}
     return {
         "policy": run.path("policy/sft/model.safetensors"),
         "reward": run.path("reward/ensemble.json"),
         "rows": run.path("dataset/rows"),
-        "grpo": config.grpo,
+        "grpo": config.grpo.model_dump(mode="json", exclude=unused),
         "kappa": [config.reward.kappa, config.reward.lambda_seconds],
         "scorers": config.scorers,
         "max_tokens": config.space.max_tokens,
@@ -63,13 +88,13 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
 
 
 def draw_questions(
-    prompts: Sequence[str], seconds: tuple[float, ...], config: Config
+    prompts: Sequence[str], seconds: tuple[float, ...], config: Config, seed: int
 ) -> list[tuple[str, float | None]]:
     """One (prompt, budget_s) per group of the run; budgets lie evenly in the logarithm of `seconds`.
 
     seconds: (low, high) of the renders seen. All prompts come once before any comes twice.
     """
-    rng = random.Random(config.run.seed)
+    rng = random.Random(seed)
     low, high = (math.log(end) for end in seconds)
     questions: list[tuple[str, float | None]] = []
     wanted = config.grpo.steps * config.grpo.prompts_per_step
@@ -122,16 +147,19 @@ def _worker(setup: dict[str, Any]) -> None:
     from trl.trainer.grpo_config import GRPOConfig
 
     from ..models.constrained import AllowedMasks
+    from ..models.designing import Designer
     from ..models.masked_trainer import MaskedGRPOTrainer, WordIds
     from ..models.policy import Policy, compute_dtype, policy_prompt
+    from ..models.reward import RewardEnsemble
     from ..workflows.grammar import Grammar
 
     config: Config = setup["config"]
     run, device, grpo = Run(config), worker_device(), config.grpo
-    torch.manual_seed(config.run.seed)
+    torch.manual_seed(setup["seed"])
     _, space = read_world(run)
     policy = Policy.load(run.path("policy/sft"), space.vocabulary, dtype=compute_dtype(device))
-    policy.add_adapter(grpo.lora_rank)
+    _add_adapter(policy, grpo.lora_rank, setup["start"])
+    ensemble = RewardEnsemble.load(setup["reward"])
     to_words = WordIds(policy.columns)
 
     def words_of(ids: list[int]) -> list[str]:
@@ -146,12 +174,12 @@ def _worker(setup: dict[str, Any]) -> None:
     trainer = MaskedGRPOTrainer(
         policy,
         AllowedMasks(Grammar(space, max_tokens=config.space.max_tokens), len(space.vocabulary)),
-        reward_funcs=reward_function(load_ensemble(run), config, words_of),
+        reward_funcs=reward_function(ensemble, config, words_of),
         args=GRPOConfig(
             **trainer_options(
                 device,
                 grpo.steps,
-                config.run.seed,
+                setup["seed"],
                 {
                     "per_device_train_batch_size": at_once,
                     "gradient_accumulation_steps": per_step // at_once,
@@ -173,4 +201,21 @@ def _worker(setup: dict[str, Any]) -> None:
         ),
         train_dataset=Dataset.from_list(questions),
     )
-    train(trainer, "grpo", policy.save_adapter)
+    save = policy.save_adapter
+    if grpo.audit_every:
+        designer = Designer(policy, space, max_tokens=config.space.max_tokens)
+        alarm = Alarm(Auditor(config, space, designer, ensemble), save, grpo.audit_max_gap)
+        trainer.add_callback(alarm_callback(alarm, grpo.audit_every))
+        save = alarm.save
+    train(trainer, "grpo", save)
+
+
+def _add_adapter(policy: Policy, rank: int, start: Path | None) -> None:
+    """A fresh adapter, or one that goes on from where `start` ended, at its rank."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    if start is None:
+        policy.add_adapter(rank)
+    else:
+        policy.add_adapter(json.loads((start / "adapter_config.json").read_text())["r"])
+        set_peft_model_state_dict(policy.model, load_peft_weights(str(start), device="cpu"))

@@ -80,6 +80,23 @@ def curves(panels: Mapping[str, Sequence[tuple[float, float]]]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
+def audits(
+    steps: Sequence[float], predicted: Sequence[float], rendered: Sequence[Interval], max_gap: float
+) -> str:
+    """What the ensemble foresaw of the audited designs over training steps, what they scored, and the
+    line below which the alarm goes off."""
+    figure = Figure(figsize=(6.4, 2.4))
+    axes = figure.add_subplot()
+    axes.plot(steps, predicted, "o-", color=ACCENT, markersize=4, label="predicted score")
+    _band(axes, steps, rendered, SECOND, "rendered score")
+    alarm = [value - max_gap for value in predicted]
+    axes.plot(steps, alarm, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="alarm")
+    axes.set_xlabel("step")
+    axes.legend(fontsize=8)
+    return _svg(figure, "audits")
+
+
+@matplotlib.rc_context(STYLE)
 def calibration(
     measured: Sequence[float], mean: Sequence[float], std: Sequence[float], highlighted: Sequence[bool]
 ) -> str:

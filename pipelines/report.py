@@ -56,6 +56,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     if not needed.is_file():
         raise FlowtailorError(f"{needed}: not there yet; run `flowtailor evaluate` first")
     sources = ["evaluation", "reward/metrics.json", "policy/grpo/log.jsonl", "dataset/rows"]
+    sources += [f"refine/round-{number}/summary.json" for number in range(1, rounds(run.dir) + 1)]
     inputs = {source: run.path(source) for source in sources} | {
         "template": Path(__file__).with_suffix(".html")
     }
@@ -103,6 +104,8 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
         "grid": picture_grid(rows, pictures, list(summary["methods"])),
         "curves": plots.curves(grpo_curves(log)) if log else None,
         "grpo_steps": len(log),
+        "audit_plot": _audit_plot(log, run_dir),
+        "refined": [_json(run_dir / f"refine/round-{n}/summary.json") for n in range(1, rounds(run_dir) + 1)],
         "calibration": calibration(rows),
         "guidance": guidance,
         "sweep_plot": _sweep_plot(guidance) if guidance else None,
@@ -165,6 +168,25 @@ def grpo_curves(log: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]
         title: [(entry["step"], entry[key]) for entry in log if key in entry]
         for key, title in GRPO_CURVES.items()
     }
+
+
+def rounds(run_dir: Path) -> int:
+    """How many rounds of refinement a run has behind it."""
+    latest = _json(run_dir / "refine/summary.json")
+    return int(latest["round"]) if latest else 0
+
+
+def _audit_plot(log: list[dict[str, Any]], run_dir: Path) -> str | None:
+    """Predicted and rendered score of GRPO's audits, if there were any."""
+    found = [entry for entry in log if "audit_gap" in entry]
+    if not found:
+        return None
+    return plots.audits(
+        [entry["audit_step"] for entry in found],
+        [entry["audit_predicted"] for entry in found],
+        [Interval(*entry["audit_rendered"]) for entry in found],
+        _json(run_dir / "config.resolved.json")["config"]["grpo"]["audit_max_gap"],
+    )
 
 
 def calibration(rows: list[Row]) -> dict[str, Any]:

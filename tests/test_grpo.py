@@ -17,12 +17,13 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.models.designing import Designer
 from flowtailor.models.reward import Predictions, RewardEnsemble
 from flowtailor.pipelines.config import Config, load_config
-from flowtailor.pipelines.grpo import draw_questions, reward_function, run_stage
+from flowtailor.pipelines.grpo import draw_questions, reward_function, run_stage, stage_inputs
+from flowtailor.pipelines.stage import Run
 from flowtailor.workflows.space import Space
 
 
 def config_in(folder: Path, *overrides: str) -> Config:
-    settings = ["grpo.steps=3", "grpo.prompts_per_step=2", "grpo.num_generations=4"]
+    settings = ["grpo.steps=3", "grpo.prompts_per_step=2", "grpo.num_generations=4", "grpo.audit_every=0"]
     return load_config(None, [f"run.root={str(folder)!r}", "run.name=tiny", *settings, *overrides])
 
 
@@ -72,13 +73,23 @@ def test_without_budgets_no_share_of_broken_ones_is_logged(tmp_path: Path) -> No
 
 def test_every_prompt_is_asked_before_any_is_asked_twice(tmp_path: Path) -> None:
     config = config_in(tmp_path, "grpo.steps=5", "grpo.prompts_per_step=4")
-    questions = draw_questions(PROMPTS, (0.5, 2.0), config)
+    questions = draw_questions(PROMPTS, (0.5, 2.0), config, seed=1)
     assert len(questions) == 20
     assert Counter(prompt for prompt, _ in questions) == dict.fromkeys(PROMPTS, 4)
     budgets = [budget for _, budget in questions if budget is not None]
     assert 4 < len(budgets) < 16
     assert all(0.5 <= budget <= 2.0 for budget in budgets)
-    assert questions == draw_questions(PROMPTS, (0.5, 2.0), config)
+    assert questions == draw_questions(PROMPTS, (0.5, 2.0), config, seed=1)
+    assert questions != draw_questions(PROMPTS, (0.5, 2.0), config, seed=2)
+
+
+def test_settings_of_audits_count_only_where_there_are_any(tmp_path: Path) -> None:
+    def inputs(*overrides: str) -> dict:
+        config = config_in(tmp_path, *overrides)
+        return stage_inputs(config, Run(config))
+
+    assert inputs() == inputs("grpo.audit_max_gap=0.3")
+    assert inputs("grpo.audit_every=2") != inputs("grpo.audit_every=2", "grpo.audit_max_gap=0.3")
 
 
 @pytest.fixture

@@ -228,3 +228,25 @@ def test_plots_take_their_colours_from_the_page():
         assert "var(--accent)" in svg
         assert not re.search(r"#[0-9a-f]{6};", svg)
     assert "kl" not in drawn[1]
+
+
+def test_audits_and_rounds_of_refinement_are_shown_where_there_are_any(run_dir: Path, tmp_path: Path):
+    numbers = {name: [0.6, 0.5, 0.7] for name in ("score", "pair_accuracy", "coverage_68", "bias")}
+    side = {**numbers, "spearman_within_prompt": None}
+    summary = {"round": 1, "picked": {"unsure": 3, "frequent": 2}, "judged": 12, "grpo_steps": 20}
+    summary |= dict.fromkeys(("before", "refit", "after", "change"), side)
+    for name in ("refine/summary.json", "refine/round-1/summary.json"):
+        (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (run_dir / name).write_text(json.dumps(summary))
+    found = {"audit_predicted": 0.7, "audit_rendered": [0.6, 0.5, 0.7], "audit_gap": 0.1}
+    log = [{"step": step, "reward": 0.5, "audit_step": step, **found} for step in (1, 20)]
+    (run_dir / "policy/grpo/log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    (tmp_path / "out").mkdir()
+    page = report.write_report(run_dir, tmp_path / "out").read_text()
+    text = " ".join(" ".join(Page(page).text).split())
+    for expected in (
+        "nothing was rendered but the audits",
+        "alarm",
+        "5 pictures to learn from, 12 to judge by",
+    ):
+        assert expected in text
