@@ -26,6 +26,7 @@ STAGES = {
     "fit-reward": ("fit_reward", "fit the reward ensemble on the collected rows"),
     "sft": ("sft", "teach the language model to write workflows (supervised)"),
     "grpo": ("grpo", "improve the policy against the reward ensemble"),
+    "refine": ("refine", "render what the policy designs, fit the ensemble again, go on with GRPO"),
     "evaluate": ("evaluate", "render held-out prompts with every method and compare"),
     "report": ("report", "write report/index.html of a run"),
     "run": ("run", "all stages in order, each skipped where it is up to date"),

@@ -1,4 +1,5 @@
-"""`flowtailor run`: every stage in order, each skipped where it is up to date.
+"""`flowtailor run`: every stage in order, each skipped where it is up to date; refinement where rounds are
+configured.
 
 Interrupted, it goes on where it was: finished stages are skipped, the others keep what they had
 finished.
@@ -19,6 +20,7 @@ STAGES = {
     "fit_reward": "Fit reward: learn to predict the scores",
     "sft": "SFT: learn to write workflows",
     "grpo": "GRPO: learn to write better ones",
+    "refine": "Refine: render what the policy designs, and go on",
     "evaluate": "Evaluate: render held-out prompts with every method",
     "report": "Report",
 }
@@ -28,8 +30,9 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     """Run all stages; ends by naming the report and what to do with the run."""
     run = Run(config)
     started = time.monotonic()
-    for number, (name, title) in enumerate(STAGES.items(), start=1):
-        print(f"\n[{number}/{len(STAGES)}] {title}  ({_clock(time.monotonic() - started)})", flush=True)
+    stages = {name: title for name, title in STAGES.items() if name != "refine" or config.refine.rounds}
+    for number, (name, title) in enumerate(stages.items(), start=1):
+        print(f"\n[{number}/{len(stages)}] {title}  ({_clock(time.monotonic() - started)})", flush=True)
         try:
             importlib.import_module(f".{name}", __package__).run_stage(config, dry_run=dry_run)
         except FlowtailorError as error:

@@ -38,6 +38,11 @@ def test_stages_run_in_order_and_the_end_says_what_is_next(
     assert "flowtailor serve" in out
 
 
+def test_rounds_of_refinement_come_between_grpo_and_evaluation(calls: list[tuple[str, bool]]):
+    run.run_stage(load_config(None, ["refine.rounds=1"]))
+    assert [name for name, _ in calls][3:5] == ["grpo", "refine"]
+
+
 def test_a_dry_run_goes_on_where_a_stage_needs_an_earlier_one(
     calls: list[tuple[str, bool]], capsys: pytest.CaptureFixture[str]
 ):

@@ -1,0 +1,316 @@
+"""`flowtailor refine`: render what the policy designs, fit the ensemble again, go on with GRPO.
+
+A round draws designs of the guided policy for the training prompts and renders those that the ensemble is
+unsure of and those that the policy says most (`picks.py`). It fits the ensemble again on all rows and goes
+on from the adapter. Before and after, designs for validation prompts are rendered, which nothing learns
+from, to tell what the round has brought.
+
+A round works in a run folder of its own, `refine/round-N`, from a copy of what it started with (`start/`);
+only when it has finished do its rows, ensemble and adapter take their places in the run, so that an
+interrupted round leaves the run as it was and goes on later. Pictures that any of these folders knows
+are not rendered again. Workflows that are held out stay so: they are not picked. The SFT policy stays.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from flowtailor.errors import FlowtailorError
+
+from ..datasets.prompts import Prompt, choose, load_prompts
+from ..datasets.store import Store
+from ..workflows.codec import decode
+from ..workflows.space import Space
+from . import fit_reward, grpo
+from .catalog import read_world
+from .collect import render
+from .comparison import predicted_score
+from .config import Config
+from .evaluate import adopt, refuse_lost
+from .picks import judge, pick
+from .plan import Candidate, planned_rows
+from .rounds import LINEAGE, Round, begin, lineage, promote
+from .stage import fingerprint, is_done, record, stage_output, write_json
+from .statistics import weighted_score
+from .trained import need
+
+if TYPE_CHECKING:
+    from ..models.designing import Design, Designer
+    from ..models.reward import RewardEnsemble
+
+PARTS = ("catalog.json", "dataset/rows", "reward/ensemble.json", "policy/sft", "policy/grpo")
+PROMPTS_AT_ONCE = 8
+
+
+def run_stage(config: Config, *, dry_run: bool = False) -> None:
+    """Make the rounds that are not up to date, at least one; with `dry_run` say what they would take."""
+    for number in range(1, max(1, config.refine.rounds) + 1):
+        one = Round(config, number)
+        if lineage(one.run) >= number and is_done(
+            one.run, one.name, one.inputs(), output=f"{one.name}/summary.json"
+        ):
+            continue
+        print(describe(one), flush=True)
+        if not dry_run:
+            refine(one)
+
+
+def describe(one: Round) -> str:
+    """What a round would take."""
+    config, refine = one.config, one.config.refine
+    judged = 2 * config.prompts.validation * refine.validation_designs
+    return (
+        f"{one.name}: {config.prompts.train} prompts with {refine.draws} designs each, at most "
+        f"{refine.renders} of them rendered to learn from and {judged} of validation prompts to judge by; "
+        f"then the ensemble again and {refine.grpo_steps} steps of GRPO"
+    )
+
+
+def refine(one: Round) -> None:
+    """Make one round; what an interrupted one had finished stays."""
+    run, own, config = one.run, one.own, one.config
+    need(run.dir, *PARTS)
+    if not config.prompts.validation:
+        raise FlowtailorError(
+            "prompts.validation = 0: refine judges itself on validation prompts; set it above 0"
+        )
+    started = time.monotonic()
+    begin(one)
+    _, space = read_world(run)
+    before, picks = draw(one, space)
+    learn, judged = Store(own.path("dataset")), Store(own.path("validation"))
+    _render(config, picks, learn)
+    _render(config, before, judged)
+    fit_reward.run_stage(own.config)
+    go_on(one)
+    after = answer_again(one, space)
+    _adopt_known(one, judged, after)
+    _render(config, after, judged)
+    write_json(own.path("summary.json"), summarise(one, before, after, picks))
+    promote(one, picks)
+    shutil.copyfile(own.path("summary.json"), run.path("refine/summary.json"))
+    record(run, one.name, one.inputs(), output=f"{one.name}/summary.json", seconds=time.monotonic() - started)
+    print(_told(one, json.loads(own.path("summary.json").read_text())), flush=True)
+
+
+def draw(one: Round, space: Space) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows to render: the policy's designs for validation prompts, and the picks for training prompts."""
+    config, own = one.config, one.own
+    learn = Store(own.path("dataset"))
+    collected = Store(one.run.path("dataset")).rows()
+    learn.append(collected[~collected["row_id"].isin(learn.rows()["row_id"])])
+    inputs = one.inputs() | {"reward": None, "grpo": None}
+    if not is_done(own, "designs", inputs):
+        with stage_output(own, "designs", inputs) as folder:
+            designer, ensemble = _load(one, own.path("start"), space)
+            _answers(one, space, designer).to_parquet(folder / "before.parquet", index=False)
+            candidates = _candidates(one, space, designer, ensemble, set(collected["row_id"]))
+            pick(candidates, config.refine.renders).to_parquet(folder / "picks.parquet", index=False)
+    before, picks = (pd.read_parquet(own.path(f"designs/{name}.parquet")) for name in ("before", "picks"))
+    _adopt_known(one, Store(own.path("validation")), before)
+    reasons = ", ".join(f"{count} {why}" for why, count in picks["why"].value_counts().items()) or "none"
+    print(f"{one.name}: {len(picks)} designs picked ({reasons}), {len(before)} to judge by", flush=True)
+    return before, picks
+
+
+def go_on(one: Round) -> None:
+    """GRPO from the adapter of the start against the new ensemble; the log goes on as well."""
+    config, own = one.config, one.own
+    start = own.path("start/policy/grpo")
+    inputs = grpo.stage_inputs(config, own) | {
+        "policy": one.run.path("policy/sft/model.safetensors"),
+        "rows": None,
+        "start": start / "adapter_model.safetensors",
+        "steps": config.refine.grpo_steps,
+    }
+    if is_done(own, "policy/grpo", inputs):
+        return
+    steps = config.grpo.model_copy(update={"steps": config.refine.grpo_steps})
+    with stage_output(own, "policy/grpo", inputs) as folder:
+        grpo.train_adapter(
+            config.model_copy(update={"grpo": steps}),
+            own.path("reward"),
+            f"refine-{fingerprint(inputs)[:12]}",
+            folder,
+            start=start,
+            seed=one.number,
+        )
+        earlier, later = (_lines(place / "log.jsonl") for place in (start, folder))
+        (folder / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in joined(earlier, later)))
+        write_json(folder / LINEAGE, {"round": one.number})
+
+
+def joined(earlier: list[dict[str, Any]], later: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Two logs as one, whose steps count on."""
+    last = earlier[-1]["step"] if earlier else 0
+    steps = ("step", "audit_step")
+    return earlier + [e | {name: e[name] + last for name in steps if name in e} for e in later]
+
+
+def answer_again(one: Round, space: Space) -> pd.DataFrame:
+    """Rows of the new policy's designs for validation prompts."""
+    own = one.own
+    inputs = {"policy": own.path("policy/grpo"), **one.inputs()}
+    if not is_done(own, "after", inputs):
+        with stage_output(own, "after", inputs) as folder:
+            designer, _ = _load(one, own.dir, space)
+            _answers(one, space, designer).to_parquet(folder / "after.parquet", index=False)
+    return pd.read_parquet(own.path("after/after.parquet"))
+
+
+def summarise(one: Round, before: pd.DataFrame, after: pd.DataFrame, picks: pd.DataFrame) -> dict[str, Any]:
+    """`summary.json`: the round's numbers on validation prompts, and what they cost."""
+    from ..models.reward import RewardEnsemble
+
+    own, weights = one.own, one.config.scorers.weights
+    old, new = (RewardEnsemble.load(folder / "reward") for folder in (own.path("start"), own.dir))
+    rendered = Store(own.path("validation")).rows()
+
+    def foreseen(designs: pd.DataFrame, ensemble: RewardEnsemble) -> pd.DataFrame:
+        results = [name for name in rendered.columns if name == "row_id" or name not in designs.columns]
+        rows = designs.merge(rendered[results], on="row_id", how="left", validate="one_to_one")
+        predictions = ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
+        mean_r, std_r = predicted_score(predictions, weights)
+        return rows.assign(score=weighted_score(rows, weights), predicted=mean_r, std=std_r)
+
+    learned = Store(own.path("dataset")).rows()
+    mine = learned.loc[learned["row_id"].isin(picks["row_id"])]
+    return {
+        "round": one.number,
+        "picked": {str(why): int(count) for why, count in picks["why"].value_counts().items()},
+        "failed": int(mine["error_type"].notna().sum()),
+        "judged": len(set(before["row_id"]) | set(after["row_id"])),
+        "rows": len(learned),
+        "grpo_steps": one.config.refine.grpo_steps,
+        **judge(foreseen(before, old), foreseen(before, new), foreseen(after, new)),
+    }
+
+
+def _load(one: Round, folder: Path, space: Space) -> tuple[Designer, RewardEnsemble]:
+    """The policy and the ensemble in `folder`, on the run's SFT policy."""
+    import torch
+
+    from ..models.designing import Designer
+    from ..models.reward import RewardEnsemble
+
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # between PEFT and transformers
+        designer = Designer.load(
+            one.run.path("policy/sft"),
+            folder / "policy/grpo",
+            space,
+            max_tokens=one.config.space.max_tokens,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+    return designer, RewardEnsemble.load(folder / "reward")
+
+
+def _answers(one: Round, space: Space, designer: Designer) -> pd.DataFrame:
+    """Rows of different designs for each validation prompt; `first` marks what the policy would answer."""
+    config, size = one.config, one.config.refine.validation_designs
+    pairs = []
+    for prompts in _batches(_prompts(config, "validation")):
+        wishes = {
+            "guidance": [config.design.guidance] * len(prompts),
+            "temperature": [config.design.temperature] * len(prompts),
+            "budget_s": [None] * len(prompts),
+            "seed": [config.run.seed] * len(prompts),
+        }
+        drawn = designer.distinct([prompt.text for prompt in prompts], n=size, **wishes)
+        pairs += [(prompt, one) for prompt, designs in zip(prompts, drawn, strict=True) for one in designs]
+    rows = _planned(one, space, pairs).drop_duplicates("row_id")
+    return rows.assign(first=rows.groupby("prompt").cumcount() == 0)
+
+
+def _candidates(
+    one: Round, space: Space, designer: Designer, ensemble: RewardEnsemble, known: set[str]
+) -> pd.DataFrame:
+    """What the policy designs for training prompts and nobody has rendered, as `picks.pick` wants it."""
+    config = one.config
+    counts: Counter[tuple[str, str]] = Counter()
+    pairs: dict[tuple[str, str], tuple[Prompt, Design]] = {}
+    for prompts in _batches(_prompts(config, "train")):
+        drawn = designer.design(
+            [prompt.text for prompt in prompts],
+            n=config.refine.draws,
+            guidance=config.design.guidance,
+            temperature=config.design.temperature,
+            seed=config.run.seed + one.number,
+        )
+        for prompt, designs in zip(prompts, drawn, strict=True):
+            for design in designs:
+                key = prompt.text, " ".join(design.tokens)
+                counts[key] += 1
+                pairs[key] = prompt, design
+    rows = _planned(one, space, list(pairs.values()))
+    rows["drawn"] = [counts[key] for key in zip(rows["prompt"], rows["tokens"], strict=True)]
+    rows["said"] = rows.groupby("workflow_key")["drawn"].transform("sum")
+    rows = rows.drop_duplicates("row_id")
+    rows = rows.loc[(rows["workflow_split"] == "train") & ~rows["row_id"].isin(known)]
+    predictions = ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
+    mean_r, std_r = predicted_score(predictions, config.scorers.weights)
+    return rows.assign(predicted=mean_r, std=std_r)
+
+
+def _planned(one: Round, space: Space, pairs: Sequence[tuple[Prompt, Design]]) -> pd.DataFrame:
+    flows = [decode(design.tokens, space) for _, design in pairs]
+    collected = Store(one.run.path("dataset")).rows().sort_values("created_at")
+    return planned_rows(
+        [
+            (prompt, Candidate(flow.key, flow.dumps(), tuple(design.tokens)))
+            for (prompt, design), flow in zip(pairs, flows, strict=True)
+        ],
+        engine=str(collected["engine"].iloc[-1]),  # the one that was used last
+        catalog_hash=space.catalog.hash,
+        seeds=1,
+        seed=one.config.run.seed,
+    )
+
+
+def _prompts(config: Config, split: str) -> list[Prompt]:
+    return choose(load_prompts(config.prompts.file), {split: getattr(config.prompts, split)})
+
+
+def _batches(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
+    for first in range(0, len(prompts), PROMPTS_AT_ONCE):
+        yield prompts[first : first + PROMPTS_AT_ONCE]
+
+
+def _adopt_known(one: Round, store: Store, planned: pd.DataFrame) -> None:
+    """Take over pictures of validation prompts from the collection, the audits and earlier rounds."""
+    run = one.run
+    earlier = (f"refine/round-{number}/validation" for number in range(1, one.number))
+    for place in ("dataset", "policy/audit", *earlier):
+        adopt(Store(run.path(place)), store, planned, list(one.config.scorers.weights))
+
+
+def _render(config: Config, planned: pd.DataFrame, store: Store) -> None:
+    missing = store.missing(planned)
+    if len(missing):
+        render(config, missing, store, label="refine")
+        refuse_lost(store, planned)
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def _told(one: Round, summary: dict[str, Any]) -> str:
+    """The round in one line."""
+
+    def change(name: str) -> str:
+        values = [summary[side][name] for side in ("before", "after")]
+        return " -> ".join("-" if value is None else f"{value[0]:.3f}" for value in values)
+
+    return (
+        f"{one.name}: on validation prompts the rendered score went {change('score')}, the ensemble's rank "
+        f"correlation {change('spearman_within_prompt')}, predicted less rendered {change('bias')}"
+    )

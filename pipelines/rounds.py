@@ -1,0 +1,130 @@
+"""A round of `refine`: where it works, what it starts from, and how its results take their places.
+
+A round is a run folder of its own, `refine/round-N`, with a copy of what it started with in `start/`. The
+adapter's folder tells which round made it, so that a round knows whether the run still holds what it
+started from. It does not know what a round does (`refine.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from ..datasets.store import Store
+from . import fit_reward, grpo, sft
+from .config import Config
+from .evaluate import adopt
+from .stage import Run, fingerprint, record, stage_output, write_json
+
+SFT_PARTS = ("policy/sft", "policy/score_conditioned")
+LINEAGE = "refined.json"  # in the adapter's folder: the round that made it
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a run, and where it works."""
+
+    config: Config
+    number: int
+
+    @cached_property
+    def run(self) -> Run:
+        return Run(self.config)
+
+    @cached_property
+    def own(self) -> Run:
+        """The round's folder, as a run of the same configuration."""
+        place = {"root": str(self.run.path("refine")), "name": f"round-{self.number}"}
+        return Run(self.config.model_copy(update={"run": self.config.run.model_copy(update=place)}))
+
+    @property
+    def name(self) -> str:
+        return f"refine/round-{self.number}"
+
+    def inputs(self) -> dict[str, Any]:
+        """What a round depends on."""
+        config = self.config
+        return {
+            "start": [self.own.path("start/policy/grpo"), self.own.path("start/reward")],
+            "sft": self.run.path("policy/sft/model.safetensors"),
+            "refine": config.refine.model_dump(exclude={"rounds"}),
+            "design": [config.design.guidance, config.design.temperature],
+            "reward": config.reward.model_dump(exclude={"workers"}),
+            "grpo": config.grpo,
+            "prompts": config.prompts,
+            "scorers": config.scorers,
+            "max_tokens": config.space.max_tokens,
+            "seed": config.run.seed,
+        }
+
+
+def begin(one: Round) -> None:
+    """Copy what the round starts from, unless it has begun from that already."""
+    run, start = one.run, one.own.path("start")
+    same = fingerprint(start / "policy/grpo") == fingerprint(run.path("policy/grpo"))
+    if start.is_dir() and (same or lineage(run) >= one.number):
+        return
+    with stage_output(one.own, "start", {}) as folder:
+        for part in ("reward", "policy/grpo"):
+            shutil.copytree(run.path(part), folder / part)
+        write_json(
+            folder / "up_to_date.json", [name for name, inputs in _stages(one) if _fresh(run, name, inputs)]
+        )
+    for part in ("catalog.json", "space.toml"):
+        shutil.copyfile(run.path(part), one.own.path(part))
+
+
+def promote(one: Round, picks: pd.DataFrame) -> None:
+    """Put rows, ensemble and adapter in their places in the run, where later stages find them.
+
+    Stages that were up to date when the round began count as up to date again; the SFT policy among
+    them, though it has not seen the new rows.
+    """
+    run, own = one.run, one.own
+    source, target = Store(own.path("dataset")), Store(run.path("dataset"))
+    adopt(source, target, picks, list(one.config.scorers.weights))
+    missing = set(target.missing(picks)["row_id"])  # the rows that failed have no picture to adopt
+    learned = source.rows()
+    target.append(learned[learned["row_id"].isin(missing)])
+    accepted = json.loads(own.path("start/up_to_date.json").read_text())
+    for name, inputs in _stages(one):
+        if name in SFT_PARTS:
+            if name in accepted:
+                record(run, name, inputs, output=name, seconds=_seconds(run, name))
+        else:
+            with stage_output(run, name, inputs if name in accepted else {}) as folder:
+                shutil.copytree(own.path(name), folder, dirs_exist_ok=True)
+
+
+def _stages(one: Round) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stages that a round touches, in order, with their inputs as they are at that moment."""
+    config, run = one.config, one.run
+    yield "reward", fit_reward.stage_inputs(config, run)
+    for part in SFT_PARTS:
+        yield part, sft.stage_inputs(config, run, part)
+    yield "policy/grpo", grpo.stage_inputs(config, run)
+
+
+def _fresh(run: Run, name: str, inputs: dict[str, Any]) -> bool:
+    return _recorded(run, name).get("inputs_hash") == fingerprint(inputs)
+
+
+def _seconds(run: Run, name: str) -> float:
+    return float(_recorded(run, name).get("seconds", 0.0))
+
+
+def _recorded(run: Run, name: str) -> dict[str, Any]:
+    file = run.path(f"stages/{name.replace('/', '-')}.json")
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def lineage(run: Run) -> int:
+    """The round that made the run's adapter; 0 for the GRPO stage."""
+    file = run.path(f"policy/grpo/{LINEAGE}")
+    return int(json.loads(file.read_text())["round"]) if file.is_file() else 0

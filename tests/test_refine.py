@@ -1,0 +1,264 @@
+"""Refinement: what is picked, how a round is judged, and that the run only ever holds finished rounds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from tiny_rows import tiny_rows
+from tiny_run import tiny_run
+
+from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
+from flowtailor.pipelines import fit_reward, grpo, refine, sft
+from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.picks import FREQUENT, UNSURE, judge, per_prompt, pick
+from flowtailor.pipelines.refine import joined, run_stage
+from flowtailor.pipelines.stage import Run, is_done, record
+from flowtailor.workflows.space import Space
+
+
+def candidates() -> pd.DataFrame:
+    """Four prompts; workflow A is said to all of them, the others once each, and surest of A."""
+    rows = [
+        {"prompt": f"p{p}", "workflow_key": key, "std": std + 0.01 * p, "drawn": drawn, "said": said}
+        for p in range(4)
+        for key, std, drawn, said in (("A", 0.1, 5, 20), (f"B{p}", 0.2, 2, 2), (f"C{p}", 0.3, 1, 1))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_half_of_the_picks_are_unsure_and_half_are_what_the_policy_says_most() -> None:
+    picks = pick(candidates(), 6)
+    assert Counter(picks["why"]) == {UNSURE: 3, FREQUENT: 3}
+    unsure = picks[picks["why"] == UNSURE]
+    assert set(unsure["workflow_key"].str[0]) == {"C"}
+    assert unsure["prompt"].is_unique
+    assert set(picks.loc[picks["why"] == FREQUENT, "workflow_key"]) == {"A"}
+    assert picks["prompt"].nunique() == 4  # spread out
+
+
+def test_what_is_said_less_gets_its_share_too() -> None:
+    frame = candidates().assign(std=0.0)
+    frequent = pick(frame.assign(said=frame["said"].replace({20: 4})), 12)
+    assert len(frequent) == 12
+    assert not frequent.duplicated(["prompt", "workflow_key"]).any()
+
+
+def test_no_more_is_picked_than_there_is() -> None:
+    assert len(pick(candidates(), 100)) == 12
+    assert pick(candidates().iloc[:0], 5).empty
+
+
+def judged(scores: list[float], predicted: list[float]) -> pd.DataFrame:
+    """Two prompts with the same designs; the first of each is the answer."""
+    one = {"score": scores, "predicted": predicted, "std": 0.1, "first": [True] + [False] * (len(scores) - 1)}
+    return pd.concat([pd.DataFrame(one).assign(prompt=prompt) for prompt in ("a", "b")], ignore_index=True)
+
+
+def test_a_round_is_judged_by_answers_and_by_order() -> None:
+    before = judged([0.5, 0.6, 0.7], [0.9, 0.8, 0.7])
+    refit = before.assign(predicted=[0.5, 0.6, 0.7] * 2)
+    told = judge(before, refit, judged([0.8, 0.6, 0.7], [0.8, 0.6, 0.7]))
+    assert told["before"]["score"] == pytest.approx([0.5] * 3)  # of the answer, not of the alternatives
+    assert told["before"]["spearman_within_prompt"] == pytest.approx([-1.0] * 3)
+    assert told["before"]["bias"] == pytest.approx([0.2] * 3)
+    assert told["refit"]["spearman_within_prompt"] == pytest.approx([1.0] * 3)
+    assert told["change"]["score"] == pytest.approx([0.3] * 3)
+    assert told["change"]["spearman_within_prompt"] == pytest.approx([2.0] * 3)
+    assert (told["after"]["prompts"], told["after"]["designs"]) == (2, 6)
+
+
+def test_what_cannot_be_told_is_none() -> None:
+    two = judged([0.5, 0.6], [0.5, 0.6])  # too few for a rank correlation
+    assert np.isnan(per_prompt(two)["spearman_within_prompt"]).all()
+    assert judge(two, two, two)["after"]["spearman_within_prompt"] is None
+
+
+def test_the_steps_of_the_log_count_on() -> None:
+    later = [{"step": 1, "audit_step": 0}, {"step": 2}]
+    assert joined([{"step": 1}, {"step": 2}], later) == [
+        {"step": 1},
+        {"step": 2},
+        {"step": 3, "audit_step": 2},
+        {"step": 4},
+    ]
+
+
+@pytest.fixture
+def config(tmp_path: Path, space: Space) -> Config:
+    """A configuration whose run is complete and up to date, with random policies and a random ensemble."""
+    run = tiny_run(tmp_path / "tiny", space)
+    (run / "policy/grpo/log.jsonl").write_text('{"loss": 0.0, "step": 1}\n')
+    rows = tiny_rows(space).assign(engine="comfyui-0.3.75")
+    Store(run / "dataset").append(rows)
+    settings = ["run.name=tiny", "prompts.train=3", "prompts.validation=2", "refine.renders=4"]
+    few = ["refine.draws=2", "refine.validation_designs=3", "refine.grpo_steps=1", "grpo.audit_every=0"]
+    tiny = ["grpo.prompts_per_step=1", "grpo.num_generations=4", "engine.count=1", "reward.epochs=2"]
+    config = load_config(None, [f"run.root={str(tmp_path)!r}", *settings, *few, *tiny, "reward.members=2"])
+    accept(config)
+    return config
+
+
+def accept(config: Config) -> None:
+    """Let the stages that a run has behind it count as up to date."""
+    for name, inputs in inputs_of(config).items():
+        record(Run(config), name, inputs, output=name, seconds=1.0)
+
+
+def inputs_of(config: Config) -> dict[str, dict[str, Any]]:
+    run = Run(config)
+    policies = {
+        name: sft.stage_inputs(config, run, name) for name in ("policy/sft", "policy/score_conditioned")
+    }
+    return {
+        "reward": fit_reward.stage_inputs(config, run),
+        **policies,
+        "policy/grpo": grpo.stage_inputs(config, run),
+    }
+
+
+class Faked:
+    """Rendering, fitting and training that take no time: for what the round does with their results."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.fail_at = ""
+        monkeypatch.setattr(refine, "render", self._render)
+        monkeypatch.setattr(fit_reward, "run_stage", self._fit)
+        monkeypatch.setattr(grpo, "train_adapter", self._train)
+
+    def _note(self, call: str) -> None:
+        if call == self.fail_at:
+            raise KeyboardInterrupt
+        self.calls.append(call)
+
+    def _render(self, config: Config, missing: pd.DataFrame, store: Store, *, label: str) -> None:
+        self._note("render")
+        images = [f"images/{id_}.png" for id_ in missing["row_id"]]
+        Path(store.images_dir).mkdir(parents=True, exist_ok=True)
+        for image in images:
+            Image.new("RGB", (8, 8)).save(Path(store.images_dir).parent / image)
+        lengths = np.array([len(text.split()) for text in missing["tokens"]]) / 64
+        scores = {"score_alignment": lengths, "score_sharpness": lengths, "image": images, "seconds": 0.5}
+        store.append(missing.assign(**scores, error_type=None, created_at="2026"))
+
+    def _fit(self, config: Config) -> None:
+        self._note("fit")
+        shutil.copytree(Run(config).path("start/reward"), Run(config).path("reward"), dirs_exist_ok=True)
+
+    def _train(
+        self, config: Config, reward: Path, name: str, folder: Path, *, start: Path, seed: int
+    ) -> None:
+        self._note(f"train {config.grpo.steps}")
+        shutil.copytree(start, folder, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> Faked:
+    return Faked(monkeypatch)
+
+
+def test_a_round_ends_in_the_run_and_every_stage_is_up_to_date(
+    config: Config, faked: Faked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(config)
+    rows = len(Store(run.path("dataset")).rows())
+    run_stage(config)
+    # Picks, then designs to judge by; the policy of the fake stays as it is, so its designs are known.
+    assert faked.calls == ["render", "render", "fit", "train 1"]
+    learned = Store(run.path("dataset")).rows()
+    assert 1 <= len(learned) - rows <= 4
+    new = learned[learned["image"].notna()]
+    assert set(new["prompt_split"]) == set(new["workflow_split"]) == {"train"}
+    assert all(run.path("dataset").joinpath(image).is_file() for image in new["image"])
+    summary = json.loads(run.path("refine/summary.json").read_text())
+    assert sum(summary["picked"].values()) == len(new)
+    assert summary["before"]["score"] == summary["after"]["score"]
+    log = run.path("policy/grpo/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2]
+    assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+
+    capsys.readouterr()
+    run_stage(config)
+    assert len(faked.calls) == 4
+    assert "refine/round-1: up to date" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", ["render", "fit", "train 1"])
+def test_an_interrupted_round_leaves_the_run_alone_and_goes_on(
+    config: Config, faked: Faked, step: str
+) -> None:
+    run = Run(config)
+    faked.fail_at = step
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(config)
+    assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+    faked.fail_at = ""
+    run_stage(config)
+    assert faked.calls.count("render") == 2
+    assert faked.calls[-1] == "train 1"
+
+
+def test_a_second_round_starts_from_the_first(config: Config, faked: Faked) -> None:
+    twice = config.model_copy(update={"refine": config.refine.model_copy(update={"rounds": 2})})
+    run_stage(config)
+    run_stage(twice)
+    run = Run(config)
+    assert faked.calls.count("train 1") == 2
+    assert json.loads(run.path("refine/summary.json").read_text())["round"] == 2
+    assert json.loads(run.path("policy/grpo/refined.json").read_text()) == {"round": 2}
+
+
+def test_a_policy_that_was_trained_anew_is_refined_anew(config: Config, faked: Faked) -> None:
+    run = Run(config)
+    run_stage(config)
+    shutil.rmtree(run.path("policy/grpo"))
+    shutil.copytree(run.path("policy/score_conditioned"), run.path("policy/grpo"))
+    run_stage(config)
+    assert faked.calls.count("train 1") == 2
+
+
+def test_stages_that_were_out_of_date_stay_so(config: Config, faked: Faked) -> None:
+    later = config.model_copy(update={"sft": config.sft.model_copy(update={"steps": 7})})
+    run_stage(later)
+    assert not is_done(Run(later), "policy/sft", inputs_of(later)["policy/sft"])
+
+
+def test_dry_run_says_what_it_takes(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    run_stage(config, dry_run=True)
+    said = capsys.readouterr().out
+    assert "at most 4 of them rendered to learn from and 12 of validation prompts" in said
+    assert not Run(config).path("refine").exists()
+
+
+def test_without_validation_prompts_there_is_nothing_to_judge_by(config: Config) -> None:
+    none = config.model_copy(update={"prompts": config.prompts.model_copy(update={"validation": 0})})
+    with pytest.raises(FlowtailorError, match=r"prompts\.validation = 0"):
+        run_stage(none)
+
+
+@pytest.mark.engine
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_round_for_real(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Renders, fits and trains; the second call finds everything done."""
+    run_stage(config)
+    run = Run(config)
+    summary = json.loads(run.path("refine/summary.json").read_text())
+    for side in ("before", "refit", "after"):
+        assert 0 < summary[side]["score"][0] < 1
+    assert summary["failed"] == 0
+    rows = Store(run.path("refine/round-1/validation")).rows()
+    assert len(rows) == summary["judged"]
+    assert set(rows["prompt_split"]) == {"validation"}
+    capsys.readouterr()
+    run_stage(config)
+    assert "refine/round-1: up to date" in capsys.readouterr().out
