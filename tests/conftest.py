@@ -16,8 +16,6 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# A shell that starts the tests in the background has switched SIGINT off.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from flowtailor.actors.comfy import ComfyClient, EngineConfig, engine
 from flowtailor.studio.install import Studio, install
@@ -25,6 +23,9 @@ from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.space import Space
 
 DATA = Path(__file__).parent / "data"
+
+# A shell that starts the tests in the background has switched SIGINT off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 INSTALLED = {
