@@ -43,7 +43,7 @@ best fixed workflow chosen on the same seed, in standard deviations of the score
 counts as a different best if it wins 5% of the prompts on one seed and on the other scores no less over them
 than the best fixed one; *by chance* is the same count with the interaction taken out of the scores."""
 SECONDS = """\
-Fixed workflows that no other beats in score and seconds at once:"""
+Fixed workflows that no other beats in score and seconds at once (median seconds):"""
 KINDS = """\
 The best workflow of a kind against the best of all others, both chosen per prompt on one seed and measured on
 the other: the share of prompts that the kind helps (one half: no difference), by how many standard deviations
@@ -55,7 +55,7 @@ class Study:
     """The rows as arrays whose axes have the same order everywhere."""
 
     scores: dict[str, np.ndarray]  # score_PWS of the weighted score and of each scorer; a failed render: 0
-    seconds_W: np.ndarray
+    seconds_W: np.ndarray  # median: the first picture with a model takes longer
     flows: list[Workflow]
     weights: dict[str, float]
     engine: str
@@ -79,7 +79,7 @@ class Study:
         busy_s = gaps[gaps < PAUSE_S].sum()
         return cls(
             scores={name: value_r.reshape(shape) for name, value_r in values.items()},
-            seconds_W=np.nanmean(rows["seconds"].to_numpy(dtype=float).reshape(shape), axis=(0, 2)),
+            seconds_W=np.nanmedian(rows["seconds"].to_numpy(dtype=float).reshape(shape), axis=(0, 2)),
             flows=[
                 Workflow.loads(text) for text in rows["workflow"].iloc[: workflows * seeds.iloc[0]].unique()
             ],
@@ -122,13 +122,15 @@ def report(study: Study, picture: str) -> str:
 
 def _variance(study: Study) -> str:
     def statistic(score_PWS: np.ndarray) -> dict[str, float]:
-        return {**shares(score_PWS), "F": interaction_ratio(score_PWS)}
+        # As a logarithm: a ratio's interval over prompts is not symmetric, and ends above 0.
+        return {**shares(score_PWS), "log F": float(np.log(interaction_ratio(score_PWS)))}
 
     lines = []
     for name, score_PWS in study.scores.items():
         found = over_prompts(score_PWS, statistic)
         percents = [_told(_scaled(found[source], 100), "{:.1f}") for source in Effects._fields]
-        lines.append([name, *percents, _told(found["F"], "{:.2f}"), f"{_ceiling(score_PWS):.2f}"])
+        ratio = Interval(*np.exp(found["log F"]).tolist())
+        lines.append([name, *percents, _told(ratio, "{:.2f}"), f"{_ceiling(score_PWS):.2f}"])
     return _table(["", *(f"{source} %" for source in Effects._fields), "F", "ceiling"], lines)
 
 
