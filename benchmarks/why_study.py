@@ -94,8 +94,9 @@ def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.
         render(config, missing, store, label="why")
         refuse_lost(store, planned)
     rows = store.rows()
-    rows = rows.loc[rows["row_id"].isin(planned["row_id"])]
-    return rows.assign(score=weighted_score(rows, config.scorers.weights))
+    results = rows.assign(score=weighted_score(rows, config.scorers.weights))[["row_id", "score", "seconds"]]
+    # The plan's own words: a row that was taken over may say the same workflow in others.
+    return planned[["row_id", "prompt", "tokens"]].merge(results, on="row_id", validate="many_to_one")
 
 
 def candidate(words: tuple[str, ...], space: Space) -> Candidate:
