@@ -17,6 +17,7 @@ import numpy as np
 from ..datasets.subjects import Subject
 from .flow_matching import Recipe
 
+COMPILED_FROM = 300  # steps; compiling takes a minute or two
 OWN = 0.9  # share of a specialist's pictures that show its own categories
 
 # Scenes of each subject that are drawn and encoded once, by side in px and style.
@@ -50,6 +51,7 @@ class Model:
             sizes=self.sizes,
             sigma=self.sigma,
             device=device,
+            compile=steps > COMPILED_FROM,
         )
 
     def weights(self, subjects: Sequence[Subject]) -> np.ndarray | None:
