@@ -194,11 +194,11 @@ class StudioTraining:
         return self._kept(self.weights / "upscale_models" / "studio_x2.safetensors", make)
 
     def alignment(self) -> Path:
-        return self._alignment("alignment", AlignmentNet, FAULTS_A, self.seed)
+        return self._alignment("alignment", AlignmentNet, [*FAULTS_A], self.seed)
 
     def held_out_alignment(self) -> Path:
         """Another network, other scenes, the other half of the faults: what it says is news."""
-        return self._alignment("held_out_alignment", HeldOutNet, FAULTS_B, self.seed + 1)
+        return self._alignment("held_out_alignment", HeldOutNet, [*FAULTS_B], self.seed + 1)
 
     def _alignment(
         self, name: str, network: type[AlignmentNet | HeldOutNet], faults: Sequence[str], seed: int
