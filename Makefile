@@ -33,7 +33,7 @@ quickstart: world  ## the whole loop on this machine, no GPU needed: ends in run
 	$(BIN)/flowtailor run --config $(CONFIG)
 
 test: world  ## all tests but the slow ones, within 10 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-all: world  ## the slow tests too: hundreds of random designs drawn, more kills
 	$(BIN)/python -m pytest -m ''

@@ -28,6 +28,15 @@ DATA = Path(__file__).parent / "data"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers (`pytest -n 2 --dist loadgroup`), one has all of Ray and one all engines."""
+    for item in items:
+        for group in ("ray", "engine"):
+            if item.get_closest_marker(group):
+                item.add_marker(pytest.mark.xdist_group(group))
+                break
+
+
 INSTALLED = {
     ("CheckpointLoaderSimple", "ckpt_name"): ["emoji3d.ckpt", "emoji3d_fp8.ckpt"],
     ("LoraLoader", "lora_name"): ["sketch.safetensors"],
