@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -30,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import written_whole
 
 from .subjects import Subject, select
 
@@ -81,12 +81,14 @@ def load_pictures(
             (root / f"{style}.npy").unlink(missing_ok=True)
         subjects = _find_subjects(root, echo)
         kept = {"key": _key(), "subjects": [asdict(subject) for subject in subjects]}
-        _replace(root / "subjects.json", lambda file: file.write(json.dumps(kept).encode()))
+        with written_whole(root / "subjects.json") as new:
+            new.write_text(json.dumps(kept), encoding="utf-8")
     for style in styles:
         if not (root / f"{style}.npy").exists():
             echo(f"pictures: draws {len(subjects)} subjects in style {style}")
             pictures = _draw_all(root, subjects, style, echo)
-            _replace(root / f"{style}.npy", lambda file, array=pictures: np.save(file, array))
+            with written_whole(root / f"{style}.npy") as new:
+                np.save(new, pictures)
     return Pictures(root, subjects)
 
 
@@ -221,14 +223,3 @@ def _check(archive: Path, package: str) -> None:
         raise FlowtailorError(
             f"{archive}: SHA-256 is {found}, {package} has {PACKAGES[package]}; remove the file and try again"
         )
-
-
-def _replace(path: Path, write: Callable[[io.BufferedWriter], object]) -> None:
-    """Let `write` fill a file that then appears under `path` whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..datasets.pictures import Pictures
@@ -26,7 +26,7 @@ from ..datasets.scenes import caption, draw, sample_scene
 from .alignment import normalised
 from .degrade import FAULTS_A, FAULTS_B, TRICKS, degrade, with_text
 from .fidelity import SIZE, FidelityNet
-from .scorer_fit import Train, ramp, save_weights
+from .scorer_fit import Train, save_weights
 
 FAULTS = (*FAULTS_A, *FAULTS_B)
 RENDERED = 128  # px; real pictures are shown through this size too, or size alone would tell renders
@@ -53,31 +53,27 @@ def fit_fidelity(
     real: np.ndarray,
     captions: Sequence[str],
     renders: Sequence[Render],
+    path: Path,
     *,
     steps: int,
     train: Train,
     out: Path,
-    name: str = "fidelity",
     seed: int,
     batch: int = 16,
     learning_rate: float = 1.5e-3,
     device: str = "cpu",
     echo: Callable[[str], None] = print,
-) -> Path:
-    """Train a network on real pictures (N, H, W, 3) with captions and on renders; the weights' path.
+) -> None:
+    """Train a network on real pictures (N, H, W, 3) with captions and on renders; its weights go to `path`.
 
     Without renders it learns synthetic faults only, which does not make it see what renders lack.
     """
     torch.manual_seed(seed)
-    net = FidelityNet().train()
-    net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.05)
+    net = FidelityNet().to(device).train()
     pairs = ordered_pairs(renders)
 
-    def step(i: int) -> dict[str, float]:
+    def step(i: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, 4, i])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * ramp(i, steps)
         rows = rng.choice(len(real), batch, replace=False)
         chains = [chain(real[row], captions[int(row)], rng) for row in rows]
         for one in chains if pairs else ():
@@ -89,23 +85,22 @@ def fit_fidelity(
             logits = net(pixels.contiguous(memory_format=torch.channels_last)).view(batch, -1)
         gaps = order_gaps(logits)
         loss = F.softplus(-gaps).mean()
-        optimizer.zero_grad()
-        (loss + 1e-3 * logits.square().mean()).backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        return {"loss": float(loss.detach()), "wrong": float((gaps <= 0).float().mean())}
+        numbers = {"loss": float(loss.detach()), "wrong": float((gaps <= 0).float().mean())}
+        return loss + 1e-3 * logits.square().mean(), numbers
 
-    train(step, {"net": net, "optimizer": optimizer}, steps=steps, out=out, name=name, seed=seed, echo=echo)
+    train(
+        step,
+        net,
+        steps=steps,
+        peak_lr=learning_rate,
+        weight_decay=0.05,
+        out=out,
+        name="fidelity",
+        seed=seed,
+        echo=echo,
+    )
     _calibrate(net.to("cpu").eval(), real, renders, np.random.default_rng([seed, 5]))
-    return save_weights(net, out / f"{name}.safetensors")
-
-
-def read_renders(folder: Path) -> list[Render]:
-    """Pictures at `folder/GROUP/QUALITY.png`, such as `a red apple, 7/20.png`."""
-    return [
-        Render(np.asarray(Image.open(path).convert("RGB")), float(path.stem), path.parent.name)
-        for path in sorted(folder.glob("*/*.png"))
-    ]
+    save_weights(net, path)
 
 
 def ordered_pairs(renders: Sequence[Render]) -> list[tuple[Render, Render]]:

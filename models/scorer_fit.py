@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from flowtailor.files import written_whole
 
 from ..datasets.phrasing import countable
 from ..datasets.pictures import Pictures
@@ -62,7 +63,7 @@ def draw_bank(
     if not pixels.exists():
         echo(f"scorers: draws {len(scenes)} pictures")
         shape = (len(scenes), SIZE, SIZE, 3)
-        with _written_whole(pixels) as new:
+        with written_whole(pixels) as new:
             drawn = np.lib.format.open_memmap(new, "w+", np.uint8, shape)  # gigabytes: not in memory
             for place, scene in zip(drawn, scenes, strict=True):
                 place[:] = draw(pictures, scene, SIZE, rng)
@@ -74,7 +75,7 @@ def draw_bank(
         rows = {text: i for i, text in enumerate(texts)}
         parts = [TextEncoder.load().encode(texts[i : i + 1024]) for i in range(0, len(texts), 1024)]
         order = [rows[text] for phrasings in captions for text in phrasings]
-        with _written_whole(features) as new:
+        with written_whole(features) as new:
             np.save(new, torch.cat(parts)[order].half().numpy())
     read = torch.from_numpy(np.load(features)).view(len(scenes), P, -1)
     return Bank(np.load(pixels, mmap_mode="r"), captions, read, _numbered(pictures, scenes))
@@ -120,6 +121,7 @@ def fit_alignment(
     net: TwoTowers,
     bank: Bank,
     faults: Sequence[str],
+    path: Path,
     *,
     steps: int,
     train: Train,
@@ -130,27 +132,30 @@ def fit_alignment(
     learning_rate: float = 2e-3,
     device: str = "cpu",
     echo: Callable[[str], None] = print,
-) -> Path:
-    """Train `net` and write `out/NAME.safetensors`, which is returned."""
-    net.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    net.train()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.05)
+) -> None:
+    """Train `net` and write its weights to `path`; logs and what a resumed fit needs go to `out/NAME...`."""
+    net.to(device).train()
 
-    def step(i: int) -> dict[str, float]:
+    def step(i: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, 2, i])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * ramp(i, steps)
         losses = batch_losses(net, bank, faults, batch, rng, device)
-        optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        return {key: float(value.detach()) for key, value in losses.items()}
+        together = torch.stack(list(losses.values())).sum()
+        return together, {key: float(value.detach()) for key, value in losses.items()}
 
-    train(step, {"net": net, "optimizer": optimizer}, steps=steps, out=out, name=name, seed=seed, echo=echo)
+    train(
+        step,
+        net,
+        steps=steps,
+        peak_lr=learning_rate,
+        weight_decay=0.05,
+        out=out,
+        name=name,
+        seed=seed,
+        echo=echo,
+    )
     net.to("cpu").eval()
     net.full.fill_(_usual_cosine(net, bank))
-    return save_weights(net, out / f"{name}.safetensors")
+    save_weights(net, path)
 
 
 def batch_losses(
@@ -188,14 +193,6 @@ def batch_losses(
     }
 
 
-def ramp(i: int, steps: int) -> float:
-    """The learning rate's share at step i: up within the first 5%, then down along a cosine."""
-    warm = max(1, steps // 20)
-    return (
-        (i + 1) / warm if i < warm else 0.5 * (1 + float(np.cos(np.pi * (i - warm) / max(1, steps - warm))))
-    )
-
-
 def moved(pixels: Tensor, batch: int, ruined: int, rng: np.random.Generator) -> Tensor:
     """Each picture shifted and scaled a little; a twin like its clean picture, the first ones."""
     scale, x, y = rng.uniform(0.85, 1.15, batch), *rng.uniform(-0.12, 0.12, (2, batch))
@@ -206,12 +203,11 @@ def moved(pixels: Tensor, batch: int, ruined: int, rng: np.random.Generator) -> 
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 
-def save_weights(net: nn.Module, path: Path) -> Path:
+def save_weights(net: nn.Module, path: Path) -> None:
     """The weights in half precision."""
     state = net.state_dict()
     save_file({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}, path)
     path.chmod(0o644)  # it ships
-    return path
 
 
 def _twins(
@@ -262,11 +258,3 @@ def _numbered(pictures: Pictures, scenes: Sequence[Scene]) -> np.ndarray:
         values = (name, scene.style, scene.count, scene.colour, scene.background)
         table.append([seen.setdefault(value, len(seen)) for value in values])
     return np.array(table)
-
-
-@contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """A place to write to, which becomes `path` at the end: the file is there whole or not at all."""
-    new = path.with_suffix(".new.npy")
-    yield new
-    new.replace(path)

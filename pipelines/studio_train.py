@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import written_whole
 
 from ..datasets.pictures import Pictures, load_pictures
 from ..datasets.scenes import Scene, caption
@@ -33,6 +34,7 @@ from ..studio.install import install
 from ..studio.latents import Batches, Pool, encode_pool
 from ..studio.lora import save_lora, train_lora
 from ..studio.mmdit import MMDiT
+from ..studio.pixels import to_bytes
 from ..studio.previews import Montage, sample
 from ..studio.recipe import CHECKPOINTS, LORAS, POOLS, Model
 from ..studio.text_encoder import Captions, build, load_tokenizer
@@ -96,16 +98,15 @@ class StudioTraining:
         return self._kept(self.weights / "vae.safetensors", self._train_vae)
 
     def _train_vae(self, path: Path) -> None:
-        steps = self._steps(3200)
-        made = train_autoencoder(
+        train_autoencoder(
             self.pictures,
+            path,
             out=self.out / "autoencoder",
-            steps=steps,
+            steps=self._steps(2000),
             seed=self.seed,
             device=self.device,
             echo=self.echo,
         )
-        path.write_bytes(made.read_bytes())
 
     def text_encoder(self) -> Path:
         """Needs no training: words are looked up."""
@@ -181,15 +182,15 @@ class StudioTraining:
 
     def upscaler(self) -> Path:
         def make(path: Path) -> None:
-            made = train_upscaler(
+            train_upscaler(
                 self.pictures,
+                path,
                 out=self.out / "upscaler",
                 steps=self._steps(2500),
                 seed=self.seed,
                 device=self.device,
                 echo=self.echo,
             )
-            path.write_bytes(made.read_bytes())
 
         return self._kept(self.weights / "upscale_models" / "studio_x2.safetensors", make)
 
@@ -217,9 +218,10 @@ class StudioTraining:
                 net,
                 bank,
                 faults,
+                path,
                 steps=self._steps(ALIGNMENT_STEPS),
                 train=train,
-                out=path.parent,
+                out=self.out / "scorers",
                 name=name,
                 seed=seed,
                 device=self.device,
@@ -237,9 +239,10 @@ class StudioTraining:
                 real,
                 texts,
                 self.renders(),
+                path,
                 steps=self._steps(FIDELITY_STEPS),
                 train=train,
-                out=path.parent,
+                out=self.out / "scorers",
                 seed=self.seed,
                 device=self.device,
                 echo=self.echo,
@@ -261,7 +264,7 @@ class StudioTraining:
             mine = prompts[number :: len(CHECKPOINTS)]
             for quality, (steps, cfg) in enumerate(CARE):
                 latents = sample(model.eval(), self.captions, mine, steps=steps, cfg=cfg, seed=number)
-                drawn = zip(_to_bytes(self._decode(latents)), mine, strict=True)
+                drawn = zip(to_bytes(self._decode(latents)), mine, strict=True)
                 renders += [Render(picture, quality, f"{name} {text}") for picture, text in drawn]
             self.echo(f"fidelity: {name} drew {len(mine)} prompts with {len(CARE)} degrees of care")
         return renders
@@ -288,8 +291,8 @@ class StudioTraining:
     def _kept(self, path: Path, make: Callable[[Path], object]) -> Path:
         """Make the file if it is not there."""
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            make(path)
+            with written_whole(path) as new:
+                make(new)
         return path
 
 
@@ -325,8 +328,3 @@ def _write_sums(folder: Path) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}\n" for p in files]
     (folder / "SHA256SUMS").write_text("".join(lines))
-
-
-def _to_bytes(pictures: Tensor) -> np.ndarray:
-    """(N, 3, H, W) from 0 to 1 -> (N, H, W, 3) bytes."""
-    return pictures.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

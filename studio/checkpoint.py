@@ -12,7 +12,6 @@ weights. Repeated and overlapping numbers are stored once, which a .ckpt can and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import written_whole
 
 _SCALE = ".scale"
 # ComfyUI's texts are wider than ours; the rest is zeros.
@@ -39,7 +39,8 @@ def save_small(state: dict[str, Tensor], path: Path) -> None:
         scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127
         packed[name] = (rows / scale).round().to(torch.int8).view(weight.shape).contiguous()
         packed[name + _SCALE] = scale[:, 0].float().contiguous()
-    _write(path, lambda part: save_file(packed, part))
+    with written_whole(path) as new:
+        save_file(packed, new)
 
 
 def load_small(path: Path) -> dict[str, Tensor]:
@@ -61,7 +62,8 @@ def load_small(path: Path) -> dict[str, Tensor]:
 
 def save_text_encoder(state: dict[str, Tensor], path: Path) -> None:
     """Write text_encoder.build's weights; CLIPLoader reads the file too, with type sd3."""
-    _write(path, lambda part: torch.save(state, part))
+    with written_whole(path) as new:
+        torch.save(state, new)
 
 
 def load_text_encoder(path: Path) -> dict[str, Tensor]:
@@ -80,7 +82,8 @@ def write_checkpoint(
     state = {MODEL + name: weight for name, weight in engine_weights(mmdit).items()}
     state |= {TEXT + name: weight for name, weight in text.items()}
     state |= {VAE + name: weight.half() if weight.dim() else weight.float() for name, weight in vae.items()}
-    _write(output, lambda part: torch.save(state, part))
+    with written_whole(output) as new:
+        torch.save(state, new)
 
 
 def engine_weights(mmdit: dict[str, Tensor], dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
@@ -94,11 +97,3 @@ def engine_weights(mmdit: dict[str, Tensor], dtype: torch.dtype = torch.float16)
         base = torch.cat((state[name].flatten(), torch.zeros(columns - width, dtype=dtype)))
         state[name] = base.as_strided((rows, columns), (width, 1))
     return state
-
-
-def _write(path: Path, write: Callable[[Path], None]) -> None:
-    """Through a file beside it: whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    write(part)
-    part.replace(path)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .latents import SCALE, Batches
 from .mmdit import PATCH, MMDiT
 from .text_encoder import Captions
-from .training import Ema, Stateful, cosine_lr, rng, set_lr, train
+from .training import Ema, rng, train
 
 _UNIFORM = 0.15
 
@@ -91,39 +91,43 @@ def fit(
 ) -> Ema:
     """Train the weights of `trained`, which is `model` or a part in it; the running means come back."""
     model.to(recipe.device).train()
-    parameters = list(trained.parameters())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
     ema = Ema(trained, recipe.ema)
     if recipe.compile and (recipe.device != "cpu" or shutil.which("g++")):
         torch.compiler.reset()  # the number of graphs is limited, and those of an earlier model count
         for block in model.joint_blocks:
             block.compile(dynamic=False)  # a graph for each size: those for all sizes are slower
 
-    def step(i: int) -> dict[str, float]:
+    def step(i: int) -> tuple[Tensor, dict[str, float]]:
         random = rng(recipe.seed, i)
         size = random.choice(list(recipe.sizes), p=list(recipe.sizes.values()))
         x0, texts = batches.draw(int(size), recipe.batch(int(size)), random)
         empty = random.random(len(texts)) < recipe.no_caption
         context, pooled = captions(["" if e else text for e, text in zip(empty, texts, strict=True)])
         sigma = draw_sigma(len(texts), random, recipe.sigma).to(recipe.device)
-        loss = flow_loss(model, x0.to(recipe.device), sigma, context, pooled, captions)
-        loss.mean().backward()
-        loss = loss.detach()
-        set_lr(optimizer, cosine_lr(i, recipe.steps, recipe.learning_rate, recipe.warmup))
-        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update()
-        if preview is not None and (i + 1) % preview_every == 0:
-            _show_mean(model, trained, ema, preview, i + 1)
+        losses = flow_loss(model, x0.to(recipe.device), sigma, context, pooled, captions)
         # At high noise the text alone says what to draw: that loss follows how recognisable pictures are.
-        noisy = loss[sigma >= sigma.quantile(0.8)]
-        return {"loss": float(loss.mean()), "loss_noisy": float(noisy.mean()), "norm": float(norm)}
+        noisy = losses.detach()[sigma >= sigma.quantile(0.8)]
+        return losses.mean(), {"loss": losses.mean().item(), "loss_noisy": noisy.mean().item()}
 
-    state: dict[str, Stateful] = {"trained": trained, "optimizer": optimizer, "ema": ema}
-    train(step, state, steps=recipe.steps, out=out, name=name, seed=recipe.seed, echo=echo)
+    def show(done: int) -> None:
+        if preview is not None and done % preview_every == 0:
+            _show_mean(model, trained, ema, preview, done)
+
+    train(
+        step,
+        trained,
+        steps=recipe.steps,
+        peak_lr=recipe.learning_rate,
+        warmup=recipe.warmup,
+        weight_decay=0.01,
+        muon=False,
+        ema=ema,
+        after=show,
+        out=out,
+        name=name,
+        seed=recipe.seed,
+        echo=echo,
+    )
     return ema
 
 

@@ -21,10 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import written_whole
 
 from ..datasets.pictures import Pictures
 from ..datasets.scenes import Scene, draw, sample_scene
 from .mmdit import CHANNELS
+from .pixels import to_tensor
 
 SCALE = 8  # pixels to a latent pixel
 _CHUNK = 256  # scenes between two saves
@@ -110,7 +112,7 @@ def _encode(encode: Encode, images: np.ndarray, device: str) -> np.ndarray:
     """Float16 latents (N, C, H, W) of uint8 images (N, size, size, 3), a few at a time."""
     parts = []
     for part in np.array_split(images, -(-images[..., 0].size // _PIXELS)):
-        x = torch.from_numpy(part).to(device).permute(0, 3, 1, 2).float().div_(255)
+        x = to_tensor(part).to(device)
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
             latents = encode(x.contiguous(memory_format=torch.channels_last))
         parts.append(latents.float().cpu().numpy().astype(np.float16))
@@ -132,9 +134,8 @@ def _resume(progress: Path, settings: dict) -> int:
 
 
 def _write(path: Path, value: dict | list) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(value), encoding="utf-8")
-    new.replace(path)
+    with written_whole(path) as new:
+        new.write_text(json.dumps(value), encoding="utf-8")
 
 
 class Batches:

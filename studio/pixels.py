@@ -5,8 +5,8 @@ Shape legend: N pictures, S side in px, C crops of a step; pictures as bytes are
 
 Promises: a pool depends on the pictures, the counts and the seed alone; no subject of a held-out pool is in
 a training pool. Everything is drawn before the training and held in memory, so that no step waits for data.
-Does not know what is in a picture: `detail_loss` stands in for a perceptual loss, which would need a
-pretrained network.
+Does not know what is in a picture: the losses stand in for a perceptual one, which would need a pretrained
+network.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def to_tensor(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
+def to_bytes(pictures: Tensor) -> np.ndarray:
+    """(N, 3, S, S) from 0 to 1, clamped -> (N, S, S, 3) bytes."""
+    return pictures.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def draw_pool(
     pictures: Pictures,
     counts: Mapping[int, int],
@@ -80,18 +85,32 @@ def draw_pool(
     return ScenePool(tuple(drawn), tuple(styles))
 
 
+def colour_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Squared error of the pixels, and a little of their L1 differences to neighbours.
+
+    For a network that starts from nothing: with L1 alone it paints forms in the median colour, grey, and
+    finds the colours only when the learning rate is down.
+    """
+    error = output - target
+    return 20 * error.square().mean() + 0.25 * _differences(error)
+
+
 def detail_loss(output: Tensor, target: Tensor, scales: int = 3) -> Tensor:
     """L1 of the pixels, plus L1 of their differences to neighbours at full, half, quarter... size.
 
-    The differences weigh edges above flat areas, so that thin lines and blocks stay crisp.
+    For a network whose colours are right from the start. The differences weigh edges above flat areas, so
+    that thin lines and blocks stay crisp.
     """
     error = output - target
     loss = error.abs().mean()
     for scale in range(scales):
         error = F.avg_pool2d(error, 2) if scale else error
-        across, down = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
-        loss = loss + 0.5 * (across + down)
+        loss = loss + 0.5 * _differences(error)
     return loss
+
+
+def _differences(error: Tensor) -> Tensor:
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:

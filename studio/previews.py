@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .latents import SCALE
 from .mmdit import CHANNELS, PATCH, MMDiT
+from .pixels import to_bytes
 from .text_encoder import Captions
 
 _SHIFT = 3.0  # ComfyUI's for SD3: more of the steps at high noise
@@ -72,8 +73,7 @@ class Montage:
         sheet = Image.new("RGB", (cell * len(self._prompts), cell * len(self._sizes)), "white")
         for row, size in enumerate(self._sizes):
             latents = sample(model, self._captions, self._prompts, size=size, steps=self._steps)
-            pictures = self._decode(latents).clamp(0, 1).mul(255).byte().permute(0, 2, 3, 1).cpu().numpy()
-            for column, picture in enumerate(pictures):
+            for column, picture in enumerate(to_bytes(self._decode(latents))):
                 sheet.paste(Image.fromarray(picture), (column * cell, row * cell))
         self._folder.mkdir(parents=True, exist_ok=True)
         sheet.save(self._folder / f"{step:06d}.png")

@@ -4,8 +4,8 @@ Promises: a run that was interrupted and resumed ends with the same numbers, bit
 was not (on one machine, with one number of threads), because the random numbers of a step depend on
 (seed, step) alone and the state is written whole or not at all. SIGINT and SIGTERM wait for the end of
 the step, save, and then act as they would have; a SIGKILL costs at most `save_every_s`.
-Does not know what it trains: the step does the forward pass, the backward pass and the update. Does not
-notice that the step or the data changed between two runs of one name; its caller gives another name.
+Does not know what it trains: the step gives the loss. Does not notice that the step or the data changed
+between two runs of one name; its caller gives another name.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import written_whole
 
+from .optimizer import Optimizer
 
-class Stateful(Protocol):
-    """What a module, an optimizer and an `Ema` have in common."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+# Of one step: the loss to take the gradient of, and numbers for the log.
+Step = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
 def rng(seed: int, step: int) -> np.random.Generator:
@@ -51,11 +50,6 @@ def cosine_lr(step: int, steps: int, peak: float, warmup: int) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
 
 
 class Ema:
@@ -93,23 +87,35 @@ class Ema:
 
 
 def train(
-    step: Callable[[int], dict[str, float]],
-    state: dict[str, Stateful],
+    step: Step,
+    module: nn.Module,
     *,
     steps: int,
+    peak_lr: float,
     out: Path,
     name: str,
+    warmup: int | None = None,
+    weight_decay: float = 0.0,
+    muon: bool = True,
     seed: int = 0,
+    ema: Ema | None = None,
+    after: Callable[[int], None] = lambda done: None,
     save_every_s: float = 120,
     log_every: int = 50,
     echo: Callable[[str], None] = print,
 ) -> None:
-    """Run `step(i)` for the steps up to `steps` that `out/NAME.state.pt` does not hold yet.
+    """Train what of `module` requires gradients, for the steps that `out/NAME.state.pt` does not hold yet.
 
-    `step` returns numbers such as {"loss": 0.1}; their means over `log_every` steps are appended to
-    `out/NAME.log.jsonl` with the seconds trained so far, and echoed with the time that is left.
+    The gradient is clipped to length 1; the learning rate warms up for a twentieth of the steps, if not for
+    `warmup`. `ema` is updated with the weights; `after` is called with the number of steps done.
+    The means of the numbers over `log_every` steps are appended to `out/NAME.log.jsonl` with the seconds
+    trained so far, and echoed with the time that is left.
     """
     out.mkdir(parents=True, exist_ok=True)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = Optimizer(parameters, weight_decay=weight_decay, muon=muon)
+    warmup = max(1, steps // 20) if warmup is None else warmup
+    state = {"module": module, "optimizer": optimizer} | ({} if ema is None else {"ema": ema})
     run = _Run(state, out / f"{name}.state.pt", out / f"{name}.log.jsonl")
     run.load()
     if run.done >= steps:
@@ -117,38 +123,49 @@ def train(
         return
     if run.done:
         echo(f"{name}: goes on after step {run.done} of {steps}")
+
+    def update(i: int) -> dict[str, float]:
+        seed_torch(seed, i)
+        loss, numbers = step(i)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step(cosine_lr(i, steps, peak_lr, warmup))
+        if ema is not None:
+            ema.update()
+        after(i + 1)
+        return numbers
+
     first, began, saved = run.done, time.monotonic(), time.monotonic()
     before_s = run.seconds
     with _stop_requests() as stop:
-        for i in range(first, steps):
-            seed_torch(seed, i)
-            run.add(step(i))
+        while run.done < steps and not stop:
+            run.add(update(run.done))
             now = time.monotonic()
             run.seconds = before_s + now - began
             if run.done % log_every == 0 or run.done == steps:
-                means = run.log()
-                numbers = ", ".join(f"{key}={value:.4g}" for key, value in means.items())
-                echo(
-                    tqdm.format_meter(
-                        run.done, steps, now - began, prefix=name, initial=first, postfix=numbers, unit="step"
-                    )
-                )
+                echo(_told(name, run.log(), first, run.done, steps, now - began))
             if stop or now - saved >= save_every_s or run.done == steps:
                 run.save()
                 saved = time.monotonic()
-            if stop and run.done < steps:
-                echo(f"{name}: stopped after step {run.done} of {steps}; the same command goes on from there")
-                break
+    if run.done < steps:
+        echo(f"{name}: stopped after step {run.done} of {steps}; the same command goes on from there")
     for number in stop[:1]:  # the handlers are the former ones again
         signal.raise_signal(number)
     if run.done < steps:  # a former handler that lets pass; half a training must not look like a whole one
         raise KeyboardInterrupt
 
 
+def _told(name: str, means: Mapping[str, float], first: int, done: int, steps: int, seconds: float) -> str:
+    """The progress line."""
+    numbers = ", ".join(f"{key}={value:.4g}" for key, value in means.items())
+    return tqdm.format_meter(done, steps, seconds, prefix=name, initial=first, postfix=numbers, unit="step")
+
+
 class _Run:
     """How far one training has come, on disk and in memory."""
 
-    def __init__(self, state: dict[str, Stateful], path: Path, log: Path) -> None:
+    def __init__(self, state: Mapping[str, nn.Module | Optimizer | Ema], path: Path, log: Path) -> None:
         self.state, self.path, self.log_path = state, path, log
         self.done, self.seconds = 0, 0.0
         self.sums: dict[str, float] = {}
@@ -175,12 +192,10 @@ class _Run:
     def save(self) -> None:
         progress = {"done": self.done, "seconds": self.seconds, "sums": self.sums, "summed": self.summed}
         states = {key: one.state_dict() for key, one in self.state.items()}
-        new = self.path.with_suffix(".new")
-        with new.open("wb") as file:
+        with written_whole(self.path) as new, new.open("wb") as file:
             torch.save({"progress": progress, "state": states}, file)
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self.path)
 
     def load(self) -> None:
         if not self.path.exists():

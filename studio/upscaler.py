@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..datasets.pictures import STYLES, Pictures
 from .pixels import ScenePool, detail_loss, draw_pool, psnr, to_tensor, turned
-from .training import cosine_lr, rng, set_lr, train
+from .training import rng, train
 
 WIDTH, DEPTH = 48, 8  # 0.06 s of one core for 128 px
 CROP, BATCH = 48, 16  # px of the low picture, crops a step
@@ -92,48 +92,36 @@ def low_pictures(
 
 def train_upscaler(
     pictures: Pictures,
+    path: Path,
     *,
     out: Path,
     steps: int = 2500,
     seed: int = 0,
     device: str = "cpu",
     echo: Callable[[str], None] = print,
-) -> Path:
-    """Write `out/upscaler_x2.safetensors`, and beside it what it gains over bicubic by style."""
-    path = out / "upscaler_x2.safetensors"
-    if path.exists():
-        echo(f"upscaler: is there already, {path}")
-        return path
+) -> None:
+    """Write `path`, and into `out` what it gains over bicubic by style."""
     torch.manual_seed(seed)
-    model = Upscaler().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = Upscaler().to(device)
     for parameter in model.body[-1].parameters():
         nn.init.zeros_(parameter)  # it starts as the doubled picture
     pool = draw_pool(pictures, POOL, seed=seed, echo=echo)
     low = low_pictures(pool, degraded, seed)
-    optimizer = torch.optim.Adam(model.parameters())
 
-    def step(i: int) -> dict[str, float]:
-        set_lr(optimizer, cosine_lr(i, steps, PEAK_LR, warmup=min(100, steps // 10 + 1)))
+    def step(i: int) -> tuple[Tensor, dict[str, float]]:
         x, y = (t.to(device) for t in crop_pairs(low, pool.pictures[0], BATCH, CROP, rng(seed, i)))
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             output = model(x.contiguous(memory_format=torch.channels_last))
         loss = detail_loss(output.float(), y)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return {"loss": loss.item(), "psnr": psnr(output.detach().float(), y).mean().item()}
+        return loss, {"loss": loss.item(), "psnr": psnr(output.detach().float(), y).mean().item()}
 
-    state = {"model": model, "optimizer": optimizer}
-    train(step, state, steps=steps, out=out, name="upscaler", seed=seed, echo=echo)
-    new = path.with_suffix(".new")
-    save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, new)
+    train(step, model, steps=steps, peak_lr=PEAK_LR, out=out, name="upscaler", seed=seed, echo=echo)
+    save_file({key: value.half().contiguous() for key, value in model.state_dict().items()}, path)
     held_out = draw_pool(pictures, HELD_OUT, seed=seed, held_out=True, echo=echo)
-    report = measure(Upscaler.load(new).to(device), held_out, seed)
+    report = measure(Upscaler.load(path).to(device), held_out, seed)
     (out / "upscaler_x2.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for kind, numbers in report.items():
         echo(f"upscaler, dB above bicubic on {kind} held-out scenes: {numbers['gain']}")
-    return new.replace(path)
 
 
 def crop_pairs(

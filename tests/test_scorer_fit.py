@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from tiny_pictures import tiny_pictures
 
@@ -21,7 +20,6 @@ from flowtailor.models.fidelity_fit import (
     fit_fidelity,
     order_gaps,
     ordered_pairs,
-    read_renders,
 )
 from flowtailor.models.scorer_fit import Bank, K, also_true, contrast, draw_bank, fit_alignment, sample_group
 from flowtailor.studio.training import train
@@ -97,12 +95,20 @@ def test_a_resumed_fit_ends_as_an_uninterrupted_one(
 
     options = {"train": train, "name": "net", "seed": 1, "batch": 8, "echo": lambda _: None}
 
-    def stopped_at_2(step, state, **given):
-        train(step, state, **{**given, "steps": 2})
+    def stopped_at_2(step, net, **given):
+        def stopped(i: int):
+            if i == 2:
+                raise KeyboardInterrupt
+            return step(i)
 
-    whole = fit_alignment(fresh(), bank, [*faults], steps=3, out=tmp_path / "a", **options)
-    fit_alignment(fresh(), bank, [*faults], steps=3, out=tmp_path / "b", **{**options, "train": stopped_at_2})
-    resumed = fit_alignment(fresh(), bank, [*faults], steps=3, out=tmp_path / "b", **options)
+        train(stopped, net, save_every_s=0, **given)
+
+    whole, resumed = tmp_path / "whole.safetensors", tmp_path / "resumed.safetensors"
+    fit_alignment(fresh(), bank, [*faults], whole, steps=3, out=tmp_path / "a", **options)
+    with pytest.raises(KeyboardInterrupt):
+        stopped = {**options, "train": stopped_at_2}
+        fit_alignment(fresh(), bank, [*faults], resumed, steps=3, out=tmp_path / "b", **stopped)
+    fit_alignment(fresh(), bank, [*faults], resumed, steps=3, out=tmp_path / "b", **options)
     first, second = load_file(whole), load_file(resumed)
     assert all(torch.equal(first[key], second[key]) for key in first)
     net = kind.load(whole)
@@ -110,11 +116,10 @@ def test_a_resumed_fit_ends_as_an_uninterrupted_one(
     assert whole.stat().st_size < 4_000_000
 
 
-def test_renders_are_compared_within_their_group(tmp_path: Path):
-    for name in ("a fox/3.png", "a fox/20.png", "a dog/8.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / name)
-    (pair,) = ordered_pairs(read_renders(tmp_path))
+def test_renders_are_compared_within_their_group():
+    picture = np.zeros((8, 8, 3), np.uint8)
+    renders = [Render(picture, steps, group) for group, steps in (("a fox", 3), ("a fox", 20), ("a dog", 8))]
+    (pair,) = ordered_pairs(renders)
     assert [(render.group, render.quality) for render in pair] == [("a fox", 20), ("a fox", 3)]
 
 
@@ -134,7 +139,8 @@ def test_fidelity_learns_from_pictures_and_renders(pictures: Pictures, tmp_path:
         for level in (0.1, 0.9)
     ]
     options = {"steps": 3, "train": train, "seed": 0, "batch": 2, "echo": lambda _: None}
-    path = fit_fidelity(real, captions, renders, out=tmp_path, **options)
+    path = tmp_path / "fidelity.safetensors"
+    fit_fidelity(real, captions, renders, path, out=tmp_path, **options)
     scores = FidelityNet.load(path).score(torch.zeros(2, 3, 192, 192))
     assert ((scores > 0) & (scores < 1)).all()
     assert path.stat().st_size < 4_000_000

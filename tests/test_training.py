@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from flowtailor.errors import FlowtailorError
-from flowtailor.studio.training import Ema, cosine_lr, rng, set_lr, train
+from flowtailor.studio.training import Ema, cosine_lr, rng, train
 
 STEPS = 40
 
@@ -26,23 +26,16 @@ class Tiny:
         torch.manual_seed(seed)
         self.seed = seed
         self.model = nn.Linear(width, 1)
-        self.optimizer = torch.optim.AdamW(self.model.parameters())
         self.ema = Ema(self.model, decay=0.9)
-        self.state = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
 
-    def step(self, i: int) -> dict[str, float]:
+    def step(self, i: int) -> tuple[torch.Tensor, dict[str, float]]:
         x = torch.from_numpy(rng(self.seed, i).normal(size=(8, 4))).float()
-        set_lr(self.optimizer, cosine_lr(i, STEPS, 1e-2, warmup=5))
         loss = (self.model(nn.functional.dropout(x, 0.1)) - x.sum(1, keepdim=True)).square().mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.ema.update()
-        return {"loss": loss.item()}
+        return loss, {"loss": loss.item()}
 
     def train(self, out: Path, **options) -> list[torch.Tensor]:
-        options = {"steps": STEPS, "log_every": 7, "echo": lambda _: None, **options}
-        train(self.step, self.state, out=out, name="tiny", seed=self.seed, **options)
+        options = {"steps": STEPS, "peak_lr": 0.05, "log_every": 7, "echo": lambda _: None, **options}
+        train(self.step, self.model, ema=self.ema, out=out, name="tiny", seed=self.seed, **options)
         return [p.detach().clone() for p in (*self.model.parameters(), *self.ema._mean.values())]
 
 
@@ -68,24 +61,18 @@ def test_a_stopped_run_ends_like_an_undisturbed_one(tmp_path, whole, number, err
     former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     first = Tiny()
 
-    def interrupted(i: int) -> dict[str, float]:
+    real = first.step
+
+    def interrupted(i: int) -> tuple[torch.Tensor, dict[str, float]]:
         if i == 17:
             os.kill(os.getpid(), number)  # the step goes on to its end all the same
-        return first.step(i)
+        return real(i)
 
+    first.step = interrupted
     said: list[str] = []
     try:
         with pytest.raises(error):
-            train(
-                interrupted,
-                first.state,
-                steps=STEPS,
-                out=tmp_path,
-                name="tiny",
-                seed=3,
-                log_every=7,
-                echo=said.append,
-            )
+            first.train(tmp_path, echo=said.append)
     finally:
         signal.signal(signal.SIGTERM, former)
     assert "stopped after step 18 of 40" in said[-1]
@@ -123,7 +110,7 @@ def test_lines_logged_after_the_last_save_are_not_there_twice(tmp_path, whole):
     tiny = Tiny()
     real = tiny.step
 
-    def fails(i: int) -> dict[str, float]:
+    def fails(i: int) -> tuple[torch.Tensor, dict[str, float]]:
         if i == 30:
             raise ValueError("a step that fails leaves the last save as it is")
         return real(i)
@@ -158,10 +145,18 @@ def test_another_model_is_refused_with_a_remedy(tmp_path, whole):
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     tiny = Tiny()
-    tiny.step = lambda i: {"loss": float("nan")}
+    real = tiny.step
+    tiny.step = lambda i: (real(i)[0], {"loss": float("nan")})
     with pytest.raises(FlowtailorError, match="lower learning rate"):
         tiny.train(tmp_path)
     assert not (tmp_path / "tiny.state.pt").exists()
+
+
+def test_it_learns(tmp_path):
+    tiny = Tiny()
+    tiny.train(tmp_path, steps=200)
+    losses = [line["loss"] for line in log_lines(tmp_path)]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_learning_rate_rises_and_falls():
