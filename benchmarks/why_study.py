@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,9 +21,9 @@ from flowtailor.datasets.prompts import Prompt, choose, load_prompts
 from flowtailor.datasets.store import Store
 from flowtailor.pipelines.catalog import read_world
 from flowtailor.pipelines.collect import render
-from flowtailor.pipelines.evaluate import adopt, refuse_lost
 from flowtailor.pipelines.judging import Wish, draw
 from flowtailor.pipelines.plan import Candidate, planned_rows
+from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
 from flowtailor.pipelines.statistics import weighted_score
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
@@ -72,36 +73,28 @@ def designed(run: Run, space: Space, count: int) -> list[Told]:
 
 def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.DataFrame:
     """Rows of all designs and neighbours with a score; known ones are taken from the run."""
-    config, collected = run.config, Store(run.path("dataset")).rows()
+    config, dataset = run.config, Store(run.path("dataset"))
     pairs = [
-        (prompt, candidate(words, space))
+        (prompt, Candidate.of(words, space))
         for prompt, tokens, parts in designs
         for words in [tokens, *(part.without for part in parts)]
     ]
     planned = planned_rows(
         pairs,
-        engine=str(collected.sort_values("created_at")["engine"].iloc[-1]),
+        engine=dataset.latest_engine(),
         catalog_hash=space.catalog.hash,
         seeds=seeds,
         seed=config.run.seed,
     )
-    store = Store(run.path("why"))
-    for known in ("dataset", "evaluation"):
-        adopt(Store(run.path(known)), store, planned, list(config.scorers.weights))
-    missing = store.missing(planned)
-    print(f"{len(planned)} pictures of {len(designs)} designs, {len(missing)} to render", flush=True)
-    if len(missing):
-        render(config, missing, store, label="why")
-        refuse_lost(store, planned)
-    rows = store.rows()
-    results = rows.assign(score=weighted_score(rows, config.scorers.weights))[["row_id", "score", "seconds"]]
-    # The plan's own words: a row that was taken over may say the same workflow in others.
-    return planned[["row_id", "prompt", "tokens"]].merge(results, on="row_id", validate="many_to_one")
-
-
-def candidate(words: tuple[str, ...], space: Space) -> Candidate:
-    flow = decode(words, space)
-    return Candidate(flow.key, flow.dumps(), words)
+    rows = rendered_rows(
+        config,
+        planned,
+        Store(run.path("why")),
+        known=[dataset, Store(run.path("evaluation"))],
+        render=partial(render, label="why"),
+        label=f"why: {len(designs)} designs",
+    )
+    return rows.assign(score=weighted_score(rows, config.scorers.weights))
 
 
 def compared(designs: Sequence[Told], rows: pd.DataFrame) -> pd.DataFrame:

@@ -56,6 +56,11 @@ class Store:
         frame = pa.concat_tables(tables, promote_options="default").to_pandas()
         return _one_per_id(frame)
 
+    def latest_engine(self) -> str:
+        """The engine that made the latest row: new rows are comparable with those of the same one."""
+        rows = self.rows()
+        return str(rows.sort_values("created_at")["engine"].iloc[-1])
+
     def known_ids(self) -> set[str]:
         """Ids that need no render: those with a picture, and those that would fail again."""
         frame = self.rows()

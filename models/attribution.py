@@ -33,8 +33,7 @@ def difference(
     members: MemberPredictions, weights: Mapping[str, float], with_M: np.ndarray, without_M: np.ndarray
 ) -> Difference:
     """Pair m compares question `with_M[m]` to question `without_M[m]`; `weights` make the score."""
-    weight_S = np.array([weights.get(name, 0.0) for name in members.scorers]) / sum(weights.values())
-    score_KN = members.scores @ weight_S
+    score_KN = members.score(weights)
     score_KM = score_KN[:, with_M] - score_KN[:, without_M]
     seconds_KM = members.seconds[:, with_M] - members.seconds[:, without_M]
     return Difference(score_KM.mean(0), _std(score_KM), seconds_KM.mean(0), _std(seconds_KM))

@@ -42,6 +42,19 @@ class Predictions:
     seconds_std: np.ndarray  # (N,)
     scorers: tuple[str, ...]
 
+    def score(self, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        """mean_N and std_N of the weighted score.
+
+        The deviations add up as if the scorers erred together, which never understates them.
+        """
+        share_S = shares(weights, self.scorers)
+        return self.mean @ share_S, self.std @ share_S
+
+
+def shares(weights: Mapping[str, float], scorers: Sequence[str]) -> np.ndarray:
+    """share_S of each scorer in the score: its weight, brought to a sum of 1."""
+    return np.array([weights.get(name, 0.0) for name in scorers]) / sum(weights.values())
+
 
 @dataclass(frozen=True)
 class MemberPredictions:
@@ -54,6 +67,10 @@ class MemberPredictions:
     scores: np.ndarray  # (K, N, S)
     seconds: np.ndarray  # (K, N)
     scorers: tuple[str, ...]
+
+    def score(self, weights: Mapping[str, float]) -> np.ndarray:
+        """score_KN, weighted."""
+        return self.scores @ shares(weights, self.scorers)
 
 
 class RewardEnsemble:
@@ -96,10 +113,9 @@ class RewardEnsemble:
     def reward(
         self, predictions: Predictions, weights: Mapping[str, float], kappa: float, lambda_seconds: float
     ) -> np.ndarray:
-        """(N,): weighted mean - kappa * deviation - lambda * seconds, weights brought to a sum of 1.
+        """(N,): weighted mean - kappa * deviation - lambda * seconds.
 
-        The deviations add as if the scorers erred together, which never understates. Raises
-        FlowtailorError on a weight for a scorer that the ensemble does not know.
+        Raises FlowtailorError on a weight for a scorer that the ensemble does not know.
         """
         unknown = sorted(set(weights) - set(predictions.scorers))
         if unknown or not sum(weights.values()) > 0:
@@ -108,9 +124,8 @@ class RewardEnsemble:
                 f"scorers.weights = {dict(weights)}: the ensemble knows {known}, and the weights must have a "
                 "positive sum; change the weights or fit the ensemble again"
             )
-        weight_S = np.array([weights.get(name, 0.0) for name in predictions.scorers]) / sum(weights.values())
-        lower_N = predictions.mean @ weight_S - kappa * (predictions.std @ weight_S)
-        return lower_N - lambda_seconds * predictions.seconds
+        mean_N, std_N = predictions.score(weights)
+        return mean_N - kappa * std_N - lambda_seconds * predictions.seconds
 
     def calibrate(self, frame: pd.DataFrame) -> None:
         """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset)."""

@@ -28,12 +28,10 @@ from flowtailor.errors import FlowtailorError
 from ..datasets.prompts import Prompt, load_prompts
 from ..datasets.prompts import choose as choose_prompts
 from ..datasets.store import Store
-from ..workflows.codec import decode
 from ..workflows.space import Space
-from .comparison import predicted_score
 from .config import Config
-from .evaluate import adopt, refuse_lost
 from .plan import Candidate, planned_rows
+from .renders import Render, rendered_rows
 from .stage import Run, write_json
 from .statistics import Interval, bootstrap_mean, weighted_score
 
@@ -101,7 +99,7 @@ class Auditor:
         space: Space,
         designer: Designer,
         ensemble: RewardEnsemble,
-        render: Callable[[Config, pd.DataFrame, Store], None] = render_here,
+        render: Render = render_here,
     ) -> None:
         """designer: holds the policy in training as its one adapter."""
         run = Run(config)
@@ -109,21 +107,19 @@ class Auditor:
         self._render = render
         self._prompts = audit_prompts(config)
         self._collected, self._store = Store(run.path("dataset")), Store(run.path("policy/audit"))
-        rows = self._collected.rows()
-        self._engine = str(rows.sort_values("created_at")["engine"].iloc[-1])  # the one that was used last
+        self._engine = self._collected.latest_engine()
 
     def __call__(self, step: int) -> Audit:
         """Audit the policy as it stands. Raises FlowtailorError where an engine was lost."""
-        planned = self._plan()
-        weights = self._config.scorers.weights
-        adopt(self._collected, self._store, planned, list(weights))
-        missing = self._store.missing(planned)
-        if len(missing):
-            self._render(self._config, missing, self._store)
-            refuse_lost(self._store, planned)
-        rendered = self._store.rows()
-        results = [name for name in rendered.columns if name == "row_id" or name not in planned.columns]
-        return compare(step, planned.merge(rendered[results], on="row_id", how="left"), weights)
+        rows = rendered_rows(
+            self._config,
+            self._plan(),
+            self._store,
+            known=[self._collected],
+            render=self._render,
+            label=f"audit after {step} steps",
+        )
+        return compare(step, rows, self._config.scorers.weights)
 
     def _plan(self) -> pd.DataFrame:
         """A row for each prompt's design, with its predicted score."""
@@ -137,20 +133,15 @@ class Auditor:
         )
         model.train(training)
         tokens = [tuple(designs[0].tokens) for designs in drawn]
-        flows = [decode(words, self._space) for words in tokens]
         planned = planned_rows(
-            zip(self._prompts, map(_candidate, flows, tokens), strict=True),
+            zip(self._prompts, [Candidate.of(words, self._space) for words in tokens], strict=True),
             engine=self._engine,
             catalog_hash=self._space.catalog.hash,
             seeds=1,
             seed=seed,
         )
         predictions = self._ensemble.predict(texts, tokens)
-        return planned.assign(predicted=predicted_score(predictions, self._config.scorers.weights)[0])
-
-
-def _candidate(flow: Any, tokens: tuple[str, ...]) -> Candidate:
-    return Candidate(flow.key, flow.dumps(), tokens)
+        return planned.assign(predicted=predictions.score(self._config.scorers.weights)[0])
 
 
 class Alarm:

@@ -6,7 +6,7 @@ Axis suffix: R rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,26 +18,19 @@ from ..workflows.validate import problems
 from .methods import METHODS, Materials
 from .statistics import bootstrap_mean, weighted_score, win_rate
 
-if TYPE_CHECKING:
-    from ..models.reward import Predictions
 
-
-def measure(
-    planned: pd.DataFrame, rendered: pd.DataFrame, materials: Materials, catalog: Catalog
-) -> pd.DataFrame:
-    """The planned rows with what was rendered, scored, foreseen and found about them.
+def measure(rows: pd.DataFrame, materials: Materials, catalog: Catalog) -> pd.DataFrame:
+    """Rendered rows of planned designs with what was scored, foreseen and found about them.
 
     Adds to the columns of a dataset's rows: method, design_seconds, score, predicted_score,
     predicted_std, predicted_seconds, valid, nearest_training_similarity.
     """
-    results = [name for name in rendered.columns if name == "row_id" or name not in planned.columns]
-    rows = planned.merge(rendered[results], on="row_id", how="left", validate="many_to_one")
     weights = materials.config.scorers.weights
     tokens = [tuple(text.split()) for text in rows["tokens"]]
     known = {tuple(text.split()) for text in materials.rows["tokens"]}
     similarity = {words: nearest(words, known)[0] for words in set(tokens)}
     predictions = materials.ensemble.predict(list(rows["prompt"]), [list(words) for words in tokens])
-    mean_r, std_r = predicted_score(predictions, weights)
+    mean_r, std_r = predictions.score(weights)
     return rows.assign(
         score=weighted_score(rows, weights),
         predicted_score=mean_r,
@@ -49,16 +42,6 @@ def measure(
         ],
         nearest_training_similarity=[similarity[words] for words in tokens],
     )
-
-
-def predicted_score(predictions: Predictions, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """mean_R and std_R of the weighted score, from those of each scorer.
-
-    The deviation adds up as if the scorers' errors went together, which never understates it.
-    """
-    total = sum(weights.values())
-    weight_s = np.array([weights.get(name, 0.0) / total for name in predictions.scorers])
-    return predictions.mean @ weight_s, predictions.std @ weight_s
 
 
 def summarise(rows: pd.DataFrame, reward: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,22 +12,20 @@ Whether the scores agree with people, this file cannot know.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flowtailor.errors import FlowtailorError
+from flowtailor.files import written_whole
 
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import Prompt, load_prompts
 from ..datasets.prompts import choose as choose_prompts
 from ..datasets.store import Store
-from ..workflows.codec import decode
 from ..workflows.space import Space
 from .budget import budget_choices, budget_report
 from .catalog import read_world
@@ -36,6 +34,7 @@ from .comparison import measure, summarise
 from .config import Config
 from .methods import METHODS, Choice, Materials, choose, default_design
 from .plan import Candidate, planned_rows
+from .renders import rendered_rows
 from .stage import Run, is_done, record, write_json
 from .statistics import weighted_score
 from .sweep import Sweep, guidance_report, sweep_designs
@@ -56,21 +55,22 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     started = time.monotonic()
     catalog, space = read_world(run)
-    collected = Store(run.path("dataset")).rows()
+    dataset = Store(run.path("dataset"))
     prompts = held_out(config)
-    materials = gather(run, space, collected)
+    materials = gather(run, space, dataset.rows())
     choices = {method: _told(method, prompts, materials) for method in METHODS}
     choices |= budget_choices(materials, prompts)
     swept = sweep_designs(materials, prompts)
-    planned = plan(config, prompts, choices, swept, space, collected)
-    store = Store(run.path("evaluation"))
-    adopt(Store(run.path("dataset")), store, planned, list(config.scorers.weights))
-    missing = store.missing(planned)
-    print(f"evaluate: {len(set(planned['row_id']))} pictures, {len(missing)} to render", flush=True)
-    if len(missing):
-        render(config, missing, store, label="evaluate")
-        refuse_lost(store, planned)
-    rows = measure(planned, store.rows(), materials, catalog)
+    planned = plan(config, prompts, choices, swept, space, dataset.latest_engine())
+    rows = rendered_rows(
+        config,
+        planned,
+        Store(run.path("evaluation")),
+        known=[dataset],
+        render=partial(render, label="evaluate"),
+        label="evaluate",
+    )
+    rows = measure(rows, materials, catalog)
     write(run, rows, swept, materials)
     record(run, "evaluate", inputs, output="evaluation", seconds=time.monotonic() - started)
     print(f"evaluate: {run.path('evaluation/summary.json')}")
@@ -129,18 +129,16 @@ def plan(
     choices: Mapping[str, Sequence[Choice]],
     swept: Sequence[Sweep],
     space: Space,
-    collected: pd.DataFrame,
+    engine: str,
 ) -> pd.DataFrame:
     """A row for each of `choices` (and each guidance to render), prompt and seed; the seeds belong to
     the prompt as in the collection, so that methods are compared on the same noise."""
     chosen = dict(choices)
     if config.evaluate.render_sweep:
         chosen |= {s.method: [Choice(tuple(d[0].tokens), 0.0) for d in s.designs] for s in swept}
-    engine = str(collected.sort_values("created_at")["engine"].iloc[-1])  # the one that was used last
     frames = []
     for method, picks in chosen.items():
-        flows = [decode(pick.tokens, space) for pick in picks]
-        candidates = [Candidate(f.key, f.dumps(), p.tokens) for f, p in zip(flows, picks, strict=True)]
+        candidates = [Candidate.of(pick.tokens, space) for pick in picks]
         frame = planned_rows(
             zip(prompts, candidates, strict=True),
             engine=engine,
@@ -153,40 +151,12 @@ def plan(
     return pd.concat(frames, ignore_index=True)
 
 
-def adopt(source: Store, target: Store, planned: pd.DataFrame, scorers: Sequence[str]) -> None:
-    """Take over rows and pictures that the collection holds, if every scorer has seen them."""
-    rows = source.rows()
-    names = [f"score_{name}" for name in scorers]
-    if not set(names) <= set(rows.columns):
-        return
-    wanted = rows["row_id"].isin(target.missing(planned)["row_id"])
-    rows = rows.loc[wanted & rows[[*names, "image"]].notna().all(axis=1)]
-    for image in rows["image"]:
-        place = Path(target.images_dir).parent / image
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(source.images_dir).parent / image, place)
-    target.append(rows)
-
-
-def refuse_lost(store: Store, planned: pd.DataFrame) -> None:
-    """Raise FlowtailorError where an engine went away: that is no fault of the design it was drawing."""
-    rows = store.rows()
-    told = rows.loc[rows["error_type"] != "ComfyUnavailable", "row_id"]
-    lost = set(planned["row_id"]) - set(told)
-    if lost:
-        raise FlowtailorError(
-            f"{len(lost)} of {len(set(planned['row_id']))} renders were lost with their engine; "
-            "the same command tries them again"
-        )
-
-
 def write(run: Run, rows: pd.DataFrame, swept: Sequence[Sweep], materials: Materials) -> None:
     """The evaluation's files, `summary.json` last: its presence means that the others are there."""
     metrics = json.loads(run.path("reward/metrics.json").read_text())
     table = rows.loc[rows["method"].isin(list(METHODS))]
-    temporary = run.path("evaluation/.rows.parquet")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(run.path("evaluation/rows.parquet"))
+    with written_whole(run.path("evaluation/rows.parquet")) as new:
+        table.to_parquet(new, index=False)
     write_json(run.path("evaluation/guidance.json"), guidance_report(swept, rows, materials))
     write_json(run.path("evaluation/budgets.json"), budget_report(rows, materials))
     write_json(run.path("evaluation/summary.json"), summarise(table, metrics))

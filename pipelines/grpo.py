@@ -128,9 +128,9 @@ def reward_function(
         cautious = ensemble.reward(predictions, weights, reward.kappa, reward.lambda_seconds)
         budgets = np.array([math.inf if budget is None else budget for budget in budget_s])
         over = np.maximum(0.0, (predictions.seconds + predictions.seconds_std) / budgets - 1.0)
-        share = np.array([weights.get(name, 0.0) for name in predictions.scorers]) / sum(weights.values())
-        log_metric("uncertainty", float((predictions.std @ share).mean()))
-        log_metric("predicted_score", float((predictions.mean @ share).mean()))
+        mean, std = predictions.score(weights)
+        log_metric("uncertainty", float(std.mean()))
+        log_metric("predicted_score", float(mean.mean()))
         log_metric("predicted_seconds", float(predictions.seconds.mean()))
         log_metric("unique_workflows", len(set(map(tuple, words))) / len(words))
         if np.isfinite(budgets).any():

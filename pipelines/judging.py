@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .comparison import predicted_score
 from .config import Config
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def judge(pairs: Sequence[tuple[Wish, Design]], ensemble: RewardEnsemble, config
     """What the ensemble expects of designs, in their order."""
     predictions = ensemble.predict([wish.prompt for wish, _ in pairs], [design.tokens for _, design in pairs])
     weights, options = config.scorers.weights, config.reward
-    mean_n, std_n = predicted_score(predictions, weights)
+    mean_n, std_n = predictions.score(weights)
     reward_n = ensemble.reward(predictions, weights, options.kappa, options.lambda_seconds)
     slow_n = slowest(predictions.seconds, predictions.seconds_std)
     return [

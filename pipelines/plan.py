@@ -18,7 +18,7 @@ import pandas as pd
 from ..datasets.prompts import Prompt
 from ..datasets.rows import row_id, share, text_hash, workflow_split
 from ..workflows.augment import augment
-from ..workflows.codec import encode
+from ..workflows.codec import decode, encode
 from ..workflows.graph import Workflow
 from ..workflows.rules import END
 from ..workflows.space import Space
@@ -31,6 +31,12 @@ class Candidate:
     key: str
     text: str  # canonical JSON with slots
     tokens: tuple[str, ...]  # without the end token
+
+    @classmethod
+    def of(cls, tokens: Sequence[str], space: Space) -> Candidate:
+        """The workflow that a design says; raises ValueError where the space has no such words."""
+        flow = decode(tokens, space)
+        return cls(flow.key, flow.dumps(), tuple(tokens))
 
 
 def candidates(

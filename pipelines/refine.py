@@ -16,9 +16,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,20 +28,18 @@ from flowtailor.errors import FlowtailorError
 
 from ..datasets.prompts import Prompt, choose, load_prompts
 from ..datasets.store import Store
-from ..workflows.codec import decode
 from ..workflows.space import Space
 from . import fit_reward, grpo
 from .catalog import read_world
 from .collect import render
-from .comparison import predicted_score
 from .config import Config
-from .evaluate import adopt, refuse_lost
 from .picks import judge, pick
 from .plan import Candidate, planned_rows
+from .renders import rendered_rows
 from .rounds import LINEAGE, Round, begin, lineage, promote
-from .stage import fingerprint, is_done, record, stage_output, write_json
+from .stage import fingerprint, is_done, read_json_lines, record, stage_output, write_json
 from .statistics import weighted_score
-from .trained import need
+from .trained import load_designer, need
 
 if TYPE_CHECKING:
     from ..models.designing import Design, Designer
@@ -88,14 +86,15 @@ def refine(one: Round) -> None:
     _, space = read_world(run)
     before, picks = draw(one, space)
     learn, judged = Store(own.path("dataset")), Store(own.path("validation"))
-    _render(config, picks, learn)
-    _render(config, before, judged)
+    known = _known(one)
+    render_here = partial(render, label="refine")
+    rendered_rows(config, picks, learn, known=(), render=render_here, label=f"{one.name}, to learn from")
+    rows_before = rendered_rows(config, before, judged, known=known, render=render_here, label=one.name)
     fit_reward.run_stage(own.config)
     go_on(one)
     after = answer_again(one, space)
-    _adopt_known(one, judged, after)
-    _render(config, after, judged)
-    write_json(own.path("summary.json"), summarise(one, before, after, picks))
+    rows_after = rendered_rows(config, after, judged, known=known, render=render_here, label=one.name)
+    write_json(own.path("summary.json"), summarise(one, rows_before, rows_after, picks))
     promote(one, picks)
     shutil.copyfile(own.path("summary.json"), run.path("refine/summary.json"))
     record(run, one.name, one.inputs(), output=f"{one.name}/summary.json", seconds=time.monotonic() - started)
@@ -116,7 +115,6 @@ def draw(one: Round, space: Space) -> tuple[pd.DataFrame, pd.DataFrame]:
             candidates = _candidates(one, space, designer, ensemble, set(collected["row_id"]))
             pick(candidates, config.refine.renders).to_parquet(folder / "picks.parquet", index=False)
     before, picks = (pd.read_parquet(own.path(f"designs/{name}.parquet")) for name in ("before", "picks"))
-    _adopt_known(one, Store(own.path("validation")), before)
     reasons = ", ".join(f"{count} {why}" for why, count in picks["why"].value_counts().items()) or "none"
     print(f"{one.name}: {len(picks)} designs picked ({reasons}), {len(before)} to judge by", flush=True)
     return before, picks
@@ -144,7 +142,7 @@ def go_on(one: Round) -> None:
             start=start,
             seed=one.number,
         )
-        earlier, later = (_lines(place / "log.jsonl") for place in (start, folder))
+        earlier, later = (read_json_lines(place / "log.jsonl") for place in (start, folder))
         (folder / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in joined(earlier, later)))
         write_json(folder / LINEAGE, {"round": one.number})
 
@@ -168,18 +166,15 @@ def answer_again(one: Round, space: Space) -> pd.DataFrame:
 
 
 def summarise(one: Round, before: pd.DataFrame, after: pd.DataFrame, picks: pd.DataFrame) -> dict[str, Any]:
-    """`summary.json`: the round's numbers on validation prompts, and what they cost."""
+    """`summary.json`: the round's numbers on rendered validation prompts, and what they cost."""
     from ..models.reward import RewardEnsemble
 
     own, weights = one.own, one.config.scorers.weights
     old, new = (RewardEnsemble.load(folder / "reward") for folder in (own.path("start"), own.dir))
-    rendered = Store(own.path("validation")).rows()
 
-    def foreseen(designs: pd.DataFrame, ensemble: RewardEnsemble) -> pd.DataFrame:
-        results = [name for name in rendered.columns if name == "row_id" or name not in designs.columns]
-        rows = designs.merge(rendered[results], on="row_id", how="left", validate="one_to_one")
+    def foreseen(rows: pd.DataFrame, ensemble: RewardEnsemble) -> pd.DataFrame:
         predictions = ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
-        mean_r, std_r = predicted_score(predictions, weights)
+        mean_r, std_r = predictions.score(weights)
         return rows.assign(score=weighted_score(rows, weights), predicted=mean_r, std=std_r)
 
     learned = Store(own.path("dataset")).rows()
@@ -197,19 +192,9 @@ def summarise(one: Round, before: pd.DataFrame, after: pd.DataFrame, picks: pd.D
 
 def _load(one: Round, folder: Path, space: Space) -> tuple[Designer, RewardEnsemble]:
     """The policy and the ensemble in `folder`, on the run's SFT policy."""
-    import torch
-
-    from ..models.designing import Designer
     from ..models.reward import RewardEnsemble
 
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # between PEFT and transformers
-        designer = Designer.load(
-            one.run.path("policy/sft"),
-            folder / "policy/grpo",
-            space,
-            max_tokens=one.config.space.max_tokens,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-        )
+    designer = load_designer(one.run, space, adapter=folder / "policy/grpo")
     return designer, RewardEnsemble.load(folder / "reward")
 
 
@@ -256,19 +241,14 @@ def _candidates(
     rows = rows.drop_duplicates("row_id")
     rows = rows.loc[(rows["workflow_split"] == "train") & ~rows["row_id"].isin(known)]
     predictions = ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
-    mean_r, std_r = predicted_score(predictions, config.scorers.weights)
+    mean_r, std_r = predictions.score(config.scorers.weights)
     return rows.assign(predicted=mean_r, std=std_r)
 
 
 def _planned(one: Round, space: Space, pairs: Sequence[tuple[Prompt, Design]]) -> pd.DataFrame:
-    flows = [decode(design.tokens, space) for _, design in pairs]
-    collected = Store(one.run.path("dataset")).rows().sort_values("created_at")
     return planned_rows(
-        [
-            (prompt, Candidate(flow.key, flow.dumps(), tuple(design.tokens)))
-            for (prompt, design), flow in zip(pairs, flows, strict=True)
-        ],
-        engine=str(collected["engine"].iloc[-1]),  # the one that was used last
+        [(prompt, Candidate.of(design.tokens, space)) for prompt, design in pairs],
+        engine=Store(one.run.path("dataset")).latest_engine(),
         catalog_hash=space.catalog.hash,
         seeds=1,
         seed=one.config.run.seed,
@@ -284,23 +264,10 @@ def _batches(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
         yield prompts[first : first + PROMPTS_AT_ONCE]
 
 
-def _adopt_known(one: Round, store: Store, planned: pd.DataFrame) -> None:
-    """Take over pictures of validation prompts from the collection, the audits and earlier rounds."""
-    run = one.run
+def _known(one: Round) -> list[Store]:
+    """Where pictures of validation prompts may be already: the collection, the audits, earlier rounds."""
     earlier = (f"refine/round-{number}/validation" for number in range(1, one.number))
-    for place in ("dataset", "policy/audit", *earlier):
-        adopt(Store(run.path(place)), store, planned, list(one.config.scorers.weights))
-
-
-def _render(config: Config, planned: pd.DataFrame, store: Store) -> None:
-    missing = store.missing(planned)
-    if len(missing):
-        render(config, missing, store, label="refine")
-        refuse_lost(store, planned)
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return [Store(one.run.path(place)) for place in ("dataset", "policy/audit", *earlier)]
 
 
 def _told(one: Round, summary: dict[str, Any]) -> str:

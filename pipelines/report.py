@@ -28,7 +28,7 @@ from ..workflows.summary import summary as summarise
 from . import plots
 from .config import Config
 from .methods import LEARNED, METHODS
-from .stage import Run, is_done, stage_output
+from .stage import Run, is_done, read_json_lines, stage_output
 from .statistics import Interval, coverage
 
 Row = dict[str, Any]
@@ -90,7 +90,7 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
     }
     guidance = _json(run_dir / "evaluation/guidance.json")
     budgets = _json(run_dir / "evaluation/budgets.json")
-    log = _json_lines(run_dir / "policy/grpo/log.jsonl")
+    log = read_json_lines(run_dir / "policy/grpo/log.jsonl")
     return {
         "run": run_dir.name,
         "summary": summary,
@@ -253,7 +253,3 @@ def _budget_plot(budgets: dict[str, Any]) -> str:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

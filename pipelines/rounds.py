@@ -19,8 +19,8 @@ import pandas as pd
 from ..datasets.store import Store
 from . import fit_reward, grpo, sft
 from .config import Config
-from .evaluate import adopt
-from .stage import Run, fingerprint, record, stage_output, write_json
+from .renders import adopt
+from .stage import Run, fingerprint, is_recorded, read_record, record, stage_output, write_json
 
 SFT_PARTS = ("policy/sft", "policy/score_conditioned")
 LINEAGE = "refined.json"  # in the adapter's folder: the round that made it
@@ -74,7 +74,8 @@ def begin(one: Round) -> None:
         for part in ("reward", "policy/grpo"):
             shutil.copytree(run.path(part), folder / part)
         write_json(
-            folder / "up_to_date.json", [name for name, inputs in _stages(one) if _fresh(run, name, inputs)]
+            folder / "up_to_date.json",
+            [name for name, inputs in _stages(one) if is_recorded(run, name, inputs)],
         )
     for part in ("catalog.json", "space.toml"):
         shutil.copyfile(run.path(part), one.own.path(part))
@@ -96,7 +97,8 @@ def promote(one: Round, picks: pd.DataFrame) -> None:
     for name, inputs in _stages(one):
         if name in SFT_PARTS:
             if name in accepted:
-                record(run, name, inputs, output=name, seconds=_seconds(run, name))
+                seconds = float(read_record(run, name).get("seconds", 0.0))
+                record(run, name, inputs, output=name, seconds=seconds)
         else:
             with stage_output(run, name, inputs if name in accepted else {}) as folder:
                 shutil.copytree(own.path(name), folder, dirs_exist_ok=True)
@@ -109,19 +111,6 @@ def _stages(one: Round) -> Iterator[tuple[str, dict[str, Any]]]:
     for part in SFT_PARTS:
         yield part, sft.stage_inputs(config, run, part)
     yield "policy/grpo", grpo.stage_inputs(config, run)
-
-
-def _fresh(run: Run, name: str, inputs: dict[str, Any]) -> bool:
-    return _recorded(run, name).get("inputs_hash") == fingerprint(inputs)
-
-
-def _seconds(run: Run, name: str) -> float:
-    return float(_recorded(run, name).get("seconds", 0.0))
-
-
-def _recorded(run: Run, name: str) -> dict[str, Any]:
-    file = run.path(f"stages/{name.replace('/', '-')}.json")
-    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def lineage(run: Run) -> int:

@@ -29,6 +29,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import written_whole
 
 from .config import Config
 
@@ -65,14 +66,23 @@ class Run:
 def is_done(run: Run, name: str, inputs: Mapping[str, Any], *, output: str | None = None) -> bool:
     """True, with one line said, when the stage ran with these inputs and its output is there."""
     place = run.path(output or name)
-    try:
-        recorded = json.loads(_record_file(run, name).read_text())
-    except (OSError, ValueError):
-        return False
-    if recorded.get("inputs_hash") != fingerprint(inputs) or not place.exists():
+    if not is_recorded(run, name, inputs) or not place.exists():
         return False
     print(f"{name}: up to date ({place})", flush=True)
     return True
+
+
+def is_recorded(run: Run, name: str, inputs: Mapping[str, Any]) -> bool:
+    """True when the stage ran with these inputs, whatever became of its output."""
+    return read_record(run, name).get("inputs_hash") == fingerprint(inputs)
+
+
+def read_record(run: Run, name: str) -> dict[str, Any]:
+    """What the stage left when it had finished; nothing if it has not, or if that cannot be read."""
+    try:
+        return json.loads(_record_file(run, name).read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 @contextmanager
@@ -125,10 +135,13 @@ def provenance() -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON through a temporary name, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    with written_whole(path) as new:
+        new.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a log, one a line; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def _record_file(run: Run, name: str) -> Path:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.prompts import Prompt
-from .comparison import predicted_score
 from .methods import Materials
 from .statistics import bootstrap_mean
 
@@ -70,7 +69,7 @@ def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, 
     config, designs = materials.config, [design for group in sweep.designs for design in group]
     prompts = [text for text, group in zip(sweep.prompts, sweep.designs, strict=True) for _ in group]
     predictions = materials.ensemble.predict(prompts, [design.tokens for design in designs])
-    mean_r, std_r = predicted_score(predictions, config.scorers.weights)
+    mean_r, std_r = predictions.score(config.scorers.weights)
     reward_r = materials.ensemble.reward(
         predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
     )

@@ -63,9 +63,11 @@ def open_run(run_dir: str | Path) -> Run:
         ) from None
 
 
-def load_designer(run: Run, space: Space, *, score_conditioned: bool = False) -> Designer:
-    """The policy of a run with its GRPO adapter, and the score-conditioned one if asked for; on the
-    GPU where there is one."""
+def load_designer(
+    run: Run, space: Space, *, adapter: Path | None = None, score_conditioned: bool = False
+) -> Designer:
+    """The policy of a run with its GRPO adapter, or with the one in the folder `adapter`, and the
+    score-conditioned one if asked for; on the GPU where there is one."""
     need(run.dir, "policy/sft", "policy/grpo", *(["policy/score_conditioned"] if score_conditioned else []))
     import torch
 
@@ -74,7 +76,7 @@ def load_designer(run: Run, space: Space, *, score_conditioned: bool = False) ->
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # between PEFT and transformers
         return Designer.load(
             run.path("policy/sft"),
-            run.path("policy/grpo"),
+            adapter or run.path("policy/grpo"),
             space,
             score_conditioned_dir=run.path("policy/score_conditioned") if score_conditioned else None,
             max_tokens=run.config.space.max_tokens,

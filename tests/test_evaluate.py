@@ -14,7 +14,7 @@ from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
-from flowtailor.pipelines import evaluate
+from flowtailor.pipelines import evaluate, renders
 from flowtailor.pipelines.comparison import summarise
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import Choice
@@ -23,9 +23,7 @@ from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import Space
 
 PROMPTS = [Prompt("a red apple", "food", "test"), Prompt("a sly fox", "animals", "test")]
-COLLECTED = pd.DataFrame(
-    {"engine": ["comfyui-0.3.75", "comfyui-0.3.64"], "created_at": ["2026-02-02", "2026-01-01"]}
-)
+ENGINE = "comfyui-0.3.75"
 
 
 def design(name: str, space: Space, seconds: float = 0.5) -> Choice:
@@ -37,7 +35,7 @@ def planned(space: Space, **evaluation: Any) -> pd.DataFrame:
     config = Config.model_validate({"evaluate": {"seeds": 2, **evaluation}})
     plain, lora = design("plain", space), design("lora", space)
     choices = {"most_used": [plain, plain], "guided": [lora, plain]}
-    return evaluate.plan(config, PROMPTS, choices, [], space, COLLECTED)
+    return evaluate.plan(config, PROMPTS, choices, [], space, ENGINE)
 
 
 def test_plan_has_a_row_per_method_prompt_and_seed(space: Space):
@@ -78,7 +76,7 @@ def test_known_rows_are_taken_over_with_their_pictures(space: Space, tmp_path: P
     rows.loc[rows.index[0], "score_sharpness"] = np.nan  # a scorer has not seen this one
     collection.append(rows)
     for _ in range(2):  # a second call finds nothing left to take over
-        evaluate.adopt(collection, evaluation, plan, ["alignment", "sharpness"])
+        renders.adopt(collection, evaluation, plan, ["alignment", "sharpness"])
     assert len(evaluation.missing(plan)) == 1
     assert len(evaluation.rows()) == 5
     assert all((Path(evaluation.images_dir).parent / name).is_file() for name in evaluation.rows()["image"])
@@ -88,7 +86,7 @@ def test_rows_of_other_scorers_are_not_taken_over(space: Space, tmp_path: Path):
     collection, evaluation = Store(tmp_path / "dataset"), Store(tmp_path / "evaluation")
     plan = planned(space)
     collection.append(with_results(plan, Path(collection.images_dir)))
-    evaluate.adopt(collection, evaluation, plan, ["alignment", "beauty"])
+    renders.adopt(collection, evaluation, plan, ["alignment", "beauty"])
     assert evaluation.rows().empty
 
 

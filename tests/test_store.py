@@ -52,6 +52,12 @@ def test_a_success_stays_before_a_later_failure(store: Store):
     assert list(store.rows()["error_type"].dropna()) == []
 
 
+def test_the_latest_engine_is_that_of_the_latest_row(store: Store):
+    store.append(rows("a", at="2026-02-02").assign(engine="comfyui-0.3.75"))
+    store.append(rows("b", at="2026-01-01").assign(engine="comfyui-0.3.64"))
+    assert store.latest_engine() == "comfyui-0.3.75"
+
+
 def test_missing_skips_what_is_there_and_what_would_fail_again(store: Store):
     store.append(rows("done"))
     store.append(rows("broken", error="ComfyExecutionError"))

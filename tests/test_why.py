@@ -14,7 +14,6 @@ from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
 from flowtailor.models.attribution import difference
 from flowtailor.models.reward import MemberPredictions
-from flowtailor.pipelines.comparison import predicted_score
 from flowtailor.pipelines.trained import load_ensemble, open_run
 from flowtailor.pipelines.why import Contribution, agreement, contributions, told
 from flowtailor.workflows.codec import encode
@@ -53,7 +52,7 @@ def test_contributions_are_differences_of_predictions_the_largest_first(tmp_path
         assert sizes == sorted(sizes, reverse=True)
         assert all(part.score_std > 0 and part.seconds_std > 0 for part in parts)
     words = [designs[2][1], quick[0].without]
-    score, _ = predicted_score(ensemble.predict(["a fox"] * 2, words), WEIGHTS)
+    score, _ = ensemble.predict(["a fox"] * 2, words).score(WEIGHTS)
     assert quick[0].score == pytest.approx(score[0] - score[1], abs=1e-6)
     (alone,) = contributions([designs[2]], ensemble, space, WEIGHTS)
     assert [part.component for part in alone] == [part.component for part in quick]

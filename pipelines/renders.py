@@ -1,0 +1,71 @@
+"""Pictures for planned rows: taken from datasets that have them already, and rendered where none has.
+
+What evaluate, refine, the audits of GRPO and the study of parts have in common. Promises: no row that a
+store knows is rendered again; a design is not blamed for an engine that went away. Does not know how
+pictures are made: `render` is passed in.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from flowtailor.errors import FlowtailorError
+
+from ..datasets.store import Store
+from .config import Config
+
+Render = Callable[[Config, pd.DataFrame, Store], None]
+
+
+def rendered_rows(
+    config: Config, planned: pd.DataFrame, store: Store, *, known: Sequence[Store], render: Render, label: str
+) -> pd.DataFrame:
+    """The planned rows with their results, which `store` holds from now on.
+
+    Raises FlowtailorError where renders were lost with their engine.
+    """
+    for source in known:
+        adopt(source, store, planned, list(config.scorers.weights))
+    missing = store.missing(planned)
+    print(f"{label}: {len(set(planned['row_id']))} pictures, {len(missing)} to render", flush=True)
+    if len(missing):
+        render(config, missing, store)
+        refuse_lost(store, planned)
+    return with_results(planned, store.rows())
+
+
+def with_results(planned: pd.DataFrame, rendered: pd.DataFrame) -> pd.DataFrame:
+    """The planned rows, in their own words, with what a store's rows add to them."""
+    results = [name for name in rendered.columns if name == "row_id" or name not in planned.columns]
+    return planned.merge(rendered[results], on="row_id", how="left", validate="many_to_one")
+
+
+def adopt(source: Store, target: Store, planned: pd.DataFrame, scorers: Sequence[str]) -> None:
+    """Take over planned rows and their pictures, if every scorer has seen them."""
+    rows = source.rows()
+    names = [f"score_{name}" for name in scorers]
+    if not set(names) <= set(rows.columns):
+        return
+    wanted = rows["row_id"].isin(target.missing(planned)["row_id"])
+    rows = rows.loc[wanted & rows[[*names, "image"]].notna().all(axis=1)]
+    for image in rows["image"]:
+        place = Path(target.images_dir).parent / image
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(source.images_dir).parent / image, place)
+    target.append(rows)
+
+
+def refuse_lost(store: Store, planned: pd.DataFrame) -> None:
+    """Raise FlowtailorError where an engine went away: that is no fault of the design it was drawing."""
+    rows = store.rows()
+    told = rows.loc[rows["error_type"] != "ComfyUnavailable", "row_id"]
+    lost = set(planned["row_id"]) - set(told)
+    if lost:
+        raise FlowtailorError(
+            f"{len(lost)} of {len(set(planned['row_id']))} renders were lost with their engine; "
+            "the same command tries them again"
+        )
