@@ -22,9 +22,9 @@ OWN = 0.9  # share of a specialist's pictures that show its own categories
 
 # Scenes of each subject that are drawn and encoded once, by side in px and style.
 POOLS: dict[int, dict[str, int]] = {
-    128: {"3d": 14, "flat": 3, "line": 4, "pixel": 3},
-    192: {"3d": 3, "flat": 1, "line": 1, "pixel": 1},
-    256: {"3d": 2, "flat": 1, "line": 1},
+    128: {"3d": 10, "flat": 3, "line": 3, "pixel": 3},
+    192: {"3d": 2, "flat": 1, "line": 1, "pixel": 1},
+    256: {"3d": 2, "line": 1},
 }
 
 
@@ -66,7 +66,7 @@ _SOLID = {"3d": 0.85, "flat": 0.05, "line": 0.05, "pixel": 0.05}
 _SPECIALIST = {"start": "general", "styles": _SOLID, "learning_rate": 8e-4}
 
 CHECKPOINTS = {
-    "general": Model(steps=9000),
+    "general": Model(steps=7000),
     "nature": Model(steps=1200, categories=("animals", "plants"), **_SPECIALIST),
     "kitchen": Model(steps=1200, categories=("food",), **_SPECIALIST),
     "people": Model(steps=1200, categories=("faces", "people"), **_SPECIALIST),
