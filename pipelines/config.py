@@ -116,6 +116,7 @@ class RefineConfig(Section):
 
 class DesignConfig(Section):
     guidance: float = 1.5
+    choose_guidance: bool = True  # an evaluation finds the best of its sweep, which then takes its place
     temperature: float = 0.7
     best_of: int = 4
 
@@ -124,7 +125,7 @@ class EvaluateConfig(Section):
     prompts: int = 12
     seeds: int = 1
     guidance_sweep: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
-    sweep_designs: int = 4  # designs per prompt at each guidance
+    sweep_designs: int = 4  # designs per validation prompt at each guidance
     render_sweep: bool = True  # render the first of them
     budgets_s: tuple[PositiveFloat, ...] = ()  # render times to design for, and to render within
 

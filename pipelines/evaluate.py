@@ -1,10 +1,11 @@
 """`flowtailor evaluate`: render held-out prompts with every method's workflow and compare.
 
-Each method designs for the same test prompts, each design is rendered with the same seeds, and the
-pictures are scored by the scorers that made the training rows. Rows have the ids of the dataset's,
-so nothing known is rendered again: a picture that two methods share, that the collection holds, or
-that an interrupted evaluation had finished (`evaluation/rows/` keeps pictures' rows as they come, each
-once; `evaluation/rows.parquet` is the table of methods). A failed render scores 0.
+First the strength of guidance is chosen on validation prompts. Then each method designs for the same
+test prompts, each design is rendered with the same seeds, and the pictures are scored by the scorers that
+made the training rows. Rows have the ids of the dataset's, so nothing known is rendered again: a picture
+that two methods share, that the collection holds, or that an interrupted evaluation had finished
+(`evaluation/rows/` keeps pictures' rows as they come, each once; `evaluation/rows.parquet` is the table of
+methods). A failed render scores 0.
 
 Whether the scores agree with people, this file cannot know.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +28,7 @@ from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import Prompt, load_prompts
 from ..datasets.prompts import choose as choose_prompts
 from ..datasets.store import Store
+from ..workflows.catalog import Catalog
 from ..workflows.space import Space
 from .budget import budget_choices, budget_report
 from .catalog import read_world
@@ -37,8 +40,8 @@ from .plan import Candidate, planned_rows
 from .renders import rendered_rows
 from .stage import Run, is_done, record, write_json
 from .statistics import weighted_score
-from .sweep import Sweep, guidance_report, sweep_designs
-from .trained import load_designer, load_ensemble, need
+from .sweep import guidance_report, sweep_designs
+from .trained import load_designer, load_ensemble, need, with_guidance
 
 PARTS = ("dataset/rows", "reward/ensemble.json", "policy/sft", "policy/score_conditioned", "policy/grpo")
 
@@ -55,23 +58,14 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     started = time.monotonic()
     catalog, space = read_world(run)
-    dataset = Store(run.path("dataset"))
+    materials = gather(run, space, Store(run.path("dataset")).rows())
+    guidance = sweep(run, materials, catalog)
+    materials = replace(materials, config=with_guidance(config, guidance["chosen"]))
     prompts = held_out(config)
-    materials = gather(run, space, dataset.rows())
     choices = {method: _told(method, prompts, materials) for method in METHODS}
     choices |= budget_choices(materials, prompts)
-    swept = sweep_designs(materials, prompts)
-    planned = plan(config, prompts, choices, swept, space, dataset.latest_engine())
-    rows = rendered_rows(
-        config,
-        planned,
-        Store(run.path("evaluation")),
-        known=[dataset],
-        render=partial(render, label="evaluate"),
-        label="evaluate",
-    )
-    rows = measure(rows, materials, catalog)
-    write(run, rows, swept, materials)
+    rows = measure(_rendered(run, prompts, choices, space), materials, catalog)
+    write(run, rows, guidance, materials)
     record(run, "evaluate", inputs, output="evaluation", seconds=time.monotonic() - started)
     print(f"evaluate: {run.path('evaluation/summary.json')}")
 
@@ -91,13 +85,14 @@ def stage_inputs(run: Run) -> dict[str, Any]:
 
 def describe(config: Config) -> str:
     """What an evaluation would take, before anything is known of it."""
-    pictures = config.evaluate.prompts * config.evaluate.seeds
-    budgets = len(config.evaluate.budgets_s)
+    evaluate = config.evaluate
+    pictures = evaluate.prompts * evaluate.seeds
+    budgets = len(evaluate.budgets_s)
     chosen = len(METHODS) + budgets
-    sweep = len(config.evaluate.guidance_sweep) * pictures * config.evaluate.render_sweep
+    swept = len(evaluate.guidance_sweep) * config.prompts.validation * evaluate.seeds * evaluate.render_sweep
     return (
         f"evaluate: {len(METHODS)} methods{f' and {budgets} budgets' if budgets else ''} "
-        f"on {config.evaluate.prompts} held-out prompts: at most {chosen * pictures + sweep} renders, "
+        f"on {evaluate.prompts} held-out prompts: at most {chosen * pictures + swept} renders, "
         "fewer where methods agree or rows are known"
     )
 
@@ -105,6 +100,39 @@ def describe(config: Config) -> str:
 def held_out(config: Config) -> list[Prompt]:
     """The test prompts to evaluate on, the same ones in each run of a configuration."""
     return choose_prompts(load_prompts(config.prompts.file), {"test": config.evaluate.prompts})
+
+
+def sweep(run: Run, materials: Materials, catalog: Catalog) -> dict[str, Any]:
+    """`guidance.json`: designs of validation prompts at each strength of guidance, and which is best."""
+    config = run.config
+    wanted = config.prompts.validation if config.evaluate.guidance_sweep else 0
+    prompts = choose_prompts(load_prompts(config.prompts.file), {"validation": wanted}) if wanted else []
+    swept = sweep_designs(materials, prompts) if prompts else []
+    if swept and config.evaluate.render_sweep:
+        chosen = {s.method: [Choice(tuple(d[0].tokens), 0.0) for d in s.designs] for s in swept}
+        rows = measure(_rendered(run, prompts, chosen, materials.space), materials, catalog)
+    else:
+        rows = pd.DataFrame({"method": [], "prompt": [], "score": []})
+    report = guidance_report(swept, rows, materials)
+    print(
+        f"evaluate: guidance {report['chosen']:g}, of {len(swept)} strengths on validation prompts",
+        flush=True,
+    )
+    return report
+
+
+def _rendered(
+    run: Run, prompts: Sequence[Prompt], choices: Mapping[str, Sequence[Choice]], space: Space
+) -> pd.DataFrame:
+    dataset = Store(run.path("dataset"))
+    return rendered_rows(
+        run.config,
+        plan(run.config, prompts, choices, space, dataset.latest_engine()),
+        Store(run.path("evaluation")),
+        known=[dataset],
+        render=partial(render, label="evaluate"),
+        label="evaluate",
+    )
 
 
 def gather(run: Run, space: Space, collected: pd.DataFrame) -> Materials:
@@ -127,17 +155,13 @@ def plan(
     config: Config,
     prompts: Sequence[Prompt],
     choices: Mapping[str, Sequence[Choice]],
-    swept: Sequence[Sweep],
     space: Space,
     engine: str,
 ) -> pd.DataFrame:
-    """A row for each of `choices` (and each guidance to render), prompt and seed; the seeds belong to
-    the prompt as in the collection, so that methods are compared on the same noise."""
-    chosen = dict(choices)
-    if config.evaluate.render_sweep:
-        chosen |= {s.method: [Choice(tuple(d[0].tokens), 0.0) for d in s.designs] for s in swept}
+    """A row for each of `choices`, prompt and seed; the seeds belong to the prompt as in the collection,
+    so that methods are compared on the same noise."""
     frames = []
-    for method, picks in chosen.items():
+    for method, picks in choices.items():
         candidates = [Candidate.of(pick.tokens, space) for pick in picks]
         frame = planned_rows(
             zip(prompts, candidates, strict=True),
@@ -151,12 +175,12 @@ def plan(
     return pd.concat(frames, ignore_index=True)
 
 
-def write(run: Run, rows: pd.DataFrame, swept: Sequence[Sweep], materials: Materials) -> None:
+def write(run: Run, rows: pd.DataFrame, guidance: dict[str, Any], materials: Materials) -> None:
     """The evaluation's files, `summary.json` last: its presence means that the others are there."""
     metrics = json.loads(run.path("reward/metrics.json").read_text())
     table = rows.loc[rows["method"].isin(list(METHODS))]
     with written_whole(run.path("evaluation/rows.parquet")) as new:
         table.to_parquet(new, index=False)
-    write_json(run.path("evaluation/guidance.json"), guidance_report(swept, rows, materials))
+    write_json(run.path("evaluation/guidance.json"), guidance)
     write_json(run.path("evaluation/budgets.json"), budget_report(rows, materials))
     write_json(run.path("evaluation/summary.json"), summarise(table, metrics))

@@ -1,12 +1,13 @@
 """What the strength of guidance does: designs at several w, what the ensemble expects, what renders.
 
-Where the rendered score falls behind the predicted one as w grows, the policy has found the
-ensemble's errors instead of better workflows; where designs stop differing, it has collapsed.
+The sweep is on validation prompts, so that the strength chosen from it owes nothing to the prompts that
+methods are compared on. Where the rendered score falls behind the predicted one as w grows, the policy has
+found the ensemble's errors instead of better workflows; where designs stop differing, it has collapsed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +55,34 @@ def sweep_designs(materials: Materials, prompts: Sequence[Prompt]) -> list[Sweep
 
 
 def guidance_report(sweeps: Sequence[Sweep], rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
-    """`guidance.json`; `rows` are measured rows, those of the sweep among them if it was rendered."""
+    """`guidance.json`; `rows` are the sweep's measured rows, none if it was not rendered."""
     config = materials.config
+    points = [_point(sweep, rows, materials) for sweep in sweeps]
     return {
+        "chosen": best_guidance(points)
+        if points and config.design.choose_guidance
+        else config.design.guidance,
         "prompts": len(sweeps[0].prompts) if sweeps else 0,
         "designs_per_prompt": config.evaluate.sweep_designs,
         "temperature": config.design.temperature,
         "rendered": config.evaluate.render_sweep,
-        "points": [_point(sweep, rows, materials) for sweep in sweeps],
+        "points": points,
     }
+
+
+def best_guidance(points: Sequence[Mapping[str, Any]]) -> float:
+    """The strength whose designs rendered best, or that the ensemble rewards most where none were rendered;
+    of equal ones the nearest to 1, the plain GRPO policy."""
+
+    rendered = [point for point in points if point["rendered_score"]]
+
+    def worth(point: Mapping[str, Any]) -> float:
+        return point["rendered_score"][0] if rendered else point["predicted_reward"]
+
+    points = rendered or points
+    best = max(map(worth, points))
+    equal = [point["guidance"] for point in points if worth(point) > best - 1e-9]
+    return min(equal, key=lambda w: (abs(w - 1), w))
 
 
 def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:

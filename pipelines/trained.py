@@ -47,7 +47,8 @@ def need(run_dir: Path, *parts: str) -> None:
 
 
 def open_run(run_dir: str | Path) -> Run:
-    """The run in a folder, with the configuration that it was made with, wherever it lies now."""
+    """The run in a folder, wherever it lies now, with the configuration that it was made with and the
+    strength of guidance that its evaluation chose."""
     place = Path(run_dir)
     if not place.is_dir():
         raise FlowtailorError(f"{place}: no such run folder; make one with `flowtailor run` or name another")
@@ -55,12 +56,21 @@ def open_run(run_dir: str | Path) -> Run:
     try:
         content = json.loads((place / "config.resolved.json").read_text())["config"]
         content["run"] |= {"root": str(place.parent), "name": place.name}
-        return Run(Config.model_validate(content))
+        config = Config.model_validate(content)
     except (ValueError, KeyError, ValidationError) as error:
         raise FlowtailorError(
             f"{place}: its config.resolved.json is not of this version ({type(error).__name__}); "
             "run its stages again"
         ) from None
+    chosen = place / "evaluation/guidance.json"
+    if chosen.is_file():
+        config = with_guidance(config, json.loads(chosen.read_text())["chosen"])
+    return Run(config)
+
+
+def with_guidance(config: Config, guidance: float) -> Config:
+    """The configuration with another strength of guidance for designs."""
+    return config.model_copy(update={"design": config.design.model_copy(update={"guidance": guidance})})
 
 
 def load_designer(

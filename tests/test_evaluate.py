@@ -35,7 +35,7 @@ def planned(space: Space, **evaluation: Any) -> pd.DataFrame:
     config = Config.model_validate({"evaluate": {"seeds": 2, **evaluation}})
     plain, lora = design("plain", space), design("lora", space)
     choices = {"most_used": [plain, plain], "guided": [lora, plain]}
-    return evaluate.plan(config, PROMPTS, choices, [], space, ENGINE)
+    return evaluate.plan(config, PROMPTS, choices, space, ENGINE)
 
 
 def test_plan_has_a_row_per_method_prompt_and_seed(space: Space):

@@ -14,7 +14,7 @@ from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, default_design
-from flowtailor.pipelines.sweep import guidance_report, sweep_designs
+from flowtailor.pipelines.sweep import best_guidance, guidance_report, sweep_designs
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.workflows.codec import decode, encode
 from flowtailor.workflows.rules import END
@@ -114,6 +114,19 @@ def test_learned_methods_design_valid_workflows(materials: Materials, space: Spa
     assert designs["guided_best_of_n"][0] == tuple(drawn[rewards.argmax()].tokens)
 
 
+def test_guidance_is_what_renders_best():
+    def point(w: float, rendered: float | None, reward: float = 0.0) -> dict:
+        return {
+            "guidance": w,
+            "rendered_score": None if rendered is None else [rendered, 0, 1],
+            "predicted_reward": reward,
+        }
+
+    assert best_guidance([point(1, 0.5, 9), point(1.5, 0.7), point(3, 0.6)]) == 1.5
+    assert best_guidance([point(0, 0.5), point(1.5, 0.5), point(3, 0.5)]) == 1.5  # nearest to plain GRPO
+    assert best_guidance([point(1, None, 0.2), point(2, None, 0.3)]) == 2
+
+
 def test_a_sweep_reports_expectation_and_diversity(materials: Materials, space: Space, tmp_path: Path):
     run = open_run(tiny_run(tmp_path / "run", space))
     config = Config.model_validate({"evaluate": {"guidance_sweep": [0, 2], "sweep_designs": 3}})
@@ -124,7 +137,7 @@ def test_a_sweep_reports_expectation_and_diversity(materials: Materials, space: 
     rows = pd.DataFrame({"method": ["w=2"], "prompt": [FOX.text], "score": [0.5]})
     report = guidance_report(sweeps, rows, trained)
     still, strong = report["points"]
-    assert (report["prompts"], report["designs_per_prompt"]) == (2, 3)
+    assert (report["prompts"], report["designs_per_prompt"], report["chosen"]) == (2, 3, 2)
     assert still["rendered_score"] is None
     assert strong["rendered_score"][0] == 0.5
     for point in (still, strong):

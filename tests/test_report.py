@@ -104,7 +104,7 @@ def run_dir(tmp_path: Path) -> Path:
         }
         for w in (0.0, 1.0)
     ]
-    guidance = {"designs_per_prompt": 4, "prompts": 2, "rendered": False, "points": points}
+    guidance = {"chosen": 1.0, "designs_per_prompt": 4, "prompts": 2, "rendered": False, "points": points}
     resolved = {
         "config": Config().model_dump(mode="json"),
         "versions": {"ray": "2.60.0"},
