@@ -38,13 +38,14 @@ class WordIds:
 
 
 def score_words(
-    logits: torch.Tensor, words: torch.Tensor, masks: AllowedMasks
+    logits: torch.Tensor, words: torch.Tensor, masks: AllowedMasks | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (B, T, V) and the words (B, T) they should say, -1 for none.
+    """Logits (B, T, V) and the words (B, T) they should say, -1 for none; without masks, among all words.
 
     Returns the log-probabilities of the words, (B, T), 0 where there is none, and all of them (B, T, V).
     """
-    logprobs = masked_log_softmax(logits, masks.batch(words))
+    allowed = torch.ones_like(logits, dtype=torch.bool) if masks is None else masks.batch(words)
+    logprobs = masked_log_softmax(logits, allowed)
     said = logprobs.gather(-1, words.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     return said.masked_fill(words < 0, 0.0), logprobs
 
@@ -80,8 +81,10 @@ class MaskedSFTTrainer(SFTTrainer):
 class MaskedGRPOTrainer(GRPOTrainer):
     """GRPO on designs. Also logs `kl` to the policy without the adapter, whether the loss uses it or not."""
 
-    def __init__(self, policy: Policy, masks: AllowedMasks, **kwargs: Any) -> None:
+    def __init__(self, policy: Policy, masks: AllowedMasks, *, mask_loss: bool = True, **kwargs: Any) -> None:
+        """mask_loss: False leaves the grammar to sampling, so that the loss is that of another policy."""
         self.policy, self.masks, self.word_ids = policy, masks, WordIds(policy.columns)
+        self.mask_loss = mask_loss
         super().__init__(model=policy.model, processing_class=policy.tokenizer, **kwargs)  # type: ignore[arg-type]
         self.eos_token_ids = [int(policy.columns[-1])]  # a space's last word is its end
 
@@ -142,7 +145,8 @@ class MaskedGRPOTrainer(GRPOTrainer):
             sources[row, : len(said)] = torch.tensor(path[-len(said) :])
         with self.accelerator.autocast():
             logits = tree.logits(model)
-        return score_words(logits[sources] / self.temperature, words, self.masks)
+        masks = self.masks if self.mask_loss else None
+        return score_words(logits[sources] / self.temperature, words, masks)
 
     @torch.no_grad()
     def _log_kl(self, prompts: Sequence[list[int]], words: torch.Tensor, logprobs: torch.Tensor) -> None:

@@ -84,6 +84,7 @@ class SftConfig(Section):
     batch_size: int = 16
     learning_rate: float = 1e-3
     keep: float = 0.25  # the best share of each prompt's rows that is imitated
+    budgets_per_prompt: int = Field(default=3, ge=0)  # time budgets to learn a prompt's best designs for
     score_conditioned_steps: int = 40
     trl: dict[str, Any] = Field(default_factory=dict)
 
@@ -97,6 +98,8 @@ class GrpoConfig(Section):
     beta: float = 0.05
     entropy_coef: float = 0.05
     lora_rank: int = 16
+    mask_loss: bool = True  # false masks sampling alone: a comparison, it learns little
+    budgeted: float = Field(default=0.5, ge=0, le=1)  # share of the groups whose prompt has a time budget
     over_budget_penalty: float = 0.3  # reward lost where the predicted seconds are twice the budget
     audit_every: int = Field(default=20, ge=0)  # steps between audits by really rendering; 0: none
     audit_designs: int = Field(default=16, ge=2)  # of one audit, each for a prompt of its own

@@ -18,8 +18,6 @@ from flowtailor.errors import FlowtailorError
 
 from .statistics import weighted_score
 
-BUDGETS_PER_PROMPT = 3
-
 
 @dataclass(frozen=True)
 class Example:
@@ -46,17 +44,17 @@ def training_rows(rows: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFr
     return usable.assign(score=weighted_score(usable, weights)).reset_index(drop=True)
 
 
-def imitation_examples(rows: pd.DataFrame, keep: float, seed: int) -> list[Example]:
+def imitation_examples(rows: pd.DataFrame, keep: float, budgets: int, seed: int) -> list[Example]:
     """Per prompt and budget the best `keep` share of the rows that keep the budget.
 
-    Budgets are drawn between the fastest and the slowest row of the prompt, evenly in their logarithm;
-    one more is "any".
+    `budgets` of them are drawn between the fastest and the slowest row of the prompt, evenly in their
+    logarithm; one more is "any".
     """
     rng = random.Random(seed)
     examples = []
     for prompt, group in rows.groupby("prompt", sort=True):
         low, high = (math.log(group["seconds"].agg(end)) for end in ("min", "max"))
-        for budget in [None, *(math.exp(rng.uniform(low, high)) for _ in range(BUDGETS_PER_PROMPT))]:
+        for budget in [None, *(math.exp(rng.uniform(low, high)) for _ in range(budgets))]:
             fitting = group if budget is None else group.loc[group["seconds"] <= budget]
             best = fitting.nlargest(math.ceil(keep * len(fitting)), "score")
             examples += [Example(str(prompt), tuple(text.split()), budget) for text in best["tokens"]]

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ..models.policy import Policy
     from ..models.reward import RewardEnsemble
 
-BUDGETED = 0.5  # share of the prompts that come with a budget
-
 
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
     """Train the adapter if it is not up to date; with `dry_run` say how much would be sampled."""
@@ -100,7 +98,7 @@ def draw_questions(
     wanted = config.grpo.steps * config.grpo.prompts_per_step
     while len(questions) < wanted:
         for prompt in rng.sample(prompts, len(prompts)):
-            budget = math.exp(rng.uniform(low, high)) if rng.random() < BUDGETED else None
+            budget = math.exp(rng.uniform(low, high)) if rng.random() < config.grpo.budgeted else None
             questions.append((prompt, budget))
     return questions[:wanted]
 
@@ -174,6 +172,7 @@ def _worker(setup: dict[str, Any]) -> None:
     trainer = MaskedGRPOTrainer(
         policy,
         AllowedMasks(Grammar(space, max_tokens=config.space.max_tokens), len(space.vocabulary)),
+        mask_loss=grpo.mask_loss,
         reward_funcs=reward_function(ensemble, config, words_of),
         args=GRPOConfig(
             **trainer_options(

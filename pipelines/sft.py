@@ -25,17 +25,19 @@ LORA_RANK = 32
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
     """Train what is not up to date; with `dry_run` say on how many examples."""
     run = Run(config)
-    _run_part(config, run, "policy/sft", dry_run)
-    _run_part(config, run, "policy/score_conditioned", dry_run)
+    train_part(config, run, "policy/sft", dry_run)
+    train_part(config, run, "policy/score_conditioned", dry_run)
 
 
-def _run_part(config: Config, run: Run, name: str, dry_run: bool) -> None:
+def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> None:
+    """Train one of the two policies if it is not up to date."""
     inputs = stage_inputs(config, run, name)
     if is_done(run, name, inputs):
         return
     rows = training_rows(Store(run.path("dataset")).rows(), config.scorers.weights)
     if name == "policy/sft":
-        steps, examples = config.sft.steps, imitation_examples(rows, config.sft.keep, config.run.seed)
+        steps = config.sft.steps
+        examples = imitation_examples(rows, config.sft.keep, config.sft.budgets_per_prompt, config.run.seed)
     else:
         steps, examples = config.sft.score_conditioned_steps, score_examples(rows)
     print(
@@ -52,7 +54,7 @@ def _run_part(config: Config, run: Run, name: str, dry_run: bool) -> None:
 
 def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
     """What a policy depends on."""
-    exclude = {"score_conditioned_steps"} if name == "policy/sft" else {"steps", "keep"}
+    exclude = {"score_conditioned_steps"} if name == "policy/sft" else {"steps", "keep", "budgets_per_prompt"}
     inputs = {
         "rows": run.path("dataset/rows"),
         "space": [run.path("space.toml"), run.path("catalog.json"), config.space.max_tokens],

@@ -27,7 +27,7 @@ WEIGHTS = {"alignment": 0.7, "sharpness": 0.3}
 
 def test_the_best_designs_within_each_budget_are_imitated(space: Space) -> None:
     rows = training_rows(tiny_rows(space), WEIGHTS)
-    examples = imitation_examples(rows, keep=0.5, seed=0)
+    examples = imitation_examples(rows, keep=0.5, budgets=3, seed=0)
     for example in examples:
         group = rows.loc[rows["prompt"] == example.prompt]
         if example.budget_s is not None:
@@ -36,8 +36,8 @@ def test_the_best_designs_within_each_budget_are_imitated(space: Space) -> None:
         assert len(own)  # keeps the budget
         assert own.iloc[0] >= group["score"].median() - 1e-9
     assert {example.budget_s is None for example in examples} == {True, False}
-    assert examples == imitation_examples(rows, keep=0.5, seed=0)
-    assert examples != imitation_examples(rows, keep=0.5, seed=1)
+    assert examples == imitation_examples(rows, keep=0.5, budgets=3, seed=0)
+    assert examples != imitation_examples(rows, keep=0.5, budgets=3, seed=1)
 
 
 def test_test_prompts_and_failed_rows_teach_nothing(space: Space) -> None:
