@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -77,8 +77,11 @@ class Policy:
     columns: torch.Tensor
 
     @classmethod
-    def from_base(cls, folder: Path, words: Sequence[str], dtype: torch.dtype = torch.float32) -> Policy:
-        """A plain language model, or an earlier policy, that has learnt the space's words by name."""
+    def from_base(
+        cls, folder: Path, words: Sequence[str], dtype: torch.dtype | Literal["auto"] = torch.float32
+    ) -> Policy:
+        """A plain language model, or an earlier policy, that has learnt the space's words by name; dtype
+        "auto" is that of its file."""
         model, tokenizer = _read(folder, dtype)
         vocabulary = add_words(model, tokenizer, words, Vocabulary.find(folder))
         return cls(model, tokenizer, vocabulary, vocabulary.columns(words)).narrowed()
@@ -157,7 +160,7 @@ class Policy:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
 
-def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read(folder: Path, dtype: torch.dtype | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     logging.disable_progress_bar()  # reading 0.3 GB takes a second
     # On a CPU, plain attention over these short texts trains a third faster than the fused one.
     attention = "sdpa" if torch.cuda.is_available() else "eager"

@@ -39,7 +39,8 @@ class Vocabulary:
         if missing:
             raise FlowtailorError(
                 f"the policy has no token for {missing[0]!r} ({len(missing)} words missing); "
-                "it was trained in another space: run `flowtailor sft` again"
+                "it was trained in another space: run `flowtailor sft` again, or take in what is new with "
+                "`flowtailor refine --new-models`"
             )
         return torch.tensor([self.ids[word] for word in words], dtype=torch.long)
 
@@ -65,6 +66,11 @@ def token_of(word: str) -> str:
     return f"<|{word}|>"
 
 
+def input_of(word: str) -> str:
+    """The input that a value word answers: "ckpt_name=a.ckpt" -> "ckpt_name"; other words are their own."""
+    return word.partition("=")[0]
+
+
 def name_pieces(word: str) -> list[str]:
     """The plain words in a name: "sampler_name=dpmpp_2m" -> ["sampler", "name", "dpmpp", "2", "m"]."""
     return [piece.lower() for piece in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", word)]
@@ -79,8 +85,9 @@ def add_words(
     """Give every word a token and an embedding row; words that have one already keep it unchanged.
 
     A new row is the mean of the embeddings of the pieces of its name plus a small noise that depends
-    on the word alone. The model must tie its word embeddings: the same row is what the word means
-    and how likely it is.
+    on the word alone. In a model that knows other values of the same input ("ckpt_name=..."), it is the
+    mean of theirs: a new value is about as likely as the known ones. The model must tie its word
+    embeddings: the same row is what the word means and how likely it is.
     """
     if not model.config.get_text_config().tie_word_embeddings:
         raise FlowtailorError(
@@ -93,7 +100,7 @@ def add_words(
     old_size = len(tokenizer)
     if tokenizer.add_tokens(tokens, special_tokens=True) != len(new):
         raise ValueError("a word of the space is already a token of the language model")
-    rows = {word: _start_row(model, tokenizer, word) for word in new}
+    rows = {word: _start_row(model, tokenizer, word, ids) for word in new}
     # Some models carry spare rows past the tokenizer's end; never shrink them.
     size = max(len(tokenizer), _rows(model).shape[0])
     model.resize_token_embeddings(size, mean_resizing=False)
@@ -111,12 +118,16 @@ def _rows(model: PreTrainedModel) -> torch.Tensor:
     return embedding.weight
 
 
-def _start_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, word: str) -> torch.Tensor:
+def _start_row(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, word: str, ids: Mapping[str, int]
+) -> torch.Tensor:
     """(H,) float32."""
     weight = _rows(model).detach()
-    text = "".join(f" {piece}" for piece in name_pieces(word)) or word
-    pieces = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-    known = weight[pieces.to(weight.device)].float().cpu()
+    pieces = [row for other, row in ids.items() if "=" in word and input_of(other) == input_of(word)]
+    if not pieces:
+        text = "".join(f" {piece}" for piece in name_pieces(word)) or word
+        pieces = tokenizer(text, add_special_tokens=False)["input_ids"]
+    known = weight[torch.tensor(pieces, device=weight.device)].float().cpu()
     seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:7], "big")
     noise = torch.randn(known.shape[1], generator=torch.Generator().manual_seed(seed))
     return known.mean(dim=0) + NOISE * known.std() * noise

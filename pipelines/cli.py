@@ -76,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         stage = _add(verbs, verb, help_text, _stage)
         _add_config(stage)
         stage.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
+        if verb == "refine":
+            stage.add_argument(
+                "--new-models", action="store_true", help="one more round, to try what was installed since"
+            )
         stage.set_defaults(verb=verb)
     _add_design(verbs)
     _add_serve(verbs)
@@ -181,7 +185,8 @@ def _stage(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.config, arguments.overrides)
     file = importlib.import_module(f".{STAGES[arguments.verb][0]}", __package__)
-    file.run_stage(config, dry_run=arguments.dry_run)
+    run = file.take_in if getattr(arguments, "new_models", False) else file.run_stage
+    run(config, dry_run=arguments.dry_run)
 
 
 def _studio_install(arguments: argparse.Namespace) -> None:

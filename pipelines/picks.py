@@ -16,17 +16,21 @@ import pandas as pd
 from ..models import metrics
 from .statistics import bootstrap_mean
 
-UNSURE, FREQUENT = "unsure", "frequent"
+UNSURE, FREQUENT, NEW = "unsure", "frequent", "new"
 
 
-def pick(candidates: pd.DataFrame, renders: int) -> pd.DataFrame:
-    """At most `renders` of the candidates, with the reason as `why`, the two reasons by turns.
+def pick(candidates: pd.DataFrame, renders: int, trials: pd.DataFrame | None = None) -> pd.DataFrame:
+    """At most `renders` of the candidates, with the reason as `why`, the two reasons by turns; before them
+    the first of the `trials` of what is new, for half of the renders.
 
     candidates: a row per prompt and workflow with prompt, workflow_key, std (of the predicted score), drawn
     (how often this prompt got it) and said (how often the policy says this workflow to any prompt).
     Unsure: the widest error bars, each prompt once before any twice. Frequent: workflows in proportion to
     `said`, each on the prompts that were picked least.
     """
+    if trials is not None and len(trials):
+        new = trials.head((renders + 1) // 2).assign(why=NEW)
+        return pd.concat([new, pick(candidates, renders - len(new))], ignore_index=True)
     left = [{str(name): value for name, value in row.items()} for row in candidates.to_dict("records")]
     met: Counter[str] = Counter()  # picks of a prompt
     shown: Counter[str] = Counter()  # picks of a workflow

@@ -9,6 +9,8 @@ A round works in a run folder of its own, `refine/round-N`, from a copy of what 
 only when it has finished do its rows, ensemble and adapter take their places in the run, so that an
 interrupted round leaves the run as it was and goes on later. Pictures that any of these folders knows
 are not rendered again. Workflows that are held out stay so: they are not picked. The SFT policy stays.
+
+With `--new-models` a round also tries what was installed since (`newcomers.py`).
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,27 +27,26 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.prompts import Prompt, choose, load_prompts
 from ..datasets.store import Store
 from ..workflows.space import Space
 from . import fit_reward, grpo
 from .catalog import read_world
 from .collect import render
 from .config import Config
+from .newcomers import admit, compatible, look, newcomers
 from .picks import judge, pick
-from .plan import Candidate, planned_rows
+from .proposals import Proposer
 from .renders import rendered_rows
 from .rounds import LINEAGE, Round, begin, lineage, promote
-from .stage import fingerprint, is_done, read_json_lines, record, stage_output, write_json
+from .stage import Run, fingerprint, is_done, read_json_lines, record, stage_output, write_json
 from .statistics import weighted_score
 from .trained import load_designer, need
 
 if TYPE_CHECKING:
-    from ..models.designing import Design, Designer
+    from ..models.designing import Designer
     from ..models.reward import RewardEnsemble
 
 PARTS = ("catalog.json", "dataset/rows", "reward/ensemble.json", "policy/sft", "policy/grpo")
-PROMPTS_AT_ONCE = 8
 
 
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
@@ -62,6 +62,21 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
             refine(one)
 
 
+def take_in(config: Config, *, dry_run: bool = False) -> None:
+    """`--new-models`: one more round, which tries what was installed since; none where all was tried."""
+    run = Run(config)
+    need(run.dir, *PARTS)
+    world = compatible(config, look(config))
+    words = newcomers(run, world.space)
+    print(f"refine: new: {', '.join(words) or 'nothing'}", flush=True)
+    if not words or dry_run:
+        return
+    admit(config, world)
+    one = Round(config, lineage(run) + 1)
+    print(describe(one), flush=True)
+    refine(one, words)
+
+
 def describe(one: Round) -> str:
     """What a round would take."""
     config, refine = one.config, one.config.refine
@@ -73,8 +88,8 @@ def describe(one: Round) -> str:
     )
 
 
-def refine(one: Round) -> None:
-    """Make one round; what an interrupted one had finished stays."""
+def refine(one: Round, new: Sequence[str] = ()) -> None:
+    """Make one round, in which the words `new` are tried; what an interrupted one had finished stays."""
     run, own, config = one.run, one.own, one.config
     need(run.dir, *PARTS)
     if not config.prompts.validation:
@@ -84,7 +99,7 @@ def refine(one: Round) -> None:
     started = time.monotonic()
     begin(one)
     _, space = read_world(run)
-    before, picks = draw(one, space)
+    before, picks = draw(one, space, new)
     learn, judged = Store(own.path("dataset")), Store(own.path("validation"))
     known = _known(one)
     render_here = partial(render, label="refine")
@@ -101,19 +116,20 @@ def refine(one: Round) -> None:
     print(_told(one, json.loads(own.path("summary.json").read_text())), flush=True)
 
 
-def draw(one: Round, space: Space) -> tuple[pd.DataFrame, pd.DataFrame]:
+def draw(one: Round, space: Space, new: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows to render: the policy's designs for validation prompts, and the picks for training prompts."""
     config, own = one.config, one.own
     learn = Store(own.path("dataset"))
     collected = Store(one.run.path("dataset")).rows()
     learn.append(collected[~collected["row_id"].isin(learn.rows()["row_id"])])
-    inputs = one.inputs() | {"reward": None, "grpo": None}
+    inputs = one.inputs() | {"reward": None, "grpo": None, "new": list(new)}
     if not is_done(own, "designs", inputs):
         with stage_output(own, "designs", inputs) as folder:
-            designer, ensemble = _load(one, own.path("start"), space)
-            _answers(one, space, designer).to_parquet(folder / "before.parquet", index=False)
-            candidates = _candidates(one, space, designer, ensemble, set(collected["row_id"]))
-            pick(candidates, config.refine.renders).to_parquet(folder / "picks.parquet", index=False)
+            proposer = Proposer(one, space, *_load(one, own.path("start"), space))
+            proposer.answers().to_parquet(folder / "before.parquet", index=False)
+            candidates, trials = proposer.candidates(new)
+            picks = pick(candidates, config.refine.renders, trials)
+            picks.to_parquet(folder / "picks.parquet", index=False)
     before, picks = (pd.read_parquet(own.path(f"designs/{name}.parquet")) for name in ("before", "picks"))
     reasons = ", ".join(f"{count} {why}" for why, count in picks["why"].value_counts().items()) or "none"
     print(f"{one.name}: {len(picks)} designs picked ({reasons}), {len(before)} to judge by", flush=True)
@@ -160,8 +176,8 @@ def answer_again(one: Round, space: Space) -> pd.DataFrame:
     inputs = {"policy": own.path("policy/grpo"), **one.inputs()}
     if not is_done(own, "after", inputs):
         with stage_output(own, "after", inputs) as folder:
-            designer, _ = _load(one, own.dir, space)
-            _answers(one, space, designer).to_parquet(folder / "after.parquet", index=False)
+            proposer = Proposer(one, space, *_load(one, own.dir, space))
+            proposer.answers().to_parquet(folder / "after.parquet", index=False)
     return pd.read_parquet(own.path("after/after.parquet"))
 
 
@@ -196,72 +212,6 @@ def _load(one: Round, folder: Path, space: Space) -> tuple[Designer, RewardEnsem
 
     designer = load_designer(one.run, space, adapter=folder / "policy/grpo")
     return designer, RewardEnsemble.load(folder / "reward")
-
-
-def _answers(one: Round, space: Space, designer: Designer) -> pd.DataFrame:
-    """Rows of different designs for each validation prompt; `first` marks what the policy would answer."""
-    config, size = one.config, one.config.refine.validation_designs
-    pairs = []
-    for prompts in _batches(_prompts(config, "validation")):
-        wishes = {
-            "guidance": [config.design.guidance] * len(prompts),
-            "temperature": [config.design.temperature] * len(prompts),
-            "budget_s": [None] * len(prompts),
-            "seed": [config.run.seed] * len(prompts),
-        }
-        drawn = designer.distinct([prompt.text for prompt in prompts], n=size, **wishes)
-        pairs += [(prompt, one) for prompt, designs in zip(prompts, drawn, strict=True) for one in designs]
-    rows = _planned(one, space, pairs).drop_duplicates("row_id")
-    return rows.assign(first=rows.groupby("prompt").cumcount() == 0)
-
-
-def _candidates(
-    one: Round, space: Space, designer: Designer, ensemble: RewardEnsemble, known: set[str]
-) -> pd.DataFrame:
-    """What the policy designs for training prompts and nobody has rendered, as `picks.pick` wants it."""
-    config = one.config
-    counts: Counter[tuple[str, str]] = Counter()
-    pairs: dict[tuple[str, str], tuple[Prompt, Design]] = {}
-    for prompts in _batches(_prompts(config, "train")):
-        drawn = designer.design(
-            [prompt.text for prompt in prompts],
-            n=config.refine.draws,
-            guidance=config.design.guidance,
-            temperature=config.design.temperature,
-            seed=config.run.seed + one.number,
-        )
-        for prompt, designs in zip(prompts, drawn, strict=True):
-            for design in designs:
-                key = prompt.text, " ".join(design.tokens)
-                counts[key] += 1
-                pairs[key] = prompt, design
-    rows = _planned(one, space, list(pairs.values()))
-    rows["drawn"] = [counts[key] for key in zip(rows["prompt"], rows["tokens"], strict=True)]
-    rows["said"] = rows.groupby("workflow_key")["drawn"].transform("sum")
-    rows = rows.drop_duplicates("row_id")
-    rows = rows.loc[(rows["workflow_split"] == "train") & ~rows["row_id"].isin(known)]
-    predictions = ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
-    mean_r, std_r = predictions.score(config.scorers.weights)
-    return rows.assign(predicted=mean_r, std=std_r)
-
-
-def _planned(one: Round, space: Space, pairs: Sequence[tuple[Prompt, Design]]) -> pd.DataFrame:
-    return planned_rows(
-        [(prompt, Candidate.of(design.tokens, space)) for prompt, design in pairs],
-        engine=Store(one.run.path("dataset")).latest_engine(),
-        catalog_hash=space.catalog.hash,
-        seeds=1,
-        seed=one.config.run.seed,
-    )
-
-
-def _prompts(config: Config, split: str) -> list[Prompt]:
-    return choose(load_prompts(config.prompts.file), {split: getattr(config.prompts, split)})
-
-
-def _batches(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
-    for first in range(0, len(prompts), PROMPTS_AT_ONCE):
-        yield prompts[first : first + PROMPTS_AT_ONCE]
 
 
 def _known(one: Round) -> list[Store]:

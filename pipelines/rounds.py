@@ -75,7 +75,7 @@ def begin(one: Round) -> None:
             shutil.copytree(run.path(part), folder / part)
         write_json(
             folder / "up_to_date.json",
-            [name for name, inputs in _stages(one) if is_recorded(run, name, inputs)],
+            [name for name, inputs in stages(one.config) if is_recorded(run, name, inputs)],
         )
     for part in ("catalog.json", "space.toml"):
         shutil.copyfile(run.path(part), one.own.path(part))
@@ -94,7 +94,7 @@ def promote(one: Round, picks: pd.DataFrame) -> None:
     learned = source.rows()
     target.append(learned[learned["row_id"].isin(missing)])
     accepted = json.loads(own.path("start/up_to_date.json").read_text())
-    for name, inputs in _stages(one):
+    for name, inputs in stages(one.config):
         if name in SFT_PARTS:
             if name in accepted:
                 seconds = float(read_record(run, name).get("seconds", 0.0))
@@ -104,9 +104,9 @@ def promote(one: Round, picks: pd.DataFrame) -> None:
                 shutil.copytree(own.path(name), folder, dirs_exist_ok=True)
 
 
-def _stages(one: Round) -> Iterator[tuple[str, dict[str, Any]]]:
+def stages(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     """The stages that a round touches, in order, with their inputs as they are at that moment."""
-    config, run = one.config, one.run
+    run = Run(config)
     yield "reward", fit_reward.stage_inputs(config, run)
     for part in SFT_PARTS:
         yield part, sft.stage_inputs(config, run, part)

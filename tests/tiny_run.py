@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import get_peft_model
 from tiny_policy import tiny_base
 
-from flowtailor.models.policy import Policy, lora_config
+from flowtailor.models.policy import Policy
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_fit import Scale
 from flowtailor.models.reward_net import RewardNet
@@ -37,12 +36,12 @@ def tiny_run(folder: Path, space: Space) -> Path:
 
 
 def _random_adapter(policy: Policy, folder: Path) -> None:
-    wrapped = get_peft_model(policy.model, lora_config(4))  # type: ignore[arg-type]
+    policy.add_adapter(4)
     with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
+        for name, parameter in policy.model.named_parameters():
             if "lora_B" in name:  # zero at first, an adapter that changes nothing
                 torch.nn.init.normal_(parameter, std=0.2)
-    wrapped.save_pretrained(str(folder))
+    policy.save_adapter(folder)
 
 
 def _random_ensemble(space: Space) -> RewardEnsemble:

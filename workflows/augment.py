@@ -11,7 +11,7 @@ A flow that comes out of the space or over its limits is thrown away.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from flowtailor.errors import FlowtailorError
@@ -52,6 +52,28 @@ def augment(
     raise FlowtailorError(f"{n} workflows asked for, but {space.source} gave only {len(pool)}; ask for fewer")
 
 
+def including(
+    flow: Workflow, word: str, space: Space, *, seed: int = 0, max_tokens: int = 64
+) -> Workflow | None:
+    """The flow with the value that `word` says, in place of another or in a node that is inserted for it.
+
+    The same arguments give the same flow; None where no place for the value was found.
+    """
+    editor = _Editor(space, Grammar(space, max_tokens), random.Random(seed))
+    taking = [r for r in space.rules.values() if any(word in p.tokens for p in r.params)]
+    for _ in range(ATTEMPTS_PER_FLOW):
+        changed = editor.say(flow, word)
+        if changed is None:
+            longer = editor.insert(flow, taking)
+            changed = longer and editor.say(longer, word)
+        if changed is None:
+            continue
+        canonical = changed.canonical(space.catalog)
+        if editor.holds(canonical):
+            return canonical
+    return None
+
+
 @dataclass
 class _Editor:
     space: Space
@@ -90,11 +112,20 @@ class _Editor:
         values = [v for v in param.values if v != node.inputs[param.name]]
         return _with(flow, {node_id: {param.name: self.rng.choice(values)}})
 
-    def insert(self, flow: Workflow) -> Workflow | None:
-        """Put a pass-through node on one link, its other links fed by what the flow has."""
+    def say(self, flow: Workflow, word: str) -> Workflow | None:
+        """One input with the value that the word says."""
+        places = [(i, p) for i, n in flow.nodes.items() for p in self._rule(n).params if word in p.tokens]
+        if not places:
+            return None
+        node_id, param = self.rng.choice(places)
+        return _with(flow, {node_id: {param.name: param.tokens[word]}})
+
+    def insert(self, flow: Workflow, rules: Iterable[Rule] | None = None) -> Workflow | None:
+        """Put a pass-through node (of `rules`) on one link, its other links fed by what the flow has."""
         node_id, need, link = self.rng.choice(self._edges(flow))
         source = self._rule(flow.nodes[link.node]).outputs[link.slot]
-        fitting = [(r, i) for r in self.space.rules.values() for i in _through(r, source, need)]
+        among = self.space.rules.values() if rules is None else rules
+        fitting = [(r, i) for r in among for i in _through(r, source, need)]
         if not fitting:
             return None
         rule, through = self.rng.choice(fitting)

@@ -100,6 +100,28 @@ class Catalog:
         except (json.JSONDecodeError, gzip.BadGzipFile, UnicodeDecodeError) as error:
             raise FlowtailorError(f"{file}: not a JSON catalog ({error})") from None
 
+    def ordered_as(self, earlier: Catalog) -> Catalog:
+        """The same catalog with the choices that `earlier` had first, in its order.
+
+        An engine lists its models by name; a design that leaves out the first one as the default would
+        mean another model once one is installed whose name comes before.
+        """
+        info = json.loads(json.dumps(self._object_info))
+        for class_type, node in self.nodes.items():
+            for section in ("required", "optional"):
+                for name, declared in (info[class_type]["input"].get(section) or {}).items():
+                    then = earlier.nodes[class_type].inputs.get(name) if class_type in earlier else None
+                    now = node.inputs[name].choices
+                    if then is None or not then.choices or not now:
+                        continue
+                    kept = [choice for choice in then.choices if choice in now]
+                    choices = kept + [choice for choice in now if choice not in kept]
+                    if node.inputs[name].listed:
+                        declared[0] = choices
+                    else:
+                        declared[1]["options"] = choices
+        return Catalog(info)
+
     def to_json(self) -> dict[str, Any]:
         """The `/object_info` that this catalog was read from."""
         return dict(self._object_info)

@@ -1,0 +1,118 @@
+"""Models that were installed after a run was trained: how they enter it, and what they are tried in.
+
+`admit` gives their words to the policy, each about as likely as the other values of its input, and to the
+run's catalog and space; the ensemble reads a word that it has not met by its name. From then on the run is
+one that never used them. `trials` are designs of the policy with such a word put in, for `refine` to render.
+What was up to date stays so, though it was trained without them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flowtailor.errors import FlowtailorError
+
+from ..actors.comfy import engine
+from ..datasets.prompts import Prompt
+from ..datasets.store import Store
+from ..workflows.augment import including
+from ..workflows.codec import decode
+from ..workflows.counterfactual import canonical_words
+from ..workflows.space import Space
+from .catalog import World, read_world, space_file, survey, write_world
+from .config import Config
+from .rounds import Round, lineage, stages
+from .stage import Run, is_recorded, read_record, record, stage_output, write_json
+
+if TYPE_CHECKING:
+    from ..models.designing import Design
+
+
+ADMITTED = "newcomers.json"
+
+
+def look(config: Config) -> World:
+    """What is installed now, asked of the configured engine."""
+    with engine(config.engine) as client:
+        return survey(config, client)
+
+
+def compatible(config: Config, world: World) -> World:
+    """The world in which what the run's designs do not say, the defaults, means what it meant.
+
+    Raises FlowtailorError where such a default is gone.
+    """
+    catalog, space = read_world(Run(config))
+    ordered = world.catalog.ordered_as(catalog)
+    now = Space.load(space_file(config), ordered)
+    for class_type, rule in now.rules.items():
+        earlier = space.rules[class_type].params if class_type in space.rules else ()
+        before = {param.name: param.default for param in earlier}
+        for param in rule.params:
+            if before.get(param.name, param.default) != param.default:
+                raise FlowtailorError(
+                    f"{class_type}.{param.name} = {before[param.name]!r}: the run's designs take it as the "
+                    "default, but it is gone; install it again, or start a new run"
+                )
+    return World(world.engine, ordered, now)
+
+
+def newcomers(run: Run, space: Space) -> list[str]:
+    """Words of the space that the run's policy does not know, or knows since `admit` and has never tried."""
+    from ..models.vocabulary import Vocabulary
+
+    known = Vocabulary.load(run.path("policy/sft")).ids
+    met = {word for text in Store(run.path("dataset")).rows()["tokens"] for word in text.split()}
+    waiting = set(_admitted(run)) - met
+    return [word for word in space.vocabulary if word not in known or word in waiting]
+
+
+def admit(config: Config, world: World) -> None:
+    """Take the words of the engine's present models into the run, and note which are new to its policy."""
+    from ..models.policy import Policy
+
+    run = Run(config)
+    write_json(run.path(ADMITTED), sorted({*_admitted(run), *newcomers(run, world.space)}))
+    accepted = {name for name, inputs, _ in _stages(config) if is_recorded(run, name, inputs)}
+    with stage_output(run, "policy/sft", {}) as folder:
+        shutil.copytree(run.path("policy/sft"), folder, dirs_exist_ok=True)  # its log too
+        Policy.from_base(run.path("policy/sft"), world.space.vocabulary, dtype="auto").save(folder)
+    write_world(run, world)
+    for name, inputs, output in _stages(config):
+        if name in accepted:
+            record(run, name, inputs, output=output, seconds=read_record(run, name)["seconds"])
+
+
+def _admitted(run: Run) -> list[str]:
+    file = run.path(ADMITTED)
+    return json.loads(file.read_text()) if file.is_file() else []
+
+
+def trials(
+    designs: Sequence[tuple[Prompt, Design]],
+    words: Sequence[str],
+    space: Space,
+    *,
+    count: int,
+    max_tokens: int,
+) -> list[tuple[Prompt, tuple[str, ...]]]:
+    """About `count` pairs of a prompt and a design for it with one of `words` put in, by turns."""
+    found = []
+    for i in range(count):
+        word, (prompt, design) = words[i % len(words)], designs[i * len(designs) // count]
+        flow = including(decode(design.tokens, space), word, space, seed=i, max_tokens=max_tokens)
+        if flow is not None:
+            found.append((prompt, canonical_words(flow, space)))
+    return found
+
+
+def _stages(config: Config) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Name, inputs and output of all that depends on the policy or the space, as they are at that moment."""
+    finished = [Round(config, number + 1) for number in range(lineage(Run(config)))]
+    for name, inputs in stages(config):
+        yield name, inputs, name
+    for one in finished:
+        yield one.name, one.inputs(), f"{one.name}/summary.json"

@@ -1,0 +1,104 @@
+"""What a round of `refine` may render: the policy's designs, and designs that try what nobody has used.
+
+Rows without results, of the round's prompts, with what the ensemble foresees of them. Promises: workflows
+that are held out are never proposed to learn from, and nothing that the run has rendered is proposed again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..datasets.prompts import Prompt, choose, load_prompts
+from ..datasets.store import Store
+from ..workflows.space import Space
+from .newcomers import trials
+from .plan import Candidate, planned_rows
+from .rounds import Round
+
+if TYPE_CHECKING:
+    from ..models.designing import Design, Designer
+    from ..models.reward import RewardEnsemble
+
+PROMPTS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """Proposes for one round with the policy and the ensemble that it starts from."""
+
+    one: Round
+    space: Space
+    designer: Designer
+    ensemble: RewardEnsemble
+
+    def answers(self) -> pd.DataFrame:
+        """Rows of different designs for each validation prompt; `first` marks the policy's own choice."""
+        config, pairs = self.one.config, []
+        for prompts in self._batches("validation"):
+            wishes = {
+                "guidance": [config.design.guidance] * len(prompts),
+                "temperature": [config.design.temperature] * len(prompts),
+                "budget_s": [None] * len(prompts),
+                "seed": [config.run.seed] * len(prompts),
+            }
+            texts = [prompt.text for prompt in prompts]
+            drawn = self.designer.distinct(texts, n=config.refine.validation_designs, **wishes)
+            pairs += [(p, d.tokens) for p, designs in zip(prompts, drawn, strict=True) for d in designs]
+        rows = self._planned(pairs).drop_duplicates("row_id")
+        return rows.assign(first=rows.groupby("prompt").cumcount() == 0)
+
+    def candidates(self, new: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """What the policy designs for training prompts and nobody has rendered, as `picks.pick` wants it;
+        and such designs with the words `new` put in, none where there are no such words."""
+        drawn = self._drawn()
+        counts = Counter((prompt.text, " ".join(design.tokens)) for prompt, design in drawn)
+        pairs = {(prompt.text, tuple(design.tokens)): (prompt, design.tokens) for prompt, design in drawn}
+        rows = self._planned(list(pairs.values()))
+        rows["drawn"] = [counts[key] for key in zip(rows["prompt"], rows["tokens"], strict=True)]
+        rows["said"] = rows.groupby("workflow_key")["drawn"].transform("sum")
+        size, longest = self.one.config.refine.renders, self.one.config.space.max_tokens
+        tried = trials(drawn, new, self.space, count=size, max_tokens=longest) if new else []
+        return self._foreseen(rows), self._foreseen(self._planned(tried)) if tried else pd.DataFrame()
+
+    def _drawn(self) -> list[tuple[Prompt, Design]]:
+        """All designs of the guided policy for the training prompts, equal ones too."""
+        config, pairs = self.one.config, []
+        for prompts in self._batches("train"):
+            drawn = self.designer.design(
+                [prompt.text for prompt in prompts],
+                n=config.refine.draws,
+                guidance=config.design.guidance,
+                temperature=config.design.temperature,
+                seed=config.run.seed + self.one.number,
+            )
+            pairs += [(p, design) for p, designs in zip(prompts, drawn, strict=True) for design in designs]
+        return pairs
+
+    def _foreseen(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Those to learn from, once each, with the predicted score and its deviation."""
+        known = Store(self.one.run.path("dataset")).rows()["row_id"]
+        rows = rows.drop_duplicates("row_id")
+        rows = rows.loc[(rows["workflow_split"] == "train") & ~rows["row_id"].isin(known)]
+        predictions = self.ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
+        mean_r, std_r = predictions.score(self.one.config.scorers.weights)
+        return rows.assign(predicted=mean_r, std=std_r)
+
+    def _planned(self, pairs: Sequence[tuple[Prompt, Sequence[str]]]) -> pd.DataFrame:
+        return planned_rows(
+            [(prompt, Candidate.of(tokens, self.space)) for prompt, tokens in pairs],
+            engine=Store(self.one.run.path("dataset")).latest_engine(),
+            catalog_hash=self.space.catalog.hash,
+            seeds=1,
+            seed=self.one.config.run.seed,
+        )
+
+    def _batches(self, split: str) -> Iterator[Sequence[Prompt]]:
+        config = self.one.config
+        prompts = choose(load_prompts(config.prompts.file), {split: getattr(config.prompts, split)})
+        for first in range(0, len(prompts), PROMPTS_AT_ONCE):
+            yield prompts[first : first + PROMPTS_AT_ONCE]
