@@ -22,10 +22,6 @@ from flowtailor.files import written_whole
 
 from ..datasets.pictures import Pictures, load_pictures
 from ..datasets.scenes import Scene, caption
-from ..models.alignment import AlignmentNet, HeldOutNet
-from ..models.degrade import FAULTS_A, FAULTS_B
-from ..models.fidelity_fit import Render, draw_real, fit_fidelity
-from ..models.scorer_fit import draw_bank, fit_alignment
 from ..models.text import TextEncoder
 from ..studio.autoencoder import Autoencoder, train_autoencoder
 from ..studio.checkpoint import load_small, save_small, save_text_encoder
@@ -33,24 +29,15 @@ from ..studio.flow_matching import train_checkpoint
 from ..studio.install import install
 from ..studio.latents import Batches, Pool, encode_pool
 from ..studio.lora import save_lora, train_lora
-from ..studio.mmdit import MMDiT
-from ..studio.pixels import to_bytes
-from ..studio.previews import Montage, sample
+from ..studio.previews import Montage
 from ..studio.recipe import CHECKPOINTS, LORAS, POOLS, Model
 from ..studio.text_encoder import Captions, build, load_tokenizer
-from ..studio.training import train
 from ..studio.upscaler import train_upscaler
+from .scorer_train import ScorerTraining
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BANK_GROUPS = 4500  # of 4 scenes each
-ALIGNMENT_STEPS = 2400
-FIDELITY_STEPS = 1500
-REAL_PICTURES = 3000
-# What generated pictures are like that fidelity is to put in order: (steps, cfg), worst first.
-CARE = ((1, 2.0), (2, 2.0), (3, 2.0), (20, 12.0), (5, 2.0), (8, 2.0), (20, 2.0))
-RENDERED_PROMPTS = 96
 PREVIEWED = (
     "a red apple",
     "a cat",
@@ -77,9 +64,7 @@ class StudioTraining:
         table: dict[str, Callable[[], Path]] = {"vae": self.vae, "text_encoder": self.text_encoder}
         table |= {name: lambda name=name: self.checkpoint(name) for name in CHECKPOINTS}
         table |= {name: lambda name=name: self.lora(name) for name in LORAS}
-        table |= {"upscaler": self.upscaler}
-        table |= {"alignment": self.alignment, "held_out_alignment": self.held_out_alignment}
-        return table | {"fidelity": self.fidelity}
+        return table | {"upscaler": self.upscaler} | ScorerTraining(self).parts()
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -95,14 +80,14 @@ class StudioTraining:
         return load_tokenizer(install(echo=self.echo).comfyui)
 
     def vae(self) -> Path:
-        return self._kept(self.weights / "vae.safetensors", self._train_vae)
+        return self.kept(self.weights / "vae.safetensors", self._train_vae)
 
     def _train_vae(self, path: Path) -> None:
         train_autoencoder(
             self.pictures,
             path,
             out=self.out / "autoencoder",
-            steps=self._steps(2000),
+            steps=self.steps(2000),
             seed=self.seed,
             device=self.device,
             echo=self.echo,
@@ -114,7 +99,7 @@ class StudioTraining:
         def make(path: Path) -> None:
             save_text_encoder(build(lambda words: TextEncoder.load().encode(words), self._tokenizer), path)
 
-        return self._kept(self.weights / "text_encoder.pt", make)
+        return self.kept(self.weights / "text_encoder.pt", make)
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -159,7 +144,7 @@ class StudioTraining:
             )
             save_small(state, path)
 
-        return self._kept(self.weights / "diffusion" / f"{name}.safetensors", make)
+        return self.kept(self.weights / "diffusion" / f"{name}.safetensors", make)
 
     def lora(self, name: str) -> Path:
         def make(path: Path) -> None:
@@ -178,7 +163,7 @@ class StudioTraining:
             )
             save_lora(additions, path)
 
-        return self._kept(self.weights / "loras" / f"{name}.safetensors", make)
+        return self.kept(self.weights / "loras" / f"{name}.safetensors", make)
 
     def upscaler(self) -> Path:
         def make(path: Path) -> None:
@@ -186,90 +171,16 @@ class StudioTraining:
                 self.pictures,
                 path,
                 out=self.out / "upscaler",
-                steps=self._steps(2500),
+                steps=self.steps(2500),
                 seed=self.seed,
                 device=self.device,
                 echo=self.echo,
             )
 
-        return self._kept(self.weights / "upscale_models" / "studio_x2.safetensors", make)
+        return self.kept(self.weights / "upscale_models" / "studio_x2.safetensors", make)
 
-    def alignment(self) -> Path:
-        return self._alignment("alignment", AlignmentNet, [*FAULTS_A], self.seed)
-
-    def held_out_alignment(self) -> Path:
-        """Another network, other scenes, the other half of the faults: what it says is news."""
-        return self._alignment("held_out_alignment", HeldOutNet, [*FAULTS_B], self.seed + 1)
-
-    def _alignment(
-        self, name: str, network: type[AlignmentNet | HeldOutNet], faults: Sequence[str], seed: int
-    ) -> Path:
-        def make(path: Path) -> None:
-            torch.manual_seed(seed)
-            net = network()
-            bank = draw_bank(
-                self.pictures,
-                self.out / "scorers",
-                groups=self._steps(BANK_GROUPS),
-                seed=seed,
-                echo=self.echo,
-            )
-            fit_alignment(
-                net,
-                bank,
-                faults,
-                path,
-                steps=self._steps(ALIGNMENT_STEPS),
-                train=train,
-                out=self.out / "scorers",
-                name=name,
-                seed=seed,
-                device=self.device,
-                echo=self.echo,
-            )
-
-        return self._kept(self.out / "scorers" / f"{name}.safetensors", make)
-
-    def fidelity(self) -> Path:
-        """Learns from pictures that the checkpoints draw with more and less care."""
-
-        def make(path: Path) -> None:
-            real, texts = draw_real(self.pictures, REAL_PICTURES, seed=self.seed)
-            fit_fidelity(
-                real,
-                texts,
-                self.renders(),
-                path,
-                steps=self._steps(FIDELITY_STEPS),
-                train=train,
-                out=self.out / "scorers",
-                seed=self.seed,
-                device=self.device,
-                echo=self.echo,
-            )
-
-        return self._kept(self.out / "scorers" / "fidelity.safetensors", make)
-
-    def renders(self) -> list[Render]:
-        """Pictures of the same prompts and seeds in all steps of care, by checkpoints in turn."""
-        random = np.random.default_rng([self.seed, 6])
-        prompts = [
-            caption(self.pictures, Scene(int(subject), "3d"), random)
-            for subject in random.choice(len(self.pictures.subjects), RENDERED_PROMPTS, replace=False)
-        ]
-        renders = []
-        for number, name in enumerate(CHECKPOINTS):
-            model = MMDiT().to(self.device)
-            model.load_state_dict(load_small(self.checkpoint(name)))
-            mine = prompts[number :: len(CHECKPOINTS)]
-            for quality, (steps, cfg) in enumerate(CARE):
-                latents = sample(model.eval(), self.captions, mine, steps=steps, cfg=cfg, seed=number)
-                drawn = zip(to_bytes(self._decode(latents)), mine, strict=True)
-                renders += [Render(picture, quality, f"{name} {text}") for picture, text in drawn]
-            self.echo(f"fidelity: {name} drew {len(mine)} prompts with {len(CARE)} degrees of care")
-        return renders
-
-    def _decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures of a picture model's latents."""
         with torch.inference_mode():
             return self.autoencoder.decode(latents)
 
@@ -283,12 +194,13 @@ class StudioTraining:
         return None if plan.start is None else load_small(self.checkpoint(plan.start))
 
     def _montage(self, name: str) -> Montage:
-        return Montage(self.captions, PREVIEWED, self._decode, self.out / "previews" / name, sizes=(128, 256))
+        return Montage(self.captions, PREVIEWED, self.decode, self.out / "previews" / name, sizes=(128, 256))
 
-    def _steps(self, steps: int) -> int:
+    def steps(self, steps: int) -> int:
+        """So many steps, or the share of them."""
         return max(1, round(self.share * steps))
 
-    def _kept(self, path: Path, make: Callable[[Path], object]) -> Path:
+    def kept(self, path: Path, make: Callable[[Path], object]) -> Path:
         """Make the file if it is not there."""
         if not path.exists():
             with written_whole(path) as new:

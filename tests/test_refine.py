@@ -6,30 +6,18 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import conftest
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from PIL import Image
-from tiny_rows import tiny_rows
-from tiny_run import tiny_run
+from tiny_refine import Faked, inputs_of, tiny_config
 
-from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
-from flowtailor.models.policy import Policy
-from flowtailor.pipelines import fit_reward, grpo, refine, sft
-from flowtailor.pipelines.catalog import World, read_world
-from flowtailor.pipelines.config import Config, load_config
-from flowtailor.pipelines.newcomers import admit, compatible, newcomers
+from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.picks import FREQUENT, UNSURE, judge, per_prompt, pick
 from flowtailor.pipelines.refine import joined, run_stage
-from flowtailor.pipelines.stage import Run, is_done, record
-from flowtailor.workflows.codec import decode, encode
-from flowtailor.workflows.rules import END
+from flowtailor.pipelines.stage import Run, is_done
 from flowtailor.workflows.space import Space
 
 
@@ -102,71 +90,8 @@ def test_the_steps_of_the_log_count_on() -> None:
 
 @pytest.fixture
 def config(tmp_path: Path, space: Space) -> Config:
-    """A configuration whose run is complete and up to date, with random policies and a random ensemble."""
-    run = tiny_run(tmp_path / "tiny", space)
-    (run / "policy/grpo/log.jsonl").write_text('{"loss": 0.0, "step": 1}\n')
-    rows = tiny_rows(space).assign(engine="comfyui-0.3.75")
-    Store(run / "dataset").append(rows)
-    settings = ["run.name=tiny", "prompts.train=3", "prompts.validation=2", "refine.renders=4"]
-    few = ["refine.draws=2", "refine.validation_designs=3", "refine.grpo_steps=1", "grpo.audit_every=0"]
-    tiny = ["grpo.prompts_per_step=1", "grpo.num_generations=4", "engine.count=1", "reward.epochs=2"]
-    config = load_config(None, [f"run.root={str(tmp_path)!r}", *settings, *few, *tiny, "reward.members=2"])
-    accept(config)
-    return config
-
-
-def accept(config: Config) -> None:
-    """Let the stages that a run has behind it count as up to date."""
-    for name, inputs in inputs_of(config).items():
-        record(Run(config), name, inputs, output=name, seconds=1.0)
-
-
-def inputs_of(config: Config) -> dict[str, dict[str, Any]]:
-    run = Run(config)
-    policies = {
-        name: sft.stage_inputs(config, run, name) for name in ("policy/sft", "policy/score_conditioned")
-    }
-    return {
-        "reward": fit_reward.stage_inputs(config, run),
-        **policies,
-        "policy/grpo": grpo.stage_inputs(config, run),
-    }
-
-
-class Faked:
-    """Rendering, fitting and training that take no time: for what the round does with their results."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[str] = []
-        self.fail_at = ""
-        monkeypatch.setattr(refine, "render", self._render)
-        monkeypatch.setattr(fit_reward, "run_stage", self._fit)
-        monkeypatch.setattr(grpo, "train_adapter", self._train)
-
-    def _note(self, call: str) -> None:
-        if call == self.fail_at:
-            raise KeyboardInterrupt
-        self.calls.append(call)
-
-    def _render(self, config: Config, missing: pd.DataFrame, store: Store, *, label: str) -> None:
-        self._note("render")
-        images = [f"images/{id_}.png" for id_ in missing["row_id"]]
-        Path(store.images_dir).mkdir(parents=True, exist_ok=True)
-        for image in images:
-            Image.new("RGB", (8, 8)).save(Path(store.images_dir).parent / image)
-        lengths = np.array([len(text.split()) for text in missing["tokens"]]) / 64
-        scores = {"score_alignment": lengths, "score_sharpness": lengths, "image": images, "seconds": 0.5}
-        store.append(missing.assign(**scores, error_type=None, created_at="2026"))
-
-    def _fit(self, config: Config) -> None:
-        self._note("fit")
-        shutil.copytree(Run(config).path("start/reward"), Run(config).path("reward"), dirs_exist_ok=True)
-
-    def _train(
-        self, config: Config, reward: Path, name: str, folder: Path, *, start: Path, seed: int
-    ) -> None:
-        self._note(f"train {config.grpo.steps}")
-        shutil.copytree(start, folder, dirs_exist_ok=True)
+    """The configuration of a complete run."""
+    return tiny_config(tmp_path, space)
 
 
 @pytest.fixture
@@ -251,74 +176,6 @@ def test_without_validation_prompts_there_is_nothing_to_judge_by(config: Config)
     none = config.model_copy(update={"prompts": config.prompts.model_copy(update={"validation": 0})})
     with pytest.raises(FlowtailorError, match=r"prompts\.validation = 0"):
         run_stage(none)
-
-
-@pytest.fixture
-def larger(monkeypatch: pytest.MonkeyPatch) -> World:
-    """What the engine offers after another checkpoint was installed, whose name comes first."""
-    key = ("CheckpointLoaderSimple", "ckpt_name")
-    monkeypatch.setitem(conftest.INSTALLED, key, ["a_watercolour.ckpt", *conftest.INSTALLED[key]])
-    catalog = conftest.saved_catalog("0.3.75")
-    return World("comfyui-0.3.75", catalog, Space.default(catalog))
-
-
-def test_a_new_model_is_tried_until_it_has_rows(
-    config: Config,
-    faked: Faked,
-    larger: World,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(refine, "look", lambda config: larger)
-    run, word = Run(config), "ckpt_name=a_watercolour.ckpt"
-    faked.fail_at = "fit"
-    with pytest.raises(KeyboardInterrupt):
-        refine.take_in(config)
-    faked.fail_at = ""
-    refine.take_in(config)
-    assert f"refine: new: {word}" in capsys.readouterr().out
-    learned = Store(run.path("dataset")).rows()
-    tried = learned.loc[[word in text.split() for text in learned["tokens"]]]
-    assert json.loads(run.path("refine/summary.json").read_text())["picked"]["new"] == 2
-    assert tried["prompt"].nunique() >= 2
-    assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
-    done = len(faked.calls)
-    refine.take_in(config)
-    assert "refine: new: nothing" in capsys.readouterr().out
-    assert len(faked.calls) == done
-
-
-def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: World) -> None:
-    run = Run(config)
-    _, space = read_world(run)
-    sft = run.path("policy/sft")
-    before = Policy.load(sft, space.vocabulary)
-    larger = compatible(config, larger)
-    admit(config, larger)
-    assert newcomers(run, larger.space) == ["ckpt_name=a_watercolour.ckpt"]  # known, but never tried
-    assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
-    after = Policy.load(sft, larger.space.vocabulary, {"grpo": run.path("policy/grpo")})
-    rows = after.model.get_input_embeddings().weight
-    old = before.model.get_input_embeddings().weight
-    assert torch.equal(rows[before.columns], old[before.columns])
-    siblings = [id_ for word, id_ in before.vocabulary.ids.items() if word.startswith("ckpt_name=")]
-    apart = rows[after.vocabulary.ids["ckpt_name=a_watercolour.ckpt"]] - old[siblings].mean(0)
-    assert apart.norm() < old[siblings].mean(0).norm()
-
-
-def test_defaults_stay_what_they_were(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = ("LoraLoader", "lora_name")
-    _, space = read_world(Run(config))
-
-    def installed(*loras: str) -> World:
-        monkeypatch.setitem(conftest.INSTALLED, key, list(loras))
-        catalog = conftest.saved_catalog("0.3.75")
-        return World("comfyui-0.3.75", catalog, Space.default(catalog))
-
-    words = [word for word in encode(load_seed_flows()["lora"], space) if word != END]
-    world = compatible(config, installed("a.safetensors", *conftest.INSTALLED[key], "z.safetensors"))
-    assert decode(words, world.space) == decode(words, space)
-    assert {"lora_name=a.safetensors", "lora_name=z.safetensors"} < set(world.space.vocabulary)
 
 
 @pytest.mark.engine

@@ -13,7 +13,7 @@ from tiny_pictures import tiny_pictures
 
 from flowtailor.datasets.pictures import Pictures
 from flowtailor.errors import FlowtailorError
-from flowtailor.pipelines import studio_train
+from flowtailor.pipelines import scorer_train, studio_train
 from flowtailor.pipelines.studio_train import StudioTraining, train_studio
 from flowtailor.studio.recipe import CHECKPOINTS, LORAS
 from flowtailor.studio.upscaler import Upscaler
@@ -71,9 +71,9 @@ def test_a_specialist_is_shown_mostly_its_own(pictures: Pictures):
 def test_all_parts_are_made(tmp_path: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch):
     few = {128: {"3d": 1, "flat": 1, "line": 1, "pixel": 1}, 192: {"3d": 1}, 256: {"3d": 1}}
     monkeypatch.setattr(studio_train, "POOLS", few)
-    monkeypatch.setattr(studio_train, "REAL_PICTURES", 32)
-    monkeypatch.setattr(studio_train, "RENDERED_PROMPTS", 6)
-    monkeypatch.setattr(studio_train, "BANK_GROUPS", 64_000)  # a thousandth of them
+    monkeypatch.setattr(scorer_train, "REAL_PICTURES", 32)
+    monkeypatch.setattr(scorer_train, "RENDERED_PROMPTS", 6)
+    monkeypatch.setattr(scorer_train, "BANK_GROUPS", 64_000)  # a thousandth of them
     train_studio(tmp_path / "out", share=0.001)
     weights = tmp_path / "out" / "weights"
     listed = {line.split()[1] for line in (weights / "SHA256SUMS").read_text().splitlines()}

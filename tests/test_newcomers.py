@@ -1,0 +1,102 @@
+"""Models that were installed after the training: they enter the run, are tried, and change nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import conftest
+import pytest
+import torch
+from tiny_refine import Faked, inputs_of, tiny_config
+
+from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.datasets.store import Store
+from flowtailor.models.policy import Policy
+from flowtailor.pipelines import refine
+from flowtailor.pipelines.catalog import World, read_world
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.newcomers import admit, compatible, newcomers
+from flowtailor.pipelines.stage import Run, is_done
+from flowtailor.workflows.codec import decode, encode
+from flowtailor.workflows.rules import END
+from flowtailor.workflows.space import Space
+
+
+@pytest.fixture
+def config(tmp_path: Path, space: Space) -> Config:
+    """The configuration of a complete run."""
+    return tiny_config(tmp_path, space)
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> Faked:
+    return Faked(monkeypatch)
+
+
+@pytest.fixture
+def larger(monkeypatch: pytest.MonkeyPatch) -> World:
+    """What the engine offers after another checkpoint was installed, whose name comes first."""
+    key = ("CheckpointLoaderSimple", "ckpt_name")
+    monkeypatch.setitem(conftest.INSTALLED, key, ["a_watercolour.ckpt", *conftest.INSTALLED[key]])
+    catalog = conftest.saved_catalog("0.3.75")
+    return World("comfyui-0.3.75", catalog, Space.default(catalog))
+
+
+def test_a_new_model_is_tried_until_it_has_rows(
+    config: Config,
+    faked: Faked,
+    larger: World,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(refine, "look", lambda config: larger)
+    run, word = Run(config), "ckpt_name=a_watercolour.ckpt"
+    faked.fail_at = "fit"
+    with pytest.raises(KeyboardInterrupt):
+        refine.take_in(config)
+    faked.fail_at = ""
+    refine.take_in(config)
+    assert f"refine: new: {word}" in capsys.readouterr().out
+    learned = Store(run.path("dataset")).rows()
+    tried = learned.loc[[word in text.split() for text in learned["tokens"]]]
+    assert json.loads(run.path("refine/summary.json").read_text())["picked"]["new"] == 2
+    assert tried["prompt"].nunique() >= 2
+    assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+    done = len(faked.calls)
+    refine.take_in(config)
+    assert "refine: new: nothing" in capsys.readouterr().out
+    assert len(faked.calls) == done
+
+
+def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: World) -> None:
+    run = Run(config)
+    _, space = read_world(run)
+    sft = run.path("policy/sft")
+    before = Policy.load(sft, space.vocabulary)
+    larger = compatible(config, larger)
+    admit(config, larger)
+    assert newcomers(run, larger.space) == ["ckpt_name=a_watercolour.ckpt"]  # known, but never tried
+    assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+    after = Policy.load(sft, larger.space.vocabulary, {"grpo": run.path("policy/grpo")})
+    rows = after.model.get_input_embeddings().weight
+    old = before.model.get_input_embeddings().weight
+    assert torch.equal(rows[before.columns], old[before.columns])
+    siblings = [id_ for word, id_ in before.vocabulary.ids.items() if word.startswith("ckpt_name=")]
+    apart = rows[after.vocabulary.ids["ckpt_name=a_watercolour.ckpt"]] - old[siblings].mean(0)
+    assert apart.norm() < old[siblings].mean(0).norm()
+
+
+def test_defaults_stay_what_they_were(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ("LoraLoader", "lora_name")
+    _, space = read_world(Run(config))
+
+    def installed(*loras: str) -> World:
+        monkeypatch.setitem(conftest.INSTALLED, key, list(loras))
+        catalog = conftest.saved_catalog("0.3.75")
+        return World("comfyui-0.3.75", catalog, Space.default(catalog))
+
+    words = [word for word in encode(load_seed_flows()["lora"], space) if word != END]
+    world = compatible(config, installed("a.safetensors", *conftest.INSTALLED[key], "z.safetensors"))
+    assert decode(words, world.space) == decode(words, space)
+    assert {"lora_name=a.safetensors", "lora_name=z.safetensors"} < set(world.space.vocabulary)
