@@ -1,50 +1,70 @@
-"""What the reward ensemble has to beat: the mean of a workflow, and ridge regression on its parts.
+"""What the reward ensemble has to beat: a workflow's mean, ridge regression on its parts, boosted trees.
 
-Both see no prompt, so they rank workflows alike for all prompts.
+The first two see no prompt, so they rank workflows alike for all prompts; the trees see what the ensemble
+sees. Shape legend: N rows, C components that training workflows have, P prompt features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import Ridge
 
 from .reward_features import components
+from .text import TextEncoder
+
+PROMPT_FEATURES = 16
+
+# (prompts, tokens) of N questions -> what is foreseen for them, (N,).
+Guess = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
-class WorkflowMean:
+def baselines(prompts: Sequence[str], tokens: Sequence[str], score_N: np.ndarray) -> Mapping[str, Guess]:
+    """Name -> a baseline that was fitted on these training rows."""
+    return {
+        "workflow_mean": workflow_mean(tokens, score_N),
+        "ridge": ridge(tokens, score_N),
+        "boosted_trees": boosted_trees(prompts, tokens, score_N),
+    }
+
+
+def workflow_mean(tokens: Sequence[str], score_N: np.ndarray) -> Guess:
     """The mean score of the training rows of the same workflow; the overall mean for unseen ones."""
-
-    def __init__(self, tokens: Sequence[str], scores_N: np.ndarray) -> None:
-        sums: dict[str, list[float]] = {}
-        for text, score in zip(tokens, scores_N, strict=True):
-            sums.setdefault(text, []).append(float(score))
-        self._means = {text: float(np.mean(values)) for text, values in sums.items()}
-        self._otherwise = float(scores_N.mean())
-
-    def predict(self, tokens: Sequence[str]) -> np.ndarray:
-        return np.array([self._means.get(text, self._otherwise) for text in tokens])
+    scores: dict[str, list[float]] = {}
+    for text, score in zip(tokens, score_N, strict=True):
+        scores.setdefault(text, []).append(float(score))
+    means = {text: float(np.mean(values)) for text, values in scores.items()}
+    otherwise = float(score_N.mean())
+    return lambda prompts, tokens: np.array([means.get(text, otherwise) for text in tokens])
 
 
-class Ridge:
+def ridge(tokens: Sequence[str], score_N: np.ndarray, penalty: float = 1.0) -> Guess:
     """Linear regression on which components a workflow has, with a penalty on the squared weights."""
+    columns = DictVectorizer()
+    fitted = Ridge(alpha=penalty).fit(columns.fit_transform(_indicators(tokens)), score_N)
+    return lambda prompts, tokens: fitted.predict(columns.transform(_indicators(tokens)))
 
-    def __init__(self, tokens: Sequence[str], scores_N: np.ndarray, penalty: float = 1.0) -> None:
-        parts = [components(text.split()) for text in tokens]
-        self._column = {part: i for i, part in enumerate(sorted(set().union(*parts)))}
-        self._mean = float(scores_N.mean())
-        x_NC = self._indicators(tokens)
-        gram_CC = x_NC.T @ x_NC + penalty * np.eye(x_NC.shape[1])
-        self._weight_C = np.linalg.solve(gram_CC, x_NC.T @ (scores_N - self._mean))
 
-    def predict(self, tokens: Sequence[str]) -> np.ndarray:
-        return self._mean + self._indicators(tokens) @ self._weight_C
+def boosted_trees(prompts: Sequence[str], tokens: Sequence[str], score_N: np.ndarray) -> Guess:
+    """Gradient-boosted trees on the components and the main directions of the prompts' features."""
+    columns, encoder = DictVectorizer(sparse=False), TextEncoder.load()
+    distinct = encoder.encode(sorted(set(prompts))).numpy()
+    main = PCA(min(PROMPT_FEATURES, *distinct.shape), random_state=0).fit(distinct)
 
-    def _indicators(self, tokens: Sequence[str]) -> np.ndarray:
-        """(N, C): 1 where row n has component c; components that were never seen count nothing."""
-        x_NC = np.zeros((len(tokens), len(self._column)))
-        for row, text in enumerate(tokens):
-            for part in components(text.split()):
-                if part in self._column:
-                    x_NC[row, self._column[part]] = 1
-        return x_NC
+    def both(prompts: Sequence[str], indicators_NC: np.ndarray) -> np.ndarray:
+        return np.hstack([indicators_NC, main.transform(encoder.encode(prompts).numpy())])
+
+    trees = HistGradientBoostingRegressor(random_state=0)
+    trees.fit(both(prompts, np.asarray(columns.fit_transform(_indicators(tokens)))), score_N)
+    return lambda prompts, tokens: trees.predict(
+        both(prompts, np.asarray(columns.transform(_indicators(tokens))))
+    )
+
+
+def _indicators(tokens: Sequence[str]) -> list[dict[str, float]]:
+    """Component -> 1 for each row; components that training had none of are left out by the columns."""
+    return [dict.fromkeys(components(text.split()), 1.0) for text in tokens]

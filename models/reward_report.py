@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import metrics
-from .baselines import Ridge, WorkflowMean
+from .baselines import baselines
 from .reward import Predictions, RewardEnsemble
 
 
@@ -38,10 +38,7 @@ def report(
     total = sum(weights.values())
     shares = {name: weight / total for name, weight in weights.items()}
     training = parts["training"]
-    baselines = {
-        "workflow_mean": WorkflowMean(list(training["tokens"]), weighted(training, shares)),
-        "ridge": Ridge(list(training["tokens"]), weighted(training, shares)),
-    }
+    guesses = baselines(list(training["prompt"]), list(training["tokens"]), weighted(training, shares))
     told = {}
     for name, rows in parts.items():
         if rows.empty:
@@ -49,9 +46,9 @@ def report(
             continue
         predictions = ensemble.predict(list(rows["prompt"]), [str(text).split() for text in rows["tokens"]])
         told[name] = _of_rows(rows, predictions, shares)
-        for baseline, model in baselines.items():
-            guess = model.predict(list(rows["tokens"]))
-            ranked = metrics.spearman_within(_labels(rows), weighted(rows, shares), guess)
+        for baseline, guess in guesses.items():
+            guessed = guess(list(rows["prompt"]), list(rows["tokens"]))
+            ranked = metrics.spearman_within(_labels(rows), weighted(rows, shares), guessed)
             told[name][f"{baseline}_spearman_within_prompt"] = _number(ranked)
     return told
 

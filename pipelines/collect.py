@@ -95,6 +95,7 @@ def plan(config: Config, world: World) -> pd.DataFrame:
         catalog_hash=world.catalog.hash,
         seeds=config.collect.seeds,
         seed=config.run.seed,
+        repeated=config.collect.repeated,
     )
 
 

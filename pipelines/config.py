@@ -50,6 +50,7 @@ class CollectConfig(Section):
     flows: int = Field(default=64, ge=1)  # distinct workflows, seeds included
     flows_per_prompt: int = Field(default=12, ge=1)
     seeds: int = Field(default=1, ge=1)  # pictures per prompt and workflow
+    repeated: float = Field(default=0.0, ge=0, le=1)  # share of prompts with one seed more, to know the noise
     rows_per_block: int = Field(default=8, ge=1)  # what a crash may lose of the rows (pictures stay)
 
 

@@ -269,14 +269,16 @@ def _resources(workers: int, cluster: Mapping[str, float]) -> dict[str, Any]:
 
 
 def summary(metrics: dict[str, dict[str, Any]]) -> str:
-    """One line per held-out split: how well it ranks, beside the best baseline."""
+    """One line per held-out split: how well it ranks, beside two baselines."""
     lines = []
     for split, numbers in metrics.items():
         if split != "training" and numbers["rows"]:
-            ranked, ridge = numbers["spearman_within_prompt"], numbers["ridge_spearman_within_prompt"]
+            ranked, ridge, trees = (
+                _text(numbers[f"{who}spearman_within_prompt"]) for who in ("", "ridge_", "boosted_trees_")
+            )
             lines.append(
-                f"reward: {split}: rank correlation within prompts {_text(ranked)} (ridge {_text(ridge)}), "
-                f"68% bars cover {_text(numbers['coverage_68'])}, {numbers['rows']} rows"
+                f"reward: {split}: rank correlation within prompts {ranked} (ridge {ridge}, boosted trees "
+                f"{trees}), 68% bars cover {_text(numbers['coverage_68'])}, {numbers['rows']} rows"
             )
     return "\n".join(lines) or "reward: no held-out rows to judge it by"
 

@@ -92,9 +92,17 @@ def _varied(due: Sequence[Candidate], pool: Sequence[Candidate], count: int) -> 
 
 
 def planned_rows(
-    pairs: Iterable[tuple[Prompt, Candidate]], *, engine: str, catalog_hash: str, seeds: int, seed: int
+    pairs: Iterable[tuple[Prompt, Candidate]],
+    *,
+    engine: str,
+    catalog_hash: str,
+    seeds: int,
+    seed: int,
+    repeated: float = 0.0,
 ) -> pd.DataFrame:
     """The plan as rows without results, one per pair and seed (see `datasets.rows.COLUMNS`).
+
+    A share `repeated` of the prompts, by hash of their text, has one seed more for all their workflows.
 
     Every prompt's first workflow comes before any prompt's second: an engine keeps what its latest
     workflows computed, and workflows of one prompt and seed in a row would borrow from each other, so
@@ -102,7 +110,7 @@ def planned_rows(
     """
     records = []
     for prompt, flow in pairs:
-        for index in range(seeds):
+        for index in range(seeds + (share(prompt.text, "repeated") < repeated)):
             noise = int(text_hash(f"{seed} {index} {prompt.text}")[:12], 16)
             records.append(
                 {

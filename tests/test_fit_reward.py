@@ -86,6 +86,7 @@ def test_the_summary_names_each_held_out_split():
         "rows": 5,
         "spearman_within_prompt": 0.8,
         "ridge_spearman_within_prompt": None,
+        "boosted_trees_spearman_within_prompt": 0.7,
         "coverage_68": 0.7,
     }
     assert "both" in summary({"training": numbers, "both": numbers})

@@ -55,3 +55,12 @@ def test_planned_rows_have_ids_and_one_noise_per_prompt():
     assert set(plan.groupby("prompt")["seed"].nunique()) == {2}
     again = planned_rows(pairs(), engine="comfyui-0.3.75", catalog_hash="c", seeds=2, seed=0)
     assert plan.equals(again)
+
+
+def test_some_prompts_are_drawn_with_one_seed_more():
+    settings = {"engine": "comfyui-0.3.75", "catalog_hash": "c", "seeds": 1, "seed": 0}
+    plan = planned_rows(pairs(), **settings, repeated=0.5)
+    seeds = plan.groupby("prompt")["seed"].nunique()
+    assert set(seeds) == {1, 2}
+    assert (plan.groupby(["prompt", "workflow_key"])["seed"].nunique().groupby("prompt").nunique() == 1).all()
+    assert set(planned_rows(pairs(), **settings)["row_id"]) < set(plan["row_id"])

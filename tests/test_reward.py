@@ -9,7 +9,7 @@ import torch
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.models import metrics
-from flowtailor.models.baselines import Ridge, WorkflowMean
+from flowtailor.models.baselines import boosted_trees, ridge, workflow_mean
 from flowtailor.models.reward import Predictions, RewardEnsemble
 from flowtailor.models.reward_features import WordTable, components, owners
 from flowtailor.models.reward_fit import FitSettings, MemberFit, Scale, bootstrap, targets, training_set
@@ -81,8 +81,9 @@ def test_held_out_prompts_are_ranked_by_what_suits_their_kind(ensemble, rows):
     prompt, measured = held_out["prompt"].to_numpy(), held_out["score_match"].to_numpy()
     ranked = metrics.spearman_within(prompt, measured, predict(ensemble, held_out).mean[:, 0])
     training = rows[rows["prompt_split"] == "train"]
-    baseline = WorkflowMean(list(training["tokens"]), training["score_match"].to_numpy())
-    mean = metrics.spearman_within(prompt, measured, baseline.predict(list(held_out["tokens"])))
+    guess = workflow_mean(list(training["tokens"]), training["score_match"].to_numpy())
+    guessed = guess(list(held_out["prompt"]), list(held_out["tokens"]))
+    mean = metrics.spearman_within(prompt, measured, guessed)
     assert ranked > 0.8
     assert ranked > mean + 0.1
 
@@ -106,9 +107,15 @@ def test_report_compares_splits_and_baselines_and_is_json(ensemble, rows):
 def test_ridge_learns_additive_parts():
     tokens = ["A x=1", "A x=2", "B x=1", "B x=2"] * 5
     scores = np.array([3.0, 2.0, 1.0, 0.0] * 5)
-    assert Ridge(tokens, scores, penalty=0.01).predict(["A x=2", "B x=1", "C"]) == pytest.approx(
-        [2.0, 1.0, 1.5], abs=0.02
-    )
+    guess = ridge(tokens, scores, penalty=0.01)
+    assert guess(["a fox"] * 3, ["A x=2", "B x=1", "C"]) == pytest.approx([2.0, 1.0, 1.5], abs=0.02)
+
+
+def test_trees_learn_what_suits_which_prompt():
+    prompts, tokens = ["a fox", "a red apple"] * 40, ["A x=1", "A x=1", "B x=1", "B x=1"] * 20
+    scores = np.array([1.0, 0.0, 0.0, 0.0] * 20)
+    guess = boosted_trees(prompts, tokens, scores)
+    assert guess(["a fox", "a red apple"], ["A x=1"] * 2) == pytest.approx([1.0, 0.0], abs=0.1)
 
 
 def test_reward_is_mean_less_doubt_less_time(ensemble):
