@@ -1,4 +1,8 @@
-"""The dataset card: what a folder of rows holds, as Markdown for `dataset/README.md`."""
+"""The dataset card: what a folder of rows holds, as Markdown for `dataset/README.md`.
+
+Its front matter is Hugging Face's: `datasets.load_dataset("runs/NAME/dataset")` reads the rows, and the
+folder can be uploaded as it is. `image` is the picture's path within the folder.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,25 @@ import pandas as pd
 
 from .rows import score_columns
 
+FRONT_MATTER = """---
+license: {license}
+task_categories:
+- text-to-image
+tags:
+- comfyui
+configs:
+- config_name: default
+  data_files: rows/*.parquet
+---"""
 
-def dataset_card(frame: pd.DataFrame, *, name: str, facts: Mapping[str, str] | None = None) -> str:
-    """Describe rows: counts, splits, engine, failures, and the spread of seconds and scores.
 
-    `facts` are further lines of the summary, such as versions.
+def dataset_card(
+    frame: pd.DataFrame, *, name: str, license: str, facts: Mapping[str, str] | None = None
+) -> str:
+    """Describe rows: counts, splits, balance, engine, failures, and the spread of seconds and scores.
+
+    `license` is Hugging Face's word for that of the pictures; `facts` are further lines of the summary, such
+    as versions.
     """
     good = frame[frame["error_type"].isna()]
     summary = {
@@ -24,12 +42,15 @@ def dataset_card(frame: pd.DataFrame, *, name: str, facts: Mapping[str, str] | N
         **(facts or {}),
     }
     parts = [
+        FRONT_MATTER.format(license=license),
         f"# Dataset of {name}",
         "One row per (prompt, workflow, seed) that was rendered once; `rows/*.parquet` and `images/`.\n"
         "Read all parts together and keep one row per `row_id`.",
         _table(["", ""], [[key, value] for key, value in summary.items()]),
         "## Splits\n\nRows by prompt split (decided by the prompt) and workflow split (by the workflow).",
         _splits(frame),
+        "## Balance\n\nRows of each prompt category, and words of the workflows that it has not met.",
+        _balance(frame),
         "## Measurements\n\nOf the rows with a picture.",
         _spread(good),
     ]
@@ -43,6 +64,19 @@ def _splits(frame: pd.DataFrame) -> str:
     counts = frame.groupby(["prompt_split", "workflow_split"]).size()
     rows = [[*map(str, key), str(count)] for key, count in counts.items() if isinstance(key, tuple)]
     return _table(["prompt", "workflow", "rows"], rows)
+
+
+def _balance(frame: pd.DataFrame) -> str:
+    met = {
+        str(category): {word for text in tokens for word in text.split()}
+        for category, tokens in frame.groupby("category")["tokens"]
+    }
+    every = set().union(*met.values())
+    rows = [
+        [category, str((frame["category"] == category).sum()), f"{len(every - words)} of {len(every)}"]
+        for category, words in met.items()
+    ]
+    return _table(["category", "rows", "words not met"], rows)
 
 
 def _spread(good: pd.DataFrame) -> str:

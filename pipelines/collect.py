@@ -26,12 +26,14 @@ from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import STUDIO_PROMPTS, choose, load_prompts
 from ..datasets.rows import RETRYABLE_ERRORS
 from ..datasets.store import Store
+from ..models.metrics import noise_ceiling
 from ..workflows.graph import Workflow
 from .catalog import World, space_file, survey, write_world
 from .cluster import cluster_address, ensure_ray
 from .config import Config
 from .plan import balanced, candidates, planned_rows
 from .stage import Run, is_done, provenance, record
+from .statistics import weighted_score
 
 RETRIES = 2  # of a block, on a cluster
 MEASURED = 5  # renders behind an estimate
@@ -169,7 +171,12 @@ def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
         "Space": f"{world.space.source}, {len(world.space.vocabulary)} words",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    card = dataset_card(rows, name=run.config.run.name, facts=facts)
+    card = dataset_card(
+        rows,
+        name=run.config.run.name,
+        license="mit" if run.config.engine.kind == "studio" else "other",
+        facts=facts | _noise(rows, run.config.scorers.weights),
+    )
     run.path("dataset/README.md").write_text(card)
     errors = mine["error_type"].value_counts()
     told = ", ".join(f"{count} {name}" for name, count in errors.items()) or "none failed"
@@ -179,6 +186,15 @@ def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
     if retry:
         _say(f"collect: {retry} rows failed for the moment; the same command tries them again")
     return retry == 0
+
+
+def _noise(rows: pd.DataFrame, weights: Mapping[str, float]) -> dict[str, str]:
+    """How well the score can be foreseen at all, where prompts were drawn with several seeds."""
+    drawn = rows[rows["error_type"].isna()]
+    score = weighted_score(drawn, weights)
+    ceiling = noise_ceiling(drawn["prompt"].to_numpy(), drawn["workflow_key"].to_numpy(), score)
+    told = "unknown, no prompt was drawn with two seeds" if math.isnan(ceiling) else f"{ceiling:.3f}"
+    return {"Best possible rank correlation within a prompt": told}
 
 
 def _actors(config: Config, cluster: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
