@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -250,3 +252,17 @@ def test_audits_and_rounds_of_refinement_are_shown_where_there_are_any(run_dir: 
         "5 pictures to learn from, 12 to judge by",
     ):
         assert expected in text
+
+
+def test_the_results_page_is_written_from_the_same_files(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    results_doc = importlib.import_module("results_doc")
+    monkeypatch.setattr(results_doc, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(sys, "argv", ["results_doc.py", str(run_dir)])
+    results_doc.main()
+    page = (tmp_path / "docs/RESULTS.md").read_text()
+    assert all(f"| `{name}` |" in page for name in METHODS)
+    for image in re.findall(r"\]\((images/[^)]+)\)", page):
+        assert (tmp_path / "docs" / image).is_file()

@@ -1,0 +1,210 @@
+"""Writes docs/RESULTS.md, and its plots and pictures in docs/images/results, from a finished run.
+
+    python benchmarks/results_doc.py runs/studio
+
+Every number comes from the files of the run; nothing is computed that its report does not show.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+
+from flowtailor.pipelines.methods import METHODS
+from flowtailor.pipelines.report import view
+
+DOCS = Path(__file__).parents[1] / "docs"
+SHOWN = ("most_used", "best_fixed", "retrieval", "sft", "guided")  # columns of the sheet of pictures
+ROWS, CELL, MARGIN = 10, 144, 18  # prompts on the sheet; px
+SPLITS = ("training", "held_out_prompt", "held_out_workflow", "both")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN", type=Path)
+    run = parser.parse_args().run
+    images = DOCS / "images" / "results"
+    images.mkdir(parents=True, exist_ok=True)
+    rows = pq.read_table(run / "evaluation/rows.parquet").to_pylist()
+    seen = view(run, rows, {})
+    plots = {"scores": "score_plot", "grpo": "curves", "audits": "audit_plot"}
+    plots |= {"guidance": "sweep_plot", "budgets": "budget_plot"}
+    drawn = {name: seen[key] for name, key in plots.items() if seen[key]}
+    for name, svg in drawn.items():
+        (images / f"{name}.svg").write_text(svg)
+    sheet(rows, run / "evaluation").save(images / "pictures.webp", quality=90)
+    (DOCS / "RESULTS.md").write_text(document(seen, list(drawn)))
+    print(f"written: {DOCS / 'RESULTS.md'}, {len(drawn) + 1} pictures in {images}")
+
+
+def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
+    """The page; `plots` are those that the run has."""
+    summary = seen["summary"]
+    parts = [
+        "# Results",
+        f"`flowtailor run --config {seen['run']}`: {summary['prompts']} prompts that training never saw, "
+        f"{summary['seeds']} pictures each, every design rendered on {seen['engine']}. Intervals are 95% "
+        "bootstrap intervals over prompts; a design that fails to render scores 0.",
+        "## Nine ways to choose a workflow",
+        _image("scores", plots),
+        methods_table(summary["methods"]),
+        "`by the judge` is an alignment network that nothing was rewarded by. `alike` is how much the "
+        "nearest workflow of the training rows has in common with a design, 1 being the same.",
+        "![pictures](images/results/pictures.webp)",
+        "One seed each: " + ", ".join(f"`{name}`" for name in SHOWN) + ".",
+        "## The reward ensemble",
+        reward_table(summary["reward"]),
+        "Rank correlations are within prompts; the ceiling is what a perfect predictor could reach.",
+        "## Learning",
+        _image("grpo", plots),
+        _image("audits", plots),
+        "## Guidance",
+        _image("guidance", plots),
+        f"Chosen on validation prompts: w = {seen['guidance']['chosen']:g}.",
+        "## Budgets",
+        _image("budgets", plots),
+        budgets_table(seen["budgets"]),
+        "## Refinement",
+        *[refined_table(one) for one in seen["refined"]],
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def methods_table(methods: Mapping[str, Any]) -> str:
+    head = ["method", "score", "95%", "guided wins", "by the judge", "valid", "ran", "workflows", "alike"]
+    head += ["design s", "render s"]
+    guided = methods["guided"]["win_rate_vs"]
+    lines = []
+    for name in METHODS:
+        one = methods[name]
+        judge = one.get("held_out_scorer")
+        lines.append(
+            [
+                f"`{name}`",
+                f"{one['score']:.3f}",
+                _range(one["score_ci95"]),
+                "-" if name == "guided" else _share(guided[name]),
+                f"{judge['score']:.3f} ({_range(judge['score_ci95'])})" if judge else "-",
+                f"{one['valid']:.0%}",
+                f"{one['executed']:.0%}",
+                str(one["unique_workflows"]),
+                f"{one['nearest_training_similarity']:.2f}",
+                f"{one['design_seconds_p50']:.2f}",
+                "-" if one["render_seconds_mean"] is None else f"{one['render_seconds_mean']:.2f}",
+            ]
+        )
+    return _table(head, lines)
+
+
+def reward_table(reward: Mapping[str, Any]) -> str:
+    columns = {
+        "ensemble": "spearman_within_prompt",
+        "ceiling": "noise_ceiling",
+        "boosted trees": "boosted_trees_spearman_within_prompt",
+        "ridge": "ridge_spearman_within_prompt",
+        "workflow mean": "workflow_mean_spearman_within_prompt",
+        "pairs in order": "pair_accuracy",
+        "68% bars cover": "coverage_68",
+        "seconds off by (median)": "seconds_median_relative_error",
+    }
+    lines = [
+        [
+            split.replace("_", " "),
+            str(reward[split]["rows"]),
+            *(_number(reward[split].get(key)) for key in columns.values()),
+        ]
+        for split in SPLITS
+        if reward.get(split, {}).get("rows")
+    ]
+    return _table(["split", "rows", *columns], lines)
+
+
+def budgets_table(budgets: Mapping[str, Any]) -> str:
+    points = [(f"{point['budget_s']:g} s", point) for point in budgets.get("points", [])]
+    if not points:
+        return ""
+    points.append(("none", budgets["unlimited"]))
+    lines = [
+        [
+            name,
+            "-" if name == "none" else _share(point["kept"]),
+            f"{point['score'][0]:.3f} ({_range(point['score'][1:])})",
+            "-" if point["seconds"] is None else f"{point['seconds'][0]:.2f}",
+            str(point["unique_workflows"]),
+        ]
+        for name, point in points
+    ]
+    return _table(["budget", "kept", "score", "render s", "workflows"], lines)
+
+
+def refined_table(one: Mapping[str, Any]) -> str:
+    """Before and after a round, on designs for validation prompts."""
+    measures = {
+        "rendered score": "score",
+        "rank correlation": "spearman_within_prompt",
+        "predicted less rendered": "bias",
+        "68% bars cover": "coverage_68",
+    }
+    lines = [
+        [side, *(_interval(one[side].get(key)) for key in measures.values())]
+        for side in ("before", "refit", "after")
+    ]
+    return f"Round {one['round']}:\n\n" + _table(["", *measures], lines)
+
+
+def sheet(rows: Sequence[Mapping[str, Any]], folder: Path) -> Image.Image:
+    """Pictures of some prompts, evenly chosen from all in their order, a column for each method."""
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        first.setdefault((row["prompt"], row["method"]), row)
+    prompts = sorted({row["prompt"] for row in rows})
+    prompts = prompts[:: max(1, len(prompts) // ROWS)][:ROWS]
+    canvas = Image.new("RGB", (CELL * len(SHOWN), (CELL + MARGIN) * len(prompts)), "white")
+    write = ImageDraw.Draw(canvas)
+    for line, prompt in enumerate(prompts):
+        top = line * (CELL + MARGIN)
+        write.text((4, top + 3), prompt, fill="black")
+        for column, method in enumerate(SHOWN):
+            row = first[prompt, method]
+            if row["error_type"] is None:
+                with Image.open(folder / row["image"]) as picture:
+                    picture = picture.convert("RGB").resize((CELL - 4, CELL - 4), Image.Resampling.LANCZOS)
+                canvas.paste(picture, (column * CELL + 2, top + MARGIN))
+    return canvas
+
+
+def _image(name: str, plots: Sequence[str]) -> str:
+    return f"![{name}](images/results/{name}.svg)" if name in plots else ""
+
+
+def _range(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _share(interval: Sequence[float]) -> str:
+    value, low, high = interval
+    return f"{value:.0%} ({low:.0%} to {high:.0%})"
+
+
+def _interval(value: Sequence[float] | None) -> str:
+    return "-" if value is None else f"{value[0]:.3f} ({_range(value[1:])})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
+
+
+if __name__ == "__main__":
+    main()
