@@ -39,7 +39,7 @@ PIXELS = 32  # squares a side of a pixel picture
 _PIXEL_COLOURS = 16
 
 # Raise it when subjects, their names or the drawing change: what is kept is then drawn again.
-_VERSION = 3
+_VERSION = 4
 PACKAGES = {
     "emojibase-data@17.0.0": "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
     "@lobehub/fluent-emoji-3d@1.1.0": "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",

@@ -38,7 +38,9 @@ COLOUR_SHARE = 0.25  # of the scenes whose subject can be recoloured
 BACKGROUND_SHARE = 0.12
 TWO_SHARE, THREE_SHARE = 0.06, 0.04  # of the scenes whose subject can be counted
 WHITE_SHARE, TINT_SHARE = 0.40, 0.30  # of the backgrounds that nobody asked for; the rest are gradients
-SCALE = (0.75, 1.0)  # of the canvas
+# Sides and places are whole eighths of the canvas, which are the patches of a picture model at 128 px: a
+# subject in another place is the same patches elsewhere, and that is learned from far fewer pictures.
+SIDE_EIGHTHS = 7
 _CONTRAST = 100  # distance in RGB between a subject and a named background
 
 # A whole scene, a body part, a landscape or a sign in another colour is nothing a person asks for.
@@ -50,18 +52,10 @@ _UNFLIPPED = re.compile(
     r"|earth|map|ticket|taxi|bus|fuel|stadium|price|abacus|radio|television|floppy|x-ray|identification"
     r"|sleeping|sleepy|bronze|ruler|accordion)\b"
 )
-# Centres of the copies, in shares of the canvas, and how large they are at most.
-_LAYOUTS: dict[int, list[tuple[float, list[tuple[float, float]]]]] = {
-    2: [
-        (0.48, [(0.25, 0.5), (0.75, 0.5)]),
-        (0.52, [(0.27, 0.27), (0.73, 0.73)]),
-        (0.52, [(0.27, 0.73), (0.73, 0.27)]),
-    ],
-    3: [
-        (0.48, [(0.25, 0.73), (0.75, 0.73), (0.5, 0.26)]),
-        (0.48, [(0.25, 0.27), (0.75, 0.27), (0.5, 0.74)]),
-        (0.34, [(0.17, 0.5), (0.5, 0.5), (0.83, 0.5)]),
-    ],
+# Left and top of the copies in eighths of the canvas, each four eighths wide.
+_LAYOUTS: dict[int, list[list[tuple[int, int]]]] = {
+    2: [[(0, 2), (4, 2)], [(0, 0), (4, 4)], [(0, 4), (4, 0)]],
+    3: [[(0, 4), (4, 4), (2, 0)], [(0, 0), (4, 0), (2, 4)]],
 }
 
 
@@ -181,19 +175,15 @@ def _resized(picture: np.ndarray, side: int, style: str) -> np.ndarray:
 
 def _places(scene: Scene, size: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
     """Side, left and top of each copy, in pixels, inside the canvas."""
+    eighth = size / 8
     if scene.count == 1:
-        side = _side(scene.style, rng.uniform(*SCALE) * size)
-        left, top = (int(rng.integers(0, size - side + 1)) for _ in range(2))
-        return [(side, left, top)]
+        side = _side(scene.style, SIDE_EIGHTHS * eighth)
+        left, top = rng.integers(0, int((size - side) / eighth) + 1, 2)
+        return [(side, round(left * eighth), round(top * eighth))]
     layouts = _LAYOUTS[scene.count]
-    largest, centres = layouts[int(rng.integers(len(layouts)))]
-    side = _side(scene.style, rng.uniform(0.85, 1.0) * largest * size)
-    places = []
-    for x, y in centres:
-        dx, dy = rng.uniform(-0.02, 0.02, 2)
-        left, top = (round((at + d) * size - side / 2) for at, d in ((x, dx), (y, dy)))
-        places.append((side, min(max(left, 0), size - side), min(max(top, 0), size - side)))
-    return places
+    side = _side(scene.style, 4 * eighth)
+    copies = layouts[int(rng.integers(len(layouts)))]
+    return [(side, round(left * eighth), round(top * eighth)) for left, top in copies]
 
 
 def _side(style: str, side: float) -> int:

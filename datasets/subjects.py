@@ -2,7 +2,8 @@
 
 `select` keeps what a person can name at sight and tell from all others: no flags of countries,
 signs or arrows, one of each family of near twins (coloured hearts, globes, men and women who do
-the same), and puts a natural noun phrase in the place of labels such as "tennis" or "locked".
+the same), nothing that takes three words to name, and puts a natural noun phrase in the place of
+labels such as "tennis" or "locked".
 `prompts/subjects.csv` is the table for that: label, name (- leaves the emoji out), other names.
 It was made by eye on Fluent's 3D pictures; another set may show something else.
 """
@@ -109,8 +110,15 @@ def select(entries: Iterable[dict[str, Any]], subgroups: dict[int, str]) -> list
             words=tuple(entry.get("tags", ())),
             others=_table().get(entry["label"], ("", ()))[1],
         )
-        chosen.setdefault(subject.name, subject)
+        if _short(subject.name):
+            chosen.setdefault(subject.name, subject)
     return list(chosen.values())
+
+
+def _short(name: str) -> bool:
+    """What two words name, if they are not about somebody doing something, looks like little else."""
+    words = name.split()
+    return len(words) == 1 or (len(words) == 2 and words[0] not in ("woman", "man", "person", "deaf"))
 
 
 def natural_name(label: str) -> str:

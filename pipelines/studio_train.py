@@ -87,7 +87,7 @@ class StudioTraining:
             self.pictures,
             path,
             out=self.out / "autoencoder",
-            steps=self.steps(2000),
+            steps=self.steps(1500),
             seed=self.seed,
             device=self.device,
             echo=self.echo,

@@ -32,6 +32,9 @@ WIDTH = 64
 VAE_SCALE, VAE_SHIFT = 1.5305, 0.0609
 
 NOISE = 0.08  # on latents while training: the decoder then forgives what the diffusion model gets wrong
+# Latents at half the size must be those of the picture at half the size (after Skorokhodov et al. 2025,
+# "Improving the Diffusability of Autoencoders"): smooth latents are easier to learn, and to enlarge.
+HALF_SIZE = 0.5
 CROP, BATCH = 64, 12  # px, crops a step
 PEAK_LR, DECODER_LR = 2e-3, 7e-4
 DECODER_SHARE = 0.4  # further steps of the decoder alone, as a share of the joint ones
@@ -125,7 +128,7 @@ def train_autoencoder(
     path: Path,
     *,
     out: Path,
-    steps: int = 2000,
+    steps: int = 1500,
     seed: int = 0,
     device: str = "cpu",
     echo: Callable[[str], None] = print,
@@ -170,7 +173,8 @@ def _train_part(
         with torch.autocast(device.type, torch.bfloat16):
             latents = model.encode(pixels)
             output = model.decode(latents + NOISE * torch.randn_like(latents))
-        loss = colour_loss(output, pixels)
+            half = model.decode(F.avg_pool2d(latents, 2))
+        loss = colour_loss(output, pixels) + HALF_SIZE * colour_loss(half, F.avg_pool2d(pixels, 2))
         seen = output.detach()
         colours = psnr(F.avg_pool2d(seen, 8), F.avg_pool2d(pixels, 8))  # the last to be learned
         decibels = {"psnr": psnr(seen, pixels).mean().item(), "colours": colours.mean().item()}

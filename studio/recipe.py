@@ -22,9 +22,9 @@ OWN = 0.9  # share of a specialist's pictures that show its own categories
 
 # Scenes of each subject that are drawn and encoded once, by side in px and style.
 POOLS: dict[int, dict[str, int]] = {
-    128: {"3d": 10, "flat": 3, "line": 3, "pixel": 3},
-    192: {"3d": 2, "flat": 1, "line": 1, "pixel": 1},
-    256: {"3d": 2, "line": 1},
+    128: {"3d": 8, "flat": 2, "line": 3, "pixel": 2},
+    192: {"3d": 2, "flat": 1, "line": 1},
+    256: {"3d": 1, "line": 1},
 }
 
 
