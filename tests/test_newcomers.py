@@ -79,8 +79,8 @@ def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: W
     assert newcomers(run, larger.space) == ["ckpt_name=a_watercolour.ckpt"]  # known, but never tried
     assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
     after = Policy.load(sft, larger.space.vocabulary, {"grpo": run.path("policy/grpo")})
-    rows = after.model.get_input_embeddings().weight
-    old = before.model.get_input_embeddings().weight
+    rows, old = (policy.model.get_input_embeddings().weight for policy in (after, before))
+    assert isinstance(rows, torch.Tensor) and isinstance(old, torch.Tensor)
     assert torch.equal(rows[before.columns], old[before.columns])
     siblings = [id_ for word, id_ in before.vocabulary.ids.items() if word.startswith("ckpt_name=")]
     apart = rows[after.vocabulary.ids["ckpt_name=a_watercolour.ckpt"]] - old[siblings].mean(0)
