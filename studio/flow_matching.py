@@ -41,7 +41,7 @@ class Recipe:
     warmup: int = 200
     ema: float = 0.998
     tokens: int = 4096  # picture tokens of a batch: 64 pictures of 128 px
-    sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.7, 192: 0.2, 256: 0.1})
+    sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.8, 192: 0.13, 256: 0.07})
     sigma: float = 0.3  # middle of the noise levels shown, as a logit: lower ones show finer details
     no_caption: float = 0.1  # share of pictures shown without, which guidance needs
     device: str = "cpu"

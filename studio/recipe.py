@@ -37,7 +37,7 @@ class Model:
     categories: tuple[str, ...] | None = None
     styles: Mapping[str, float] | None = None
     learning_rate: float = 1.2e-3
-    sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.7, 192: 0.2, 256: 0.1})
+    sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.8, 192: 0.13, 256: 0.07})
     sigma: float = 0.3  # middle of the noise levels shown, as a logit: lower ones show finer details
 
     def recipe(self, seed: int, device: str, share: float) -> Recipe:
