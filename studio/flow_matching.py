@@ -37,7 +37,7 @@ class Recipe:
 
     steps: int
     seed: int = 0
-    learning_rate: float = 1.2e-3
+    learning_rate: float = 3e-3
     warmup: int = 200
     ema: float = 0.998
     tokens: int = 4096  # picture tokens of a batch: 64 pictures of 128 px
@@ -120,7 +120,6 @@ def fit(
         peak_lr=recipe.learning_rate,
         warmup=recipe.warmup,
         weight_decay=0.01,
-        muon=False,
         ema=ema,
         after=show,
         out=out,

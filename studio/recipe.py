@@ -36,7 +36,7 @@ class Model:
     start: str | None = None
     categories: tuple[str, ...] | None = None
     styles: Mapping[str, float] | None = None
-    learning_rate: float = 1.2e-3
+    learning_rate: float = 3e-3
     sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.8, 192: 0.13, 256: 0.07})
     sigma: float = 0.3  # middle of the noise levels shown, as a logit: lower ones show finer details
 
@@ -63,7 +63,7 @@ class Model:
 
 
 _SOLID = {"3d": 0.85, "flat": 0.05, "line": 0.05, "pixel": 0.05}
-_SPECIALIST = {"start": "general", "styles": _SOLID, "learning_rate": 8e-4}
+_SPECIALIST = {"start": "general", "styles": _SOLID, "learning_rate": 2e-3}
 
 CHECKPOINTS = {
     "general": Model(steps=7000),
@@ -75,7 +75,7 @@ CHECKPOINTS = {
         categories=("objects", "vehicles", "places", "activities", "clothing"),
         **_SPECIALIST,
     ),
-    "ink": Model(steps=1200, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=8e-4),
+    "ink": Model(steps=1200, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
 }
 LORAS = {
     "pixel_style": Model(steps=500, start="general", styles={"pixel": 1.0}),

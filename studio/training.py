@@ -96,7 +96,6 @@ def train(
     name: str,
     warmup: int | None = None,
     weight_decay: float = 0.0,
-    muon: bool = True,
     seed: int = 0,
     ema: Ema | None = None,
     after: Callable[[int], None] = lambda done: None,
@@ -113,7 +112,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = Optimizer(parameters, weight_decay=weight_decay, muon=muon)
+    optimizer = Optimizer(parameters, weight_decay=weight_decay)
     warmup = max(1, steps // 20) if warmup is None else warmup
     state = {"module": module, "optimizer": optimizer} | ({} if ema is None else {"ema": ema})
     run = _Run(state, out / f"{name}.state.pt", out / f"{name}.log.jsonl")
