@@ -59,9 +59,8 @@ def weighted(rows: pd.DataFrame, shares: Mapping[str, float]) -> np.ndarray:
 
 
 def _of_rows(rows: pd.DataFrame, predictions: Predictions, shares: Mapping[str, float]) -> dict[str, Any]:
-    share_S = np.array([shares.get(name, 0.0) for name in predictions.scorers])
     prompt, measured = _labels(rows), weighted(rows, shares)
-    mean, std = predictions.mean @ share_S, predictions.std @ share_S
+    mean, std = predictions.score(shares)
     seconds = rows["seconds"].to_numpy(dtype=float)
     numbers = _compare(prompt, measured, mean, std)
     numbers["noise_ceiling"] = _number(metrics.noise_ceiling(prompt, rows["tokens"].to_numpy(), measured))

@@ -21,6 +21,7 @@ from ..datasets.store import Store
 from ..workflows.augment import including
 from ..workflows.codec import decode
 from ..workflows.counterfactual import canonical_words
+from ..workflows.grammar import Grammar
 from ..workflows.space import Space
 from .catalog import World, read_world, space_file, survey, write_world
 from .config import Config
@@ -100,10 +101,10 @@ def trials(
     max_tokens: int,
 ) -> list[tuple[Prompt, tuple[str, ...]]]:
     """About `count` pairs of a prompt and a design for it with one of `words` put in, by turns."""
-    found = []
+    grammar, found = Grammar(space, max_tokens), []
     for i in range(count):
         word, (prompt, design) = words[i % len(words)], designs[i * len(designs) // count]
-        flow = including(decode(design.tokens, space), word, space, seed=i, max_tokens=max_tokens)
+        flow = including(decode(design.tokens, space), word, grammar, seed=i)
         if flow is not None:
             found.append((prompt, canonical_words(flow, space)))
     return found

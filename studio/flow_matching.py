@@ -27,6 +27,7 @@ from .text_encoder import Captions
 from .training import Ema, rng, train
 
 _UNIFORM = 0.15
+SIZES = {128: 0.8, 192: 0.13, 256: 0.07}  # side in px: share of the batches
 
 Preview = Callable[[MMDiT, int], None]
 
@@ -41,7 +42,7 @@ class Recipe:
     warmup: int = 200
     ema: float = 0.998
     tokens: int = 4096  # picture tokens of a batch: 64 pictures of 128 px
-    sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.8, 192: 0.13, 256: 0.07})
+    sizes: Mapping[int, float] = field(default_factory=lambda: SIZES)
     sigma: float = 0.3  # middle of the noise levels shown, as a logit: lower ones show finer details
     no_caption: float = 0.1  # share of pictures shown without, which guidance needs
     device: str = "cpu"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..datasets.subjects import Subject
-from .flow_matching import Recipe
+from .flow_matching import SIZES, Recipe
 
 COMPILED_FROM = 300  # steps; compiling takes a minute or two
 OWN = 0.9  # share of a specialist's pictures that show its own categories
@@ -36,9 +36,9 @@ class Model:
     start: str | None = None
     categories: tuple[str, ...] | None = None
     styles: Mapping[str, float] | None = None
-    learning_rate: float = 3e-3
-    sizes: Mapping[int, float] = field(default_factory=lambda: {128: 0.8, 192: 0.13, 256: 0.07})
-    sigma: float = 0.3  # middle of the noise levels shown, as a logit: lower ones show finer details
+    learning_rate: float = Recipe.learning_rate
+    sizes: Mapping[int, float] = field(default_factory=lambda: SIZES)
+    sigma: float = Recipe.sigma
 
     def recipe(self, seed: int, device: str, share: float) -> Recipe:
         """The training of these weights; `share` below 1 shortens it, for trying things out."""

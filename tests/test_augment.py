@@ -6,6 +6,7 @@ from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.errors import FlowtailorError
 from flowtailor.workflows.augment import augment, including
 from flowtailor.workflows.codec import decode, encode
+from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
@@ -33,15 +34,15 @@ def test_seed_flows_come_first_and_the_seed_decides_the_rest(space: Space):
 @pytest.mark.parametrize("word", ["ckpt_name=emoji3d_fp8.ckpt", "strength_model=0.8", "scale_by=0.75"])
 def test_a_value_is_put_into_a_workflow_with_a_node_if_need_be(space: Space, word: str, seed: int):
     plain = load_seed_flows()["plain"].canonical(space.catalog)
-    flow = including(plain, word, space, seed=seed)
+    flow = including(plain, word, Grammar(space), seed=seed)
     assert flow is not None
     assert word in encode(flow, space)
     assert problems(flow.bind("a red apple", 1), space.catalog) == []
-    assert flow == including(plain, word, space, seed=seed)
+    assert flow == including(plain, word, Grammar(space), seed=seed)
 
 
 def test_a_value_that_nothing_takes_is_told(space: Space):
-    assert including(SEEDS[0].canonical(space.catalog), "ckpt_name=none.ckpt", space) is None
+    assert including(SEEDS[0].canonical(space.catalog), "ckpt_name=none.ckpt", Grammar(space)) is None
 
 
 def test_no_seed_in_the_space_is_an_error(space: Space):

@@ -52,14 +52,13 @@ def augment(
     raise FlowtailorError(f"{n} workflows asked for, but {space.source} gave only {len(pool)}; ask for fewer")
 
 
-def including(
-    flow: Workflow, word: str, space: Space, *, seed: int = 0, max_tokens: int = 64
-) -> Workflow | None:
+def including(flow: Workflow, word: str, grammar: Grammar, *, seed: int = 0) -> Workflow | None:
     """The flow with the value that `word` says, in place of another or in a node that is inserted for it.
 
     The same arguments give the same flow; None where no place for the value was found.
     """
-    editor = _Editor(space, Grammar(space, max_tokens), random.Random(seed))
+    space = grammar.space
+    editor = _Editor(space, grammar, random.Random(seed))
     taking = [r for r in space.rules.values() if any(word in p.tokens for p in r.params)]
     for _ in range(ATTEMPTS_PER_FLOW):
         changed = editor.say(flow, word)
