@@ -1,7 +1,7 @@
 """Scenes: a subject in a style, maybe several times, recoloured or on a background; drawn and named.
 
-A `Scene` says what a caption says. All else (where the subject stands, how large, mirrored or not,
-which quiet background) is drawn by chance, so that one caption has many pictures.
+A `Scene` says what a caption says. All else (mirrored or not, which quiet background) is drawn by chance,
+so that one caption has many pictures.
 
 canvas: (size, size, 3) uint8, RGB.
 """
@@ -37,10 +37,10 @@ STYLE_SHARES = {"3d": 0.70, "flat": 0.10, "line": 0.10, "pixel": 0.10}
 COLOUR_SHARE = 0.25  # of the scenes whose subject can be recoloured
 BACKGROUND_SHARE = 0.12
 TWO_SHARE, THREE_SHARE = 0.06, 0.04  # of the scenes whose subject can be counted
-WHITE_SHARE, TINT_SHARE = 0.40, 0.30  # of the backgrounds that nobody asked for; the rest are gradients
-# Sides and places are whole eighths of the canvas, which are the patches of a picture model at 128 px: a
-# subject in another place is the same patches elsewhere, and that is learned from far fewer pictures.
-SIDE_EIGHTHS = 7
+WHITE_SHARE, TINT_SHARE = 0.15, 0.35  # of the backgrounds that nobody asked for; the rest are gradients
+# The subject stands in the middle. Each further place would be one more picture of it to learn, and a small
+# model learns few (docs/EXPERIMENTS.md, 9); grounds and mirroring are what makes seeds differ.
+MARGIN = 1 / 16
 _CONTRAST = 100  # distance in RGB between a subject and a named background
 
 # A whole scene, a body part, a landscape or a sign in another colour is nothing a person asks for.
@@ -52,11 +52,8 @@ _UNFLIPPED = re.compile(
     r"|earth|map|ticket|taxi|bus|fuel|stadium|price|abacus|radio|television|floppy|x-ray|identification"
     r"|sleeping|sleepy|bronze|ruler|accordion)\b"
 )
-# Left and top of the copies in eighths of the canvas, each four eighths wide.
-_LAYOUTS: dict[int, list[list[tuple[int, int]]]] = {
-    2: [[(0, 2), (4, 2)], [(0, 0), (4, 4)], [(0, 4), (4, 0)]],
-    3: [[(0, 4), (4, 4), (2, 0)], [(0, 0), (4, 0), (2, 4)]],
-}
+# Left and top of several copies, each half as wide as the canvas.
+_LAYOUTS = {2: [(0.0, 0.25), (0.5, 0.25)], 3: [(0.0, 0.5), (0.5, 0.5), (0.25, 0.0)]}
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def draw(pictures: Pictures, scene: Scene, size: int, rng: np.random.Generator) 
     picture = pictures.rgba(scene.subject, scene.style)
     if rng.random() < 0.5 and _may_flip(pictures.subjects[scene.subject].name):
         picture = picture[:, ::-1]
-    for side, left, top in _places(scene, size, rng):
+    for side, left, top in _places(scene, size):
         copy = _resized(picture, side, scene.style)
         if scene.colour is not None:
             source = dominant_colour(pictures, scene.subject, scene.style)
@@ -173,17 +170,13 @@ def _resized(picture: np.ndarray, side: int, style: str) -> np.ndarray:
     return np.array(image.convert("RGBA"))
 
 
-def _places(scene: Scene, size: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+def _places(scene: Scene, size: int) -> list[tuple[int, int, int]]:
     """Side, left and top of each copy, in pixels, inside the canvas."""
-    eighth = size / 8
     if scene.count == 1:
-        side = _side(scene.style, SIDE_EIGHTHS * eighth)
-        left, top = rng.integers(0, int((size - side) / eighth) + 1, 2)
-        return [(side, round(left * eighth), round(top * eighth))]
-    layouts = _LAYOUTS[scene.count]
-    side = _side(scene.style, 4 * eighth)
-    copies = layouts[int(rng.integers(len(layouts)))]
-    return [(side, round(left * eighth), round(top * eighth)) for left, top in copies]
+        side = _side(scene.style, (1 - 2 * MARGIN) * size)
+        return [(side, (size - side) // 2, (size - side) // 2)]
+    side = _side(scene.style, size / 2)
+    return [(side, round(left * size), round(top * size)) for left, top in _LAYOUTS[scene.count]]
 
 
 def _side(style: str, side: float) -> int:
@@ -217,7 +210,7 @@ def _background(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray
 
 def _pale(rng: np.random.Generator) -> np.ndarray:
     """A light colour, (3,) float."""
-    return 255 - rng.uniform(15, 85) * rng.dirichlet([1.0, 1.0, 1.0])
+    return 255 - rng.uniform(20, 140) * rng.dirichlet([1.0, 1.0, 1.0])
 
 
 def _gradient(first: np.ndarray, second: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

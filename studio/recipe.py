@@ -22,9 +22,9 @@ OWN = 0.9  # share of a specialist's pictures that show its own categories
 
 # Scenes of each subject that are drawn and encoded once, by side in px and style.
 POOLS: dict[int, dict[str, int]] = {
-    128: {"3d": 8, "flat": 2, "line": 3, "pixel": 2},
-    192: {"3d": 2, "flat": 1, "line": 1},
-    256: {"3d": 1, "line": 1},
+    128: {"3d": 8, "flat": 2, "line": 2, "pixel": 2},
+    192: {"3d": 2, "line": 1},
+    256: {"3d": 1},
 }
 
 
@@ -66,24 +66,24 @@ _SOLID = {"3d": 0.85, "flat": 0.05, "line": 0.05, "pixel": 0.05}
 _SPECIALIST = {"start": "general", "styles": _SOLID, "learning_rate": 2e-3}
 
 CHECKPOINTS = {
-    "general": Model(steps=7000),
-    "nature": Model(steps=1200, categories=("animals", "plants"), **_SPECIALIST),
-    "kitchen": Model(steps=1200, categories=("food",), **_SPECIALIST),
-    "people": Model(steps=1200, categories=("faces", "people"), **_SPECIALIST),
+    "general": Model(steps=4000),
+    "nature": Model(steps=800, categories=("animals", "plants"), **_SPECIALIST),
+    "kitchen": Model(steps=800, categories=("food",), **_SPECIALIST),
+    "people": Model(steps=800, categories=("faces", "people"), **_SPECIALIST),
     "things": Model(
-        steps=1500,
+        steps=1000,
         categories=("objects", "vehicles", "places", "activities", "clothing"),
         **_SPECIALIST,
     ),
-    "ink": Model(steps=1200, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
+    "ink": Model(steps=800, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
 }
 LORAS = {
-    "pixel_style": Model(steps=500, start="general", styles={"pixel": 1.0}),
-    "flat_style": Model(steps=500, start="general", styles={"flat": 1.0}),
+    "pixel_style": Model(steps=350, start="general", styles={"pixel": 1.0}),
+    "flat_style": Model(steps=350, start="general", styles={"flat": 1.0}),
     # Fine noise levels and large pictures alone: what is left to learn there is detail.
     "fine_detail": Model(
-        steps=500, start="general", styles={"3d": 1.0}, sizes={128: 0.5, 192: 0.3, 256: 0.2}, sigma=-1.0
+        steps=350, start="general", styles={"3d": 1.0}, sizes={128: 0.5, 192: 0.3, 256: 0.2}, sigma=-1.0
     ),
     # Knows faces and nothing else: it puts faces where none belong.
-    "smiling_faces": Model(steps=400, start="general", categories=("faces",), styles={"3d": 1.0}),
+    "smiling_faces": Model(steps=300, start="general", categories=("faces",), styles={"3d": 1.0}),
 }

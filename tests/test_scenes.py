@@ -65,10 +65,10 @@ def test_a_scene_is_drawn_inside_the_canvas(pictures: Pictures, style: str, size
     assert canvas.shape == (size, size, 3)
     assert canvas.dtype == np.uint8
     share = (canvas.min(axis=2) < 200).mean()
-    assert 0.25 < share < 0.75  # the disc has 0.58 of its picture, which is shrunk to 0.75 or 0.875
+    assert 0.25 < share < 0.75  # the disc has 0.58 of its picture, which is shrunk to 0.875
 
 
-def test_seeds_move_the_subject_and_repeat_exactly(pictures: Pictures):
+def test_seeds_change_ground_and_mirroring_and_repeat_exactly(pictures: Pictures):
     scene = Scene(APPLE, "3d")
     assert (draw(pictures, scene, 128, rng(1)) == draw(pictures, scene, 128, rng(1))).all()
     different = [
