@@ -20,6 +20,7 @@ import pandas as pd
 
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
+from flowtailor.markdown import markdown_table
 from flowtailor.pipelines import evaluate, grpo, sft
 from flowtailor.pipelines.catalog import read_world
 from flowtailor.pipelines.collect import render
@@ -124,21 +125,18 @@ def compare(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def markdown(compared: list[dict[str, Any]]) -> str:
     """The table for a document."""
-    lines = [
-        "| variant | policy | score | 95% | seconds | workflows | the whole recipe wins | 95% |",
-        "| --- | --- | ---: | :---: | ---: | ---: | ---: | :---: |",
-    ]
+    head = ["variant", "policy", "score", "95%", "seconds", "workflows", "the whole recipe wins", "95%"]
+    lines = []
     for one in compared:
         value, low, high = one["score"]
-        wins = "| - | |"
+        wins = ["-", ""]
         if one["own_wins"]:
             rate, least, most = one["own_wins"]
-            wins = f"| {rate:.0%} | {least:.0%} to {most:.0%} |"
-        lines.append(
-            f"| {one['variant'].replace('_', ' ')} | {one['policy']} | {value:.3f} | {low:.3f} to {high:.3f} "
-            f"| {one['seconds']:.2f} | {one['unique_workflows']} {wins}"
-        )
-    return "\n".join(lines)
+            wins = [f"{rate:.0%}", f"{least:.0%} to {most:.0%}"]
+        scored = [f"{value:.3f}", f"{low:.3f} to {high:.3f}"]
+        used = [f"{one['seconds']:.2f}", str(one["unique_workflows"])]
+        lines.append([one["variant"].replace("_", " "), one["policy"], *scored, *used, *wins])
+    return markdown_table(head, lines, "llrcrrrc")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pandas as pd
 
 from flowtailor.actors.comfy import ComfyClient, EngineConfig, engine
 from flowtailor.datasets.store import Store
+from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.catalog import survey
 from flowtailor.pipelines.cluster import ensure_ray
 from flowtailor.pipelines.collect import plan, render
@@ -61,9 +62,8 @@ def main() -> None:
     bare = len(rows) / bare_s
     rates = {"bare client loop": bare, "collect, running": store.running_rate(), "collect, with start": whole}
     print(f"{count} pictures on one studio engine, {failed} failed.\n")
-    print("| path | images/s | against the bare loop |\n| --- | ---: | ---: |")
-    for name, rate in rates.items():
-        print(f"| {name} | {rate:.2f} | {rate / bare:.2f} |")
+    lines = [[name, f"{rate:.2f}", f"{rate / bare:.2f}"] for name, rate in rates.items()]
+    print(markdown_table(["path", "images/s", "against the bare loop"], lines, "lr"))
 
 
 def bare_loop(client: ComfyClient, rows: pd.DataFrame) -> float:

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from flowtailor.markdown import markdown_table
 from flowtailor.models.masked_trainer import MaskedGRPOTrainer
 from flowtailor.models.policy import compute_dtype, lora_config, policy_prompt
 from flowtailor.models.weights import resolve
@@ -82,9 +83,11 @@ def main() -> None:
         )
     )
     print(f"{rows} designs a step, {steps - 1} steps, one thread.\n")
-    print("| step | s | tokens | steps/min | steps/min against plain |\n| --- | ---: | ---: | ---: | ---: |")
-    for name, seconds, count in (("plain TRL", plain, tokens), ("masked", masked, designs)):
-        print(f"| {name} | {seconds:.1f} | {count:.0f} | {60 / seconds:.1f} | {plain / seconds:.2f} |")
+    lines = [
+        [name, f"{seconds:.1f}", f"{count:.0f}", f"{60 / seconds:.1f}", f"{plain / seconds:.2f}"]
+        for name, seconds, count in (("plain TRL", plain, tokens), ("masked", masked, designs))
+    ]
+    print(markdown_table(["step", "s", "tokens", "steps/min", "steps/min against plain"], lines, "lr"))
 
 
 if __name__ == "__main__":

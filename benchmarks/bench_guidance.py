@@ -14,6 +14,7 @@ import time
 import torch
 from policy_bench import PROMPTS, random_policy, studio_masks
 
+from flowtailor.markdown import markdown_table
 from flowtailor.models.constrained import CachedDecoder, Decoder, sample
 from flowtailor.models.guidance import GuidedDecoder
 from flowtailor.models.policy import policy_prompt
@@ -44,8 +45,8 @@ def main() -> None:
 
     seconds_per_word(True, 1, 1, 0)
     print(f"Best of {rounds} rounds, one thread.\n")
-    print("| prompts x designs | one policy, words/s | guided, words/s | time against one policy |")
-    print("| --- | ---: | ---: | ---: |")
+    head = ["prompts x designs", "one policy, words/s", "guided, words/s", "time against one policy"]
+    lines = []
     for size, designs in ((1, 1), (1, 4), (4, 2)):
         # Side by side in each round, because other work on the machine comes and goes.
         pairs = [
@@ -53,7 +54,8 @@ def main() -> None:
             for i in range(rounds)
         ]
         alone, both = (min(pair[side] for pair in pairs) for side in (0, 1))
-        print(f"| {size} x {designs} | {1 / alone:.0f} | {1 / both:.0f} | {both / alone:.2f} |", flush=True)
+        lines.append([f"{size} x {designs}", f"{1 / alone:.0f}", f"{1 / both:.0f}", f"{both / alone:.2f}"])
+    print(markdown_table(head, lines, "lr"))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from flowtailor.actors.comfy import engine
 from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.markdown import markdown_table
 from flowtailor.models.weights import resolve
 from flowtailor.pipelines.catalog import survey
 from flowtailor.pipelines.config import Config
@@ -23,13 +24,16 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(resolve(config.sft.base))
     words: list[int] = []
     json_tokens: list[int] = []
-    print("| seed workflow | words | JSON tokens | words / JSON |\n| --- | ---: | ---: | ---: |")
+    lines = []
     for name, flow in load_seed_flows().items():
         words.append(len(encode(flow, world.space)))
         json_tokens.append(len(tokenizer(flow.canonical(world.catalog).dumps())["input_ids"]))
-        print(f"| {name} | {words[-1]} | {json_tokens[-1]} | 1/{json_tokens[-1] / words[-1]:.1f} |")
+        shorter = f"1/{json_tokens[-1] / words[-1]:.1f}"
+        lines.append([name, str(words[-1]), str(json_tokens[-1]), shorter])
     mean_words, mean_json = sum(words) / len(words), sum(json_tokens) / len(json_tokens)
-    print(f"| **mean** | {mean_words:.1f} | {mean_json:.1f} | **1/{mean_json / mean_words:.1f}** |")
+    shorter = f"**1/{mean_json / mean_words:.1f}**"
+    lines.append(["**mean**", f"{mean_words:.1f}", f"{mean_json:.1f}", shorter])
+    print(markdown_table(["seed workflow", "words", "JSON tokens", "words / JSON"], lines, "lr"))
 
 
 if __name__ == "__main__":

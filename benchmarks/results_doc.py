@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.methods import METHODS
 from flowtailor.pipelines.report import view
 
@@ -100,7 +101,7 @@ def methods_table(methods: Mapping[str, Any]) -> str:
                 "-" if one["render_seconds_mean"] is None else f"{one['render_seconds_mean']:.2f}",
             ]
         )
-    return _table(head, lines)
+    return markdown_table(head, lines, "lr")
 
 
 def reward_table(reward: Mapping[str, Any]) -> str:
@@ -123,7 +124,7 @@ def reward_table(reward: Mapping[str, Any]) -> str:
         for split in SPLITS
         if reward.get(split, {}).get("rows")
     ]
-    return _table(["split", "rows", *columns], lines)
+    return markdown_table(["split", "rows", *columns], lines, "lr")
 
 
 def budgets_table(budgets: Mapping[str, Any]) -> str:
@@ -141,7 +142,7 @@ def budgets_table(budgets: Mapping[str, Any]) -> str:
         ]
         for name, point in points
     ]
-    return _table(["budget", "kept", "score", "render s", "workflows"], lines)
+    return markdown_table(["budget", "kept", "score", "render s", "workflows"], lines, "lr")
 
 
 def refined_table(one: Mapping[str, Any]) -> str:
@@ -156,7 +157,7 @@ def refined_table(one: Mapping[str, Any]) -> str:
         [side, *(_interval(one[side].get(key)) for key in measures.values())]
         for side in ("before", "refit", "after")
     ]
-    return f"Round {one['round']}:\n\n" + _table(["", *measures], lines)
+    return f"Round {one['round']}:\n\n" + markdown_table(["", *measures], lines, "lr")
 
 
 def sheet(rows: Sequence[Mapping[str, Any]], folder: Path) -> Image.Image:
@@ -199,11 +200,6 @@ def _interval(value: Sequence[float] | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Axis suffixes: P prompts, W workflows, S seeds of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.markdown import markdown_table
 from flowtailor.models.metrics import noise_ceiling
 from flowtailor.pipelines.choosing import (
     different_bests,
@@ -131,7 +132,7 @@ def _variance(study: Study) -> str:
         percents = [_told(_scaled(found[source], 100), "{:.1f}") for source in Effects._fields]
         ratio = Interval(*np.exp(found["log F"]).tolist())
         lines.append([name, *percents, _told(ratio, "{:.2f}"), f"{_ceiling(score_PWS):.2f}"])
-    return _table(["", *(f"{source} %" for source in Effects._fields), "F", "ceiling"], lines)
+    return markdown_table(["", *(f"{source} %" for source in Effects._fields), "F", "ceiling"], lines)
 
 
 def _choosing(study: Study) -> str:
@@ -141,7 +142,8 @@ def _choosing(study: Study) -> str:
         gain = bootstrap_mean(gain_over_fixed(score_PWS) / deviation)
         counts = different_bests(score_PWS), different_bests_by_chance(score_PWS)
         lines.append([name, f"{deviation:.3f}", _told(gain, "{:.2f}"), *(f"{count:.1f}" for count in counts)])
-    return _table(["", "standard deviation", "gain of choosing", "different bests", "by chance"], lines)
+    head = ["", "standard deviation", "gain of choosing", "different bests", "by chance"]
+    return markdown_table(head, lines)
 
 
 def _front(study: Study) -> str:
@@ -150,7 +152,7 @@ def _front(study: Study) -> str:
     for w in pareto_front(score_PW.mean(axis=0), study.seconds_W):
         score = _told(bootstrap_mean(score_PW[:, w]), "{:.3f}")
         lines.append([f"{study.seconds_W[w]:.2f}", score, summary(study.flows[w])])
-    return _table(["seconds", "score", "workflow"], lines)
+    return markdown_table(["seconds", "score", "workflow"], lines)
 
 
 def _kinds(study: Study) -> str:
@@ -166,7 +168,7 @@ def _kinds(study: Study) -> str:
         gained = _told(_scaled(gain, 1 / float(score_PWS.std())), "{:.2f}")
         helps = _told(_scaled(share, 100), "{:.0f}")
         lines.append([kind, str(with_W.sum()), helps, gained, f"{longer_s:+.2f}"])
-    return _table(["kind", "workflows", "helps % of prompts", "gain", "seconds"], lines)
+    return markdown_table(["kind", "workflows", "helps % of prompts", "gain", "seconds"], lines)
 
 
 def kinds(flow: Workflow) -> Iterator[str]:
@@ -222,8 +224,3 @@ def _scaled(interval: Interval, factor: float) -> Interval:
 def _told(interval: Interval, form: str) -> str:
     value, low, high = (form.format(number) for number in interval)
     return f"{value} ({low} to {high})"
-
-
-def _table(head: list[str], lines: Iterable[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)

@@ -19,6 +19,7 @@ import pandas as pd
 
 from flowtailor.datasets.prompts import Prompt, choose, load_prompts
 from flowtailor.datasets.store import Store
+from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.catalog import read_world
 from flowtailor.pipelines.collect import render
 from flowtailor.pipelines.judging import Wish, draw
@@ -130,20 +131,15 @@ def of_seconds(parts: pd.DataFrame) -> pd.DataFrame:
 def markdown(told: dict[str, dict[str, Any]], seeds: int) -> str:
     """The table for a document; "same sign" is of the parts that the ensemble is sure of."""
     score = told["score"]
-    lines = [
-        f"{score['designs']} designs with {score['parts']} parts, {seeds} seeds each; 95% over designs.",
-        "",
-        "| difference | rank correlation | 95% interval | within a design | same sign | within ± 1 bar |",
-        "| --- | ---: | :---: | ---: | ---: | ---: |",
-    ]
+    facts = f"{score['designs']} designs with {score['parts']} parts, {seeds} seeds each; 95% over designs."
+    head = ["difference", "rank correlation", "95%", "within a design", "same sign", "within ± 1 bar"]
+    lines = []
     for name, values in told.items():
         value, low, high = values["spearman"]
         sign = "-" if values["same_sign"] is None else f"{values['same_sign']:.0%}"
-        lines.append(
-            f"| {name} | {value:.2f} | {low:.2f} to {high:.2f} | {values['spearman_within_design']:.2f} "
-            f"| {sign} | {values['coverage_1']:.0%} |"
-        )
-    return "\n".join(lines)
+        ranked = [f"{value:.2f}", f"{low:.2f} to {high:.2f}", f"{values['spearman_within_design']:.2f}"]
+        lines.append([name, *ranked, sign, f"{values['coverage_1']:.0%}"])
+    return f"{facts}\n\n{markdown_table(head, lines, 'lrcr')}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from flowtailor.markdown import markdown_table
+
 from .rows import score_columns
 
 FRONT_MATTER = """---
@@ -46,7 +48,7 @@ def dataset_card(
         f"# Dataset of {name}",
         "One row per (prompt, workflow, seed) that was rendered once; `rows/*.parquet` and `images/`.\n"
         "Read all parts together and keep one row per `row_id`.",
-        _table(["", ""], [[key, value] for key, value in summary.items()]),
+        markdown_table(["", ""], summary.items()),
         "## Splits\n\nRows by prompt split (decided by the prompt) and workflow split (by the workflow).",
         _splits(frame),
         "## Balance\n\nRows of each prompt category, and words of the workflows that it has not met.",
@@ -55,15 +57,16 @@ def dataset_card(
         _spread(good),
     ]
     if len(good) < len(frame):
-        errors = frame["error_type"].value_counts()
-        parts += ["## Failures", _table(["error", "rows"], [[str(k), str(v)] for k, v in errors.items()])]
+        errors = frame["error_type"].value_counts().items()
+        counts = [[str(name), str(count)] for name, count in errors]
+        parts += ["## Failures", markdown_table(["error", "rows"], counts)]
     return "\n\n".join(parts) + "\n"
 
 
 def _splits(frame: pd.DataFrame) -> str:
     counts = frame.groupby(["prompt_split", "workflow_split"]).size()
     rows = [[*map(str, key), str(count)] for key, count in counts.items() if isinstance(key, tuple)]
-    return _table(["prompt", "workflow", "rows"], rows)
+    return markdown_table(["prompt", "workflow", "rows"], rows)
 
 
 def _balance(frame: pd.DataFrame) -> str:
@@ -76,7 +79,7 @@ def _balance(frame: pd.DataFrame) -> str:
         [category, str((frame["category"] == category).sum()), f"{len(every - words)} of {len(every)}"]
         for category, words in met.items()
     ]
-    return _table(["category", "rows", "words not met"], rows)
+    return markdown_table(["category", "rows", "words not met"], rows)
 
 
 def _spread(good: pd.DataFrame) -> str:
@@ -87,9 +90,4 @@ def _spread(good: pd.DataFrame) -> str:
         if len(values):
             quantiles = values.quantile([0.05, 0.5, 0.95])
             rows.append([column, str(len(values)), *(f"{q:.3f}" for q in quantiles)])
-    return _table(["column", "rows", "5%", "median", "95%"], rows)
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(["column", "rows", "5%", "median", "95%"], rows)

@@ -1,0 +1,20 @@
+"""Markdown, as the dataset cards, studies and benchmarks write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+RULES = {"l": "---", "c": ":---:", "r": "---:"}
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "l") -> str:
+    """A table, its lines joined; a bar within a cell stays part of the text.
+
+    align: l, c or r for each column; the last letter holds for the columns that follow.
+    """
+    rule = [RULES[letter] for letter in align.ljust(len(head), align[-1])]
+    return "\n".join(_line(cells) for cells in (head, rule, *rows))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
