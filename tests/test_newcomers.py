@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import conftest
 import pytest
+import tiny_refine
 import torch
-from tiny_refine import Faked, inputs_of, tiny_config
+from tiny_refine import Faked, inputs_of
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.store import Store
@@ -22,16 +22,7 @@ from flowtailor.workflows.codec import decode, encode
 from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import Space
 
-
-@pytest.fixture
-def config(tmp_path: Path, space: Space) -> Config:
-    """The configuration of a complete run."""
-    return tiny_config(tmp_path, space)
-
-
-@pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> Faked:
-    return Faked(monkeypatch)
+config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_refine import Faked, inputs_of, tiny_config
+import tiny_refine
+from tiny_refine import Faked, inputs_of
 
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
@@ -18,7 +18,8 @@ from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.picks import FREQUENT, UNSURE, judge, per_prompt, pick
 from flowtailor.pipelines.refine import joined, run_stage
 from flowtailor.pipelines.stage import Run, is_done
-from flowtailor.workflows.space import Space
+
+config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
 
 
 def candidates() -> pd.DataFrame:
@@ -86,17 +87,6 @@ def test_the_steps_of_the_log_count_on() -> None:
         {"step": 3, "audit_step": 2},
         {"step": 4},
     ]
-
-
-@pytest.fixture
-def config(tmp_path: Path, space: Space) -> Config:
-    """The configuration of a complete run."""
-    return tiny_config(tmp_path, space)
-
-
-@pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> Faked:
-    return Faked(monkeypatch)
 
 
 def test_a_round_ends_in_the_run_and_every_stage_is_up_to_date(

@@ -1,4 +1,7 @@
-"""A complete run that is small enough to refine in a moment, and rounds in which nothing takes time."""
+"""A complete run that is small enough to refine in a moment, and rounds in which nothing takes time.
+
+Test modules take the fixtures `config` and `faked` over by name.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ from flowtailor.pipelines.stage import Run, record
 from flowtailor.workflows.space import Space
 
 
-def tiny_config(tmp_path: Path, space: Space) -> Config:
+@pytest.fixture
+def config(tmp_path: Path, space: Space) -> Config:
     """A configuration whose run is complete and up to date, with random policies and a random ensemble."""
     run = tiny_run(tmp_path / "tiny", space)
     (run / "policy/grpo/log.jsonl").write_text('{"loss": 0.0, "step": 1}\n')
@@ -86,3 +90,8 @@ class Faked:
     ) -> None:
         self._note(f"train {config.grpo.steps}")
         shutil.copytree(start, folder, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> Faked:
+    return Faked(monkeypatch)
