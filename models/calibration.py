@@ -1,10 +1,12 @@
 """Error bars made honest: two factors from rows that were not fitted. Pure functions.
 
-Shape legend: N rows.
+Shape legend: N rows, S scorers.
 
 The variance of a prediction has two parts: scatter, what single pictures do around their mean as
 the members learned it, and disagreement between the members. Disagreement grows on workflows that
 no member has seen, but by its own measure; how much it must count is read off such rows.
+
+Scorers partly err together, so the bar of their weighted mean also needs how far they do.
 """
 
 from __future__ import annotations
@@ -40,6 +42,33 @@ def fit_bars(error_N: np.ndarray, spread_N: np.ndarray, scatter_N: np.ndarray, n
     weight_N = np.where(new_N, 0.5 / new_N.sum(), 0.5 / (~new_N).sum())
     options = [_scaled(error_N, spread_N, scatter_N, factor, weight_N) for factor in FACTORS]
     return min(options, key=lambda bars: _unevenness(bars, error_N, spread_N, scatter_N, new_N))
+
+
+def error_correlation(distance_NS: np.ndarray) -> np.ndarray:
+    """(S, S): how far the scorers err together; `distance_NS` holds errors in units of their own bars.
+
+    The estimator of Gnanadesikan and Kettenring (Biometrics, 1972) with the same quantile as the bars:
+    the sum of two errors is wide where they go together, their difference where they do not.
+    """
+    scorers = distance_NS.shape[1]
+    correlation_SS = np.eye(scorers)
+    for i in range(scorers):
+        for j in range(i):
+            sums = _width(distance_NS[:, i] + distance_NS[:, j])
+            differences = _width(distance_NS[:, i] - distance_NS[:, j])
+            both = sums**2 + differences**2
+            correlation_SS[i, j] = correlation_SS[j, i] = (sums**2 - differences**2) / both if both else 1.0
+    return correlation_SS
+
+
+def weighted_std(std_NS: np.ndarray, share_S: np.ndarray, correlation_SS: np.ndarray) -> np.ndarray:
+    """std_N of the weighted mean of scorers whose errors have that correlation."""
+    parts_NS = std_NS * share_S
+    return np.sqrt(np.einsum("ns,st,nt->n", parts_NS, correlation_SS, parts_NS).clip(min=0))
+
+
+def _width(error_N: np.ndarray) -> float:
+    return float(np.quantile(np.abs(error_N), WITHIN_ONE_DEVIATION))
 
 
 def _scaled(

@@ -22,13 +22,13 @@ from safetensors.torch import load_file, save_file
 
 from flowtailor.errors import FlowtailorError
 
-from .calibration import Bars, fit_bars
+from .calibration import Bars, error_correlation, fit_bars, weighted_std
 from .reward_features import WordTable
 from .reward_fit import Scale, targets
 from .reward_net import RewardNet
 from .text import TextEncoder
 
-FORMAT = 1
+FORMAT = 2
 QUESTIONS_AT_ONCE = 256
 
 
@@ -41,14 +41,12 @@ class Predictions:
     seconds: np.ndarray  # (N,)
     seconds_std: np.ndarray  # (N,)
     scorers: tuple[str, ...]
+    correlation: np.ndarray  # (S, S), of the scorers' errors
 
     def score(self, weights: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
-        """mean_N and std_N of the weighted score.
-
-        The deviations add up as if the scorers erred together, which never understates them.
-        """
+        """mean_N and std_N of the weighted score."""
         share_S = shares(weights, self.scorers)
-        return self.mean @ share_S, self.std @ share_S
+        return self.mean @ share_S, weighted_std(self.std, share_S, self.correlation)
 
 
 def shares(weights: Mapping[str, float], scorers: Sequence[str]) -> np.ndarray:
@@ -84,9 +82,13 @@ class RewardEnsemble:
         scale: Scale,
         backbone: str,
         bars: Sequence[Bars] | None = None,
+        correlation_SS: np.ndarray | None = None,
     ) -> None:
+        """Without `correlation_SS` the scorers are taken to err together, which never understates a bar."""
         self.scorers, self.scale, self.backbone = tuple(scorers), scale, backbone
         self.bars = tuple(bars or [Bars()] * len(scale.mean_O))
+        together_SS = np.ones((len(self.scorers), len(self.scorers)))
+        self.correlation_SS = together_SS if correlation_SS is None else correlation_SS
         self._encoder = TextEncoder.load(backbone)
         self._table = WordTable(vocabulary, self._encoder)
         self._nets = [net.eval().requires_grad_(False) for net in nets]
@@ -97,11 +99,15 @@ class RewardEnsemble:
         Raises ValueError where the two are not of the same length.
         """
         answers = self._outputs(prompts, tokens)
-        columns = zip(self.bars, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
-        std_NO = np.stack([bars.std(spread_N, scatter_N) for bars, spread_N, scatter_N in columns], axis=1)
+        std_NO = self._std(answers)
         seconds_N = np.exp(answers.mean_NO[:, -1])
         return Predictions(
-            answers.mean_NO[:, :-1], std_NO[:, :-1], seconds_N, seconds_N * std_NO[:, -1], self.scorers
+            answers.mean_NO[:, :-1],
+            std_NO[:, :-1],
+            seconds_N,
+            seconds_N * std_NO[:, -1],
+            self.scorers,
+            self.correlation_SS,
         )
 
     def members(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> MemberPredictions:
@@ -136,6 +142,13 @@ class RewardEnsemble:
         new_N = (frame["workflow_split"] == "test").to_numpy()
         columns = zip(error_NO.T, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
         self.bars = tuple(fit_bars(*column, new_N) for column in columns)
+        distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
+        self.correlation_SS = error_correlation(distance_NO[:, :-1])
+
+    def _std(self, answers: _Answers) -> np.ndarray:
+        """std_NO by the bars, in the targets' own units."""
+        columns = zip(self.bars, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
+        return np.stack([bars.std(spread_N, scatter_N) for bars, spread_N, scatter_N in columns], axis=1)
 
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
         mean_KNO, logvar_KNO = self._ask(prompts, tokens)
@@ -180,6 +193,7 @@ class RewardEnsemble:
             "scorers": self.scorers,
             "outputs": {"mean": self.scale.mean_O.tolist(), "std": self.scale.std_O.tolist()},
             "bars": [asdict(bars) for bars in self.bars],
+            "correlation": self.correlation_SS.tolist(),
             "vocabulary": self._table.vocabulary,
         }
         (folder / "ensemble.json").write_text(json.dumps(content, indent=1))
@@ -210,6 +224,7 @@ class RewardEnsemble:
             scale,
             content["backbone"],
             [Bars(**bars) for bars in content["bars"]],
+            np.array(content["correlation"]),
         )
 
 

@@ -119,7 +119,8 @@ class LovesOneWord(RewardEnsemble):
     def predict(self, prompts: Any, tokens: Any) -> Predictions:
         mean = np.array([[1.0 if LOVED in words else RENDERED] * 2 for words in tokens])
         still = np.zeros(len(mean))
-        return Predictions(mean, np.zeros_like(mean), still + 1.0, still, ("alignment", "sharpness"))
+        scorers = ("alignment", "sharpness")
+        return Predictions(mean, np.zeros_like(mean), still + 1.0, still, scorers, np.ones((2, 2)))
 
 
 def pretend_to_render(config: Config, missing: pd.DataFrame, store: Store) -> None:

@@ -36,8 +36,9 @@ class CountingEnsemble(RewardEnsemble):
     def predict(self, prompts: Any, tokens: Any) -> Predictions:
         words = np.array([len(design) for design in tokens], dtype=float)
         mean = np.stack([0.3 * words, 0.3 * words], axis=1)
+        scorers = ("alignment", "sharpness")
         return Predictions(
-            mean, np.full_like(mean, 0.1), words, np.zeros_like(words), ("alignment", "sharpness")
+            mean, np.full_like(mean, 0.1), words, np.zeros_like(words), scorers, np.ones((2, 2))
         )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowtailor.models import metrics
-from flowtailor.models.calibration import Bars, fit_bars
+from flowtailor.models.calibration import Bars, error_correlation, fit_bars, weighted_std
 
 A, B = np.array(["a"] * 4), np.array(["b"] * 4)
 
@@ -74,3 +74,17 @@ def test_without_new_workflows_one_scale_serves_all():
     assert bars.disagreement == 1
     assert bars.scale == pytest.approx(6.83, abs=0.1)
     assert Bars(2.0, 1.0).std(np.array([3.0]), np.array([4.0])).tolist() == [10]
+
+
+def test_bars_of_a_weighted_mean_know_how_far_the_scorers_err_together():
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(size=4000), rng.normal(size=(4000, 3))
+    error = np.stack([shared, 0.6 * shared + 0.8 * own[:, 0], own[:, 1]], axis=1)
+    correlation = error_correlation(error)
+    expected = [[1, 0.6, 0], [0.6, 1, 0], [0, 0, 1]]
+    assert np.abs(correlation - expected).max() < 0.06
+    share = np.array([0.5, 0.3, 0.2])
+    std = weighted_std(np.ones_like(error), share, correlation)
+    assert metrics.coverage(error @ share, np.zeros(4000), std) == pytest.approx(0.683, abs=0.02)
+    as_if_together = weighted_std(np.ones_like(error), share, np.ones((3, 3)))
+    assert as_if_together == pytest.approx(np.ones(4000))

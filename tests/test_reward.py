@@ -125,6 +125,7 @@ def test_reward_is_mean_less_doubt_less_time(ensemble):
         seconds=np.array([2.0]),
         seconds_std=np.array([0.1]),
         scorers=SCORERS,
+        correlation=np.ones((2, 2)),
     )
     weights = {"match": 3.0, "crisp": 1.0}
     assert ensemble.reward(predictions, weights, 0.0, 0.0) == pytest.approx([0.7])
