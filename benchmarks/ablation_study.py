@@ -91,12 +91,11 @@ def own_rows(run: Run) -> list[pd.DataFrame]:
 def designed(run: Run, one: Run, name: str, prompts: int | None) -> pd.DataFrame:
     """Scored rows of the variant's designs for the run's test prompts."""
     _, space = read_world(one)
-    materials = evaluate.gather(one, space, Store(one.path("dataset")).rows())
+    materials = evaluate.gather(one, space)
     asked = evaluate.held_out(run.config)[:prompts]
     choices = {method: choose(method, asked, materials) for method in POLICIES}
-    dataset = Store(run.path("dataset"))
-    planned = evaluate.plan(one.config, asked, choices, space, dataset.latest_engine())
-    known = [dataset, Store(run.path("evaluation"))]
+    planned = evaluate.plan(one.config, asked, choices, space, run.dataset.latest_engine())
+    known = [run.dataset, Store(run.path("evaluation"))]
     drawn = partial(render, label=name)
     rows = rendered_rows(
         one.config, planned, Store(one.path("evaluation")), known=known, render=drawn, label=name

@@ -21,7 +21,6 @@ from study_report import Study, plot, report
 
 from flowtailor.actors.comfy import engine
 from flowtailor.datasets.rows import RETRYABLE_ERRORS
-from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.catalog import survey, write_world
 from flowtailor.pipelines.cli import DEFAULT_CONFIG
@@ -77,7 +76,7 @@ def study_config(arguments: argparse.Namespace) -> Config:
 def collected(config: Config) -> pd.DataFrame:
     """The planned rows, after rendering those that are missing. Raises where some are to be tried again."""
     run = Run(config)
-    store = Store(run.path("dataset"))
+    store = run.dataset
     with engine(config.engine) as client:
         world = survey(config, client)
         planned = plan(config, world)

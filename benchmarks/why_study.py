@@ -74,7 +74,7 @@ def designed(run: Run, space: Space, count: int) -> list[Told]:
 
 def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.DataFrame:
     """Rows of all designs and neighbours with a score; known ones are taken from the run."""
-    config, dataset = run.config, Store(run.path("dataset"))
+    config = run.config
     pairs = [
         (prompt, Candidate.of(words, space))
         for prompt, tokens, parts in designs
@@ -82,7 +82,7 @@ def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.
     ]
     planned = planned_rows(
         pairs,
-        engine=dataset.latest_engine(),
+        engine=run.dataset.latest_engine(),
         catalog_hash=space.catalog.hash,
         seeds=seeds,
         seed=config.run.seed,
@@ -91,7 +91,7 @@ def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.
         config,
         planned,
         Store(run.path("why")),
-        known=[dataset, Store(run.path("evaluation"))],
+        known=[run.dataset, Store(run.path("evaluation"))],
         render=partial(render, label="why"),
         label=f"why: {len(designs)} designs",
     )

@@ -38,6 +38,8 @@ class Store:
         self._rows = f"{self._base}/rows"
         self.rows_dir = f"{place.rstrip('/')}/rows"
         self.images_dir = f"{place.rstrip('/')}/images"
+        self._known_parts: list[str] | None = None  # those whose rows are in the frame
+        self._frame = pd.DataFrame()
 
     def append(self, frame: pd.DataFrame) -> None:
         """Add rows as one part file; an empty frame adds nothing."""
@@ -47,14 +49,15 @@ class Store:
     def rows(self) -> pd.DataFrame:
         """All rows, one per id: the one that succeeded before one that failed, then the latest.
 
-        A part that cannot be read is moved to `rows/corrupt/` and named in a warning; its rows
-        count as not collected.
+        Read again only when parts have come or gone, since a part never changes. A part that cannot be
+        read is moved to `rows/corrupt/` and named in a warning; its rows count as not collected.
         """
-        tables = [table for path in self._parts() if (table := self._read(path)) is not None]
-        if not tables:
-            return COLUMNS.empty_table().to_pandas()
-        frame = pa.concat_tables(tables, promote_options="default").to_pandas()
-        return _one_per_id(frame)
+        parts = self._parts()
+        if parts != self._known_parts:
+            tables = [table for path in parts if (table := self._read(path)) is not None]
+            whole = pa.concat_tables(tables or [COLUMNS.empty_table()], promote_options="default")
+            self._known_parts, self._frame = parts, _one_per_id(whole.to_pandas())
+        return self._frame.copy(deep=False)  # pandas copies what the caller writes to
 
     def latest_engine(self) -> str:
         """The engine that made the latest row: new rows are comparable with those of the same one."""

@@ -106,7 +106,7 @@ class Auditor:
         self._config, self._space, self._designer, self._ensemble = config, space, designer, ensemble
         self._render = render
         self._prompts = audit_prompts(config)
-        self._collected, self._store = Store(run.path("dataset")), Store(run.path("policy/audit"))
+        self._collected, self._store = run.dataset, Store(run.path("policy/audit"))
         self._engine = self._collected.latest_engine()
 
     def __call__(self, step: int) -> Audit:

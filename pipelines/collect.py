@@ -47,7 +47,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     if is_done(run, "collect", inputs, output="dataset"):
         return
     started = time.monotonic()
-    store = Store(run.path("dataset"))
+    store = run.dataset
     with engine(config.engine) as client:
         world = survey(config, client)
         planned = plan(config, world)

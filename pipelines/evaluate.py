@@ -58,7 +58,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     started = time.monotonic()
     catalog, space = read_world(run)
-    materials = gather(run, space, Store(run.path("dataset")).rows())
+    materials = gather(run, space)
     guidance = sweep(run, materials, catalog)
     materials = replace(materials, config=with_guidance(config, guidance["chosen"]))
     prompts = held_out(config)
@@ -124,19 +124,19 @@ def sweep(run: Run, materials: Materials, catalog: Catalog) -> dict[str, Any]:
 def _rendered(
     run: Run, prompts: Sequence[Prompt], choices: Mapping[str, Sequence[Choice]], space: Space
 ) -> pd.DataFrame:
-    dataset = Store(run.path("dataset"))
     return rendered_rows(
         run.config,
-        plan(run.config, prompts, choices, space, dataset.latest_engine()),
+        plan(run.config, prompts, choices, space, run.dataset.latest_engine()),
         Store(run.path("evaluation")),
-        known=[dataset],
+        known=[run.dataset],
         render=partial(render, label="evaluate"),
         label="evaluate",
     )
 
 
-def gather(run: Run, space: Space, collected: pd.DataFrame) -> Materials:
+def gather(run: Run, space: Space) -> Materials:
     """What methods may look at: rows of training prompts with their score, and what was trained."""
+    collected = run.dataset.rows()
     rows = collected.loc[collected["prompt_split"] == "train"]
     rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)

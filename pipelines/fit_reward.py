@@ -21,7 +21,6 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.store import Store
 from .cluster import ensure_ray
 from .config import Config
 from .stage import Run, fingerprint, is_done, stage_output, write_json
@@ -45,7 +44,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     scorers = sorted(config.scorers.weights)
     reward = config.reward
-    frame = usable(Store(run.path("dataset")).rows(), scorers)
+    frame = usable(run.dataset.rows(), scorers)
     training = training_rows(frame)
     if len(training) < FEWEST_ROWS and not dry_run:
         raise FlowtailorError(

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..datasets.store import Store
 from .audit import Alarm, Auditor, alarm_callback, stop_on_alarm
 from .catalog import read_world
 from .config import Config
@@ -57,7 +56,7 @@ def train_adapter(
     to the run's. Raises FlowtailorError where an audit finds the ensemble deceived.
     """
     run = Run(config)
-    rows = training_rows(Store(run.path("dataset")).rows(), config.scorers.weights)
+    rows = training_rows(run.dataset.rows(), config.scorers.weights)
     seconds = (float(rows["seconds"].quantile(q)) for q in (0.1, 0.9))
     seed += config.run.seed
     setup = {

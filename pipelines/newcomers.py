@@ -17,7 +17,6 @@ from flowtailor.errors import FlowtailorError
 
 from ..actors.comfy import engine
 from ..datasets.prompts import Prompt
-from ..datasets.store import Store
 from ..workflows.augment import including
 from ..workflows.codec import decode
 from ..workflows.counterfactual import canonical_words
@@ -66,7 +65,7 @@ def newcomers(run: Run, space: Space) -> list[str]:
     from ..models.vocabulary import Vocabulary
 
     known = Vocabulary.load(run.path("policy/sft")).ids
-    met = {word for text in Store(run.path("dataset")).rows()["tokens"] for word in text.split()}
+    met = {word for text in run.dataset.rows()["tokens"] for word in text.split()}
     waiting = set(_admitted(run)) - met
     return [word for word in space.vocabulary if word not in known or word in waiting]
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..datasets.prompts import Prompt, choose, load_prompts
-from ..datasets.store import Store
 from ..workflows.space import Space
 from .newcomers import trials
 from .plan import Candidate, planned_rows
@@ -81,7 +80,7 @@ class Proposer:
 
     def _foreseen(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Those to learn from, once each, with the predicted score and its deviation."""
-        known = Store(self.one.run.path("dataset")).rows()["row_id"]
+        known = self.one.run.dataset.rows()["row_id"]
         rows = rows.drop_duplicates("row_id")
         rows = rows.loc[(rows["workflow_split"] == "train") & ~rows["row_id"].isin(known)]
         predictions = self.ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
@@ -91,7 +90,7 @@ class Proposer:
     def _planned(self, pairs: Sequence[tuple[Prompt, Sequence[str]]]) -> pd.DataFrame:
         return planned_rows(
             [(prompt, Candidate.of(tokens, self.space)) for prompt, tokens in pairs],
-            engine=Store(self.one.run.path("dataset")).latest_engine(),
+            engine=self.one.run.dataset.latest_engine(),
             catalog_hash=self.space.catalog.hash,
             seeds=1,
             seed=self.one.config.run.seed,

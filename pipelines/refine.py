@@ -100,7 +100,7 @@ def refine(one: Round, new: Sequence[str] = ()) -> None:
     begin(one)
     _, space = read_world(run)
     before, picks = draw(one, space, new)
-    learn, judged = Store(own.path("dataset")), Store(own.path("validation"))
+    learn, judged = own.dataset, Store(own.path("validation"))
     known = _known(one)
     render_here = partial(render, label="refine")
     rendered_rows(config, picks, learn, known=(), render=render_here, label=f"{one.name}, to learn from")
@@ -119,9 +119,8 @@ def refine(one: Round, new: Sequence[str] = ()) -> None:
 def draw(one: Round, space: Space, new: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows to render: the policy's designs for validation prompts, and the picks for training prompts."""
     config, own = one.config, one.own
-    learn = Store(own.path("dataset"))
-    collected = Store(one.run.path("dataset")).rows()
-    learn.append(collected[~collected["row_id"].isin(learn.rows()["row_id"])])
+    collected, taken = one.run.dataset.rows(), own.dataset.rows()["row_id"]
+    own.dataset.append(collected[~collected["row_id"].isin(taken)])
     inputs = one.inputs() | {"reward": None, "grpo": None, "new": list(new)}
     if not is_done(own, "designs", inputs):
         with stage_output(own, "designs", inputs) as folder:
@@ -193,7 +192,7 @@ def summarise(one: Round, before: pd.DataFrame, after: pd.DataFrame, picks: pd.D
         mean_r, std_r = predictions.score(weights)
         return rows.assign(score=weighted_score(rows, weights), predicted=mean_r, std=std_r)
 
-    learned = Store(own.path("dataset")).rows()
+    learned = own.dataset.rows()
     mine = learned.loc[learned["row_id"].isin(picks["row_id"])]
     return {
         "round": one.number,

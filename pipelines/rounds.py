@@ -16,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 
-from ..datasets.store import Store
 from . import fit_reward, grpo, sft
 from .config import Config
 from .renders import adopt
@@ -88,7 +87,7 @@ def promote(one: Round, picks: pd.DataFrame) -> None:
     them, though it has not seen the new rows.
     """
     run, own = one.run, one.own
-    source, target = Store(own.path("dataset")), Store(run.path("dataset"))
+    source, target = own.dataset, run.dataset
     adopt(source, target, picks, list(one.config.scorers.weights))
     missing = set(target.missing(picks)["row_id"])  # the rows that failed have no picture to adopt
     learned = source.rows()

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..datasets.store import Store
 from .catalog import read_world
 from .config import Config
 from .examples import Example, imitation_examples, score_examples, training_rows
@@ -34,7 +33,7 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     inputs = stage_inputs(config, run, name)
     if is_done(run, name, inputs):
         return
-    rows = training_rows(Store(run.path("dataset")).rows(), config.scorers.weights)
+    rows = training_rows(run.dataset.rows(), config.scorers.weights)
     if name == "policy/sft":
         steps = config.sft.steps
         examples = imitation_examples(rows, config.sft.keep, config.sft.budgets_per_prompt, config.run.seed)

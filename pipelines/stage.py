@@ -31,6 +31,7 @@ from pydantic import BaseModel
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
 
+from ..datasets.store import Store
 from .config import Config
 
 VERSIONED = ("flowtailor", "ray", "torch", "transformers", "trl", "peft", "pyarrow")
@@ -46,6 +47,11 @@ class Run:
     def path(self, relative: str) -> Path:
         """A path inside the run folder; nothing is created."""
         return self.dir / relative
+
+    @functools.cached_property
+    def dataset(self) -> Store:
+        """The rows and pictures that were collected."""
+        return Store(self.path("dataset"))
 
     def open(self) -> Run:
         """Make the folder and write down the resolved configuration with versions and revision.

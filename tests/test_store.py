@@ -39,6 +39,17 @@ def test_rows_of_all_parts_come_back_once(store: Store):
     assert list(store.rows()["row_id"]) == ["a", "b", "c"]
 
 
+def test_rows_are_read_again_only_when_parts_have_come_or_gone(store: Store, monkeypatch: pytest.MonkeyPatch):
+    store.append(rows("a"))
+    mine = store.rows()
+    mine["seconds"] = 9.0  # what a caller does to its frame is its own business
+    monkeypatch.setattr("pyarrow.parquet.read_table", lambda *_: pytest.fail("read again"))
+    assert list(store.rows()["seconds"]) == [0.5]
+    monkeypatch.undo()
+    store.append(rows("b"))
+    assert list(store.rows()["row_id"]) == ["a", "b"]
+
+
 def test_scores_that_only_some_parts_have_are_null_elsewhere(store: Store):
     store.append(rows("a"))
     store.append(rows("b").assign(score_alignment=0.75))
