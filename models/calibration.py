@@ -1,6 +1,6 @@
 """Error bars made honest: two factors from rows that were not fitted. Pure functions.
 
-Shape legend: N rows, S scorers.
+Shape legend: N rows, M pairs of rows, S scorers, O outputs.
 
 The variance of a prediction has two parts: scatter, what single pictures do around their mean as
 the members learned it, and disagreement between the members. Disagreement grows on workflows that
@@ -42,6 +42,15 @@ def fit_bars(error_N: np.ndarray, spread_N: np.ndarray, scatter_N: np.ndarray, n
     weight_N = np.where(new_N, 0.5 / new_N.sum(), 0.5 / (~new_N).sum())
     options = [_scaled(error_N, spread_N, scatter_N, factor, weight_N) for factor in FACTORS]
     return min(options, key=lambda bars: _unevenness(bars, error_N, spread_N, scatter_N, new_N))
+
+
+def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray:
+    """(O,): by how much the members' disagreement about a difference must be widened to cover 68.27%.
+
+    error_MO: of M differences between two rows of one prompt, foreseen less measured; spread_MO: how far
+    the members disagree about them.
+    """
+    return np.quantile(np.abs(error_MO) / np.maximum(spread_MO, 1e-12), WITHIN_ONE_DEVIATION, axis=0)
 
 
 def error_correlation(distance_NS: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from flowtailor.errors import FlowtailorError
 
-from .calibration import Bars, error_correlation, fit_bars, weighted_std
+from .calibration import Bars, difference_widths, error_correlation, fit_bars, weighted_std
 from .reward_features import WordTable
 from .reward_fit import Scale, targets
 from .reward_net import RewardNet
@@ -59,7 +59,8 @@ class MemberPredictions:
     """What each member says by itself of N questions, in the units of `Predictions`.
 
     Where two questions differ in one thing, members err alike on both: the difference is surer than
-    either answer, which only single members can show.
+    either answer, which only single members can show. They stand as far from their mean as makes the
+    deviation of a difference honest on validation prompts.
     """
 
     scores: np.ndarray  # (K, N, S)
@@ -83,12 +84,17 @@ class RewardEnsemble:
         backbone: str,
         bars: Sequence[Bars] | None = None,
         correlation_SS: np.ndarray | None = None,
+        widths_O: np.ndarray | None = None,
     ) -> None:
-        """Without `correlation_SS` the scorers are taken to err together, which never understates a bar."""
+        """Without `correlation_SS` the scorers are taken to err together, which never understates a bar.
+
+        `widths_O`: by how much the members' disagreement about differences is widened.
+        """
         self.scorers, self.scale, self.backbone = tuple(scorers), scale, backbone
         self.bars = tuple(bars or [Bars()] * len(scale.mean_O))
         together_SS = np.ones((len(self.scorers), len(self.scorers)))
         self.correlation_SS = together_SS if correlation_SS is None else correlation_SS
+        self.widths_O = np.ones(len(self.bars)) if widths_O is None else widths_O
         self._encoder = TextEncoder.load(backbone)
         self._table = WordTable(vocabulary, self._encoder)
         self._nets = [net.eval().requires_grad_(False) for net in nets]
@@ -112,8 +118,9 @@ class RewardEnsemble:
 
     def members(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> MemberPredictions:
         """The members' answers to the questions of `predict`, one by one."""
-        mean_KNO, _ = self._ask(prompts, tokens)
-        answer_KNO = mean_KNO * self.scale.std_O + self.scale.mean_O
+        answer_KNO = self._members(prompts, tokens)
+        mean_NO = answer_KNO.mean(0)
+        answer_KNO = mean_NO + self.widths_O * (answer_KNO - mean_NO)
         return MemberPredictions(answer_KNO[..., :-1], np.exp(answer_KNO[..., -1]), self.scorers)
 
     def reward(
@@ -137,13 +144,24 @@ class RewardEnsemble:
         """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset)."""
         if frame.empty:
             return
-        answers = self._outputs(list(frame["prompt"]), [str(t).split() for t in frame["tokens"]])
-        error_NO = answers.mean_NO - targets(frame, self.scorers)
+        prompts, tokens = list(frame["prompt"]), [str(t).split() for t in frame["tokens"]]
+        answers, target_NO = self._outputs(prompts, tokens), targets(frame, self.scorers)
+        error_NO = answers.mean_NO - target_NO
         new_N = (frame["workflow_split"] == "test").to_numpy()
         columns = zip(error_NO.T, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
         self.bars = tuple(fit_bars(*column, new_N) for column in columns)
         distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
         self.correlation_SS = error_correlation(distance_NO[:, :-1])
+        one_M, other_M = _pairs(frame["prompt"])
+        if len(one_M) and len(self._nets) > 1:
+            error_KNO = self._members(prompts, tokens) - target_NO
+            gap_KMO = error_KNO[:, one_M] - error_KNO[:, other_M]
+            self.widths_O = difference_widths(gap_KMO.mean(0), gap_KMO.std(0, ddof=1))
+
+    def _members(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> np.ndarray:
+        """answer_KNO in the targets' own units."""
+        mean_KNO, _ = self._ask(prompts, tokens)
+        return mean_KNO * self.scale.std_O + self.scale.mean_O
 
     def _std(self, answers: _Answers) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
@@ -194,6 +212,7 @@ class RewardEnsemble:
             "outputs": {"mean": self.scale.mean_O.tolist(), "std": self.scale.std_O.tolist()},
             "bars": [asdict(bars) for bars in self.bars],
             "correlation": self.correlation_SS.tolist(),
+            "widths": self.widths_O.tolist(),
             "vocabulary": self._table.vocabulary,
         }
         (folder / "ensemble.json").write_text(json.dumps(content, indent=1))
@@ -225,7 +244,15 @@ class RewardEnsemble:
             content["backbone"],
             [Bars(**bars) for bars in content["bars"]],
             np.array(content["correlation"]),
+            np.array(content["widths"]),
         )
+
+
+def _pairs(prompts: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """one_M and other_M: each row beside the next one of its prompt."""
+    order_N = np.argsort(prompts.to_numpy(dtype=str), kind="stable")
+    same_M = prompts.to_numpy()[order_N[1:]] == prompts.to_numpy()[order_N[:-1]]
+    return order_N[1:][same_M], order_N[:-1][same_M]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.models import metrics
+from flowtailor.models.attribution import difference
 from flowtailor.models.baselines import boosted_trees, ridge, workflow_mean
 from flowtailor.models.reward import Predictions, RewardEnsemble
 from flowtailor.models.reward_features import WordTable, components, owners
@@ -161,6 +162,17 @@ def test_members_say_apart_what_the_ensemble_says_together(ensemble, rows):
     np.testing.assert_allclose(members.scores.mean(0), together.mean, atol=1e-9)
     np.testing.assert_allclose(np.exp(np.log(members.seconds).mean(0)), together.seconds, rtol=1e-9)
     assert ensemble.members([], []).scores.shape == (2, 0, 2)
+
+
+def test_the_bar_of_a_difference_covers_what_two_pictures_show(ensemble, rows):
+    """Of known workflows, on prompts that neither the members nor the bars have seen."""
+    held_out = rows[(rows["prompt_split"] == "test") & (rows["workflow_split"] == "train")]
+    held_out = held_out.sort_values("prompt", ignore_index=True)
+    members = ensemble.members(list(held_out["prompt"]), [text.split() for text in held_out["tokens"]])
+    same = (held_out["prompt"].to_numpy()[1:] == held_out["prompt"].to_numpy()[:-1]).nonzero()[0]
+    foreseen = difference(members, {"match": 1.0}, same + 1, same)
+    measured = np.diff(held_out["score_match"].to_numpy())[same]
+    assert metrics.coverage(measured, foreseen.score, foreseen.score_std) == pytest.approx(0.68, abs=0.15)
 
 
 def test_the_bootstrap_draws_whole_prompts():
