@@ -36,7 +36,6 @@ class Store:
             place = str(Path(place).resolve())
             self._fs, self._base = pafs.LocalFileSystem(), place
         self._rows = f"{self._base}/rows"
-        self.rows_dir = f"{place.rstrip('/')}/rows"
         self.images_dir = f"{place.rstrip('/')}/images"
         self._known_parts: list[str] | None = None  # those whose rows are in the frame
         self._frame = pd.DataFrame()

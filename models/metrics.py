@@ -47,9 +47,9 @@ def pair_accuracy(prompt: Array, measured: Array, predicted: Array, margin: floa
     return float(right / pairs) if pairs else float("nan")
 
 
-def coverage(measured: Array, mean: Array, std: Array) -> float:
-    """Share of rows within one predicted standard deviation: 0.683 where the bars are right."""
-    return _nanmean((np.abs(measured - mean) <= std).astype(float))
+def coverage(measured: Array, mean: Array, std: Array, widths: float = 1.0) -> float:
+    """Share of rows within `widths` predicted deviations: of one, 0.683 where the bars are right."""
+    return _nanmean((np.abs(measured - mean) <= widths * std).astype(float))
 
 
 def rmse(measured: Array, predicted: Array) -> float:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
@@ -23,13 +22,14 @@ from PIL import Image
 from flowtailor.errors import FlowtailorError
 
 from ..datasets.store import Store
+from ..models import metrics
 from ..workflows.graph import Workflow
 from ..workflows.summary import summary as summarise
 from . import plots
 from .config import Config
 from .methods import LEARNED, METHODS
 from .stage import Run, is_done, read_json_lines, stage_output
-from .statistics import Interval, coverage
+from .statistics import Interval
 
 Row = dict[str, Any]
 
@@ -156,7 +156,6 @@ def _cell(row: Row, pictures: dict[str, str]) -> dict[str, Any]:
         "predicted": row["predicted_score"],
         "std": row["predicted_std"],
         "seconds": row["seconds"],
-        "size": f"{row['width']}×{row['height']}",
         "error": row["error_type"],
         "summary": summarise(Workflow.loads(row["workflow"])),
     }
@@ -197,9 +196,9 @@ def calibration(rows: list[Row]) -> dict[str, Any]:
     learned = [row["method"] in LEARNED for row in drawn]
     return {
         "pictures": len(drawn),
-        "coverage_1": coverage(measured, mean, std, 1.0),
-        "coverage_2": coverage(measured, mean, std, 2.0),
-        "spearman": pd.Series(measured).corr(pd.Series(mean), method="spearman"),
+        "coverage_1": metrics.coverage(measured, mean, std),
+        "coverage_2": metrics.coverage(measured, mean, std, 2.0),
+        "spearman": metrics.spearman(measured, mean),
         "bias": float((mean - measured).mean()),
         "plot": plots.calibration(measured.tolist(), mean.tolist(), std.tolist(), learned),
     }

@@ -49,11 +49,6 @@ def bootstrap_mean(value_p: np.ndarray, *, seed: int = 0, resamples: int = RESAM
     return Interval(float(value_p.mean()), float(low), float(high))
 
 
-def prompt_means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean score per prompt (rows) and method (columns) of rows with prompt, method, score."""
-    return rows.pivot_table(index="prompt", columns="method", values="score", aggfunc="mean")
-
-
 def win_rate(rows: pd.DataFrame, method: str, other: str, *, seed: int = 0) -> Interval:
     """How often `method` scores above `other` on the same prompt and seed; a tie counts one half.
 
@@ -108,9 +103,3 @@ def category_effects(rows: pd.DataFrame, *, shrink: float = 2.0) -> pd.DataFrame
     cell = {"index": "category", "columns": "workflow_key", "values": "rest", "fill_value": 0.0}
     correction = rows.pivot_table(aggfunc=lambda rest: rest.sum() / (len(rest) + shrink), **cell)
     return correction.reindex(columns=general.index).add(np.asarray(general["effect"]))
-
-
-def coverage(measured_r: np.ndarray, mean_r: np.ndarray, std_r: np.ndarray, widths: float = 1.0) -> float:
-    """Share of measured values within `widths` standard deviations of their prediction."""
-    inside = np.abs(np.asarray(measured_r) - mean_r) <= widths * np.asarray(std_r)
-    return float(inside.mean()) if inside.size else float("nan")

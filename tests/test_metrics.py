@@ -40,6 +40,7 @@ def test_pairs_are_counted_within_prompts_and_above_the_margin():
 def test_errors_and_coverage():
     measured, mean = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 2.0])
     assert metrics.coverage(measured, mean, np.array([1.0, 1.0, 1.0])) == pytest.approx(2 / 3)
+    assert metrics.coverage(measured, mean, np.array([1.0, 1.0, 1.0]), 2.0) == 1.0
     assert metrics.rmse(measured, mean) == pytest.approx(np.sqrt((0.25 + 4) / 3))
     assert metrics.median_relative_error(measured, mean) == 0.5
 

@@ -9,8 +9,6 @@ import pytest
 from flowtailor.pipelines.statistics import (
     bootstrap_mean,
     category_effects,
-    coverage,
-    prompt_means,
     weighted_score,
     win_rate,
     workflow_effects,
@@ -62,11 +60,6 @@ def test_win_rate_averages_the_seeds_of_a_prompt_first():
     assert (rate.value, rate.low, rate.high) == (0.5, 0.0, 1.0)  # two prompts, not four trials
 
 
-def test_prompt_means_is_prompts_by_methods():
-    table = prompt_means(scores({"a": [1.0, 0.0], "b": [0.5, 0.5]}, seeds=2))
-    assert table.loc["p0"].to_dict() == {"a": 0.5, "b": 0.5}
-
-
 def test_workflow_effects_are_not_fooled_by_easy_prompts():
     # `good` is 0.2 better than `plain` on both, but was mostly tried on the hard prompt.
     rows = pd.DataFrame(
@@ -102,9 +95,3 @@ def test_category_effects_fall_back_to_the_general_best():
     )
     best = category_effects(rows).idxmax(axis=1)
     assert best.to_dict() == {"animals": "soft", "objects": "hard", "thin": "hard"}
-
-
-def test_coverage_of_error_bars():
-    measured, mean = np.array([0.0, 1.0, 2.0, 9.0]), np.array([0.0, 0.5, 2.5, 2.0])
-    assert coverage(measured, mean, np.ones(4)) == 0.75
-    assert coverage(measured, mean, np.full(4, 0.1)) == 0.25
