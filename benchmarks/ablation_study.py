@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from flowtailor.datasets.rows import weighted_score
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.markdown import markdown_table
@@ -28,7 +29,7 @@ from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import choose
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
-from flowtailor.pipelines.statistics import bootstrap_mean, weighted_score, win_rate
+from flowtailor.pipelines.statistics import bootstrap_mean, win_rate
 from flowtailor.pipelines.trained import open_run
 
 VARIANTS = {

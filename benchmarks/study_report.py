@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from flowtailor.datasets.rows import weighted_score
 from flowtailor.errors import FlowtailorError
 from flowtailor.markdown import markdown_table
 from flowtailor.models.metrics import noise_ceiling
@@ -24,7 +25,7 @@ from flowtailor.pipelines.choosing import (
     helped,
     pareto_front,
 )
-from flowtailor.pipelines.statistics import Interval, bootstrap_mean, weighted_score
+from flowtailor.pipelines.statistics import Interval, bootstrap_mean
 from flowtailor.pipelines.variance import Effects, interaction_ratio, over_prompts, shares
 from flowtailor.workflows.graph import Workflow
 from flowtailor.workflows.summary import summary

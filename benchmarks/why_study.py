@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from flowtailor.datasets.prompts import Prompt, choose, load_prompts
+from flowtailor.datasets.rows import weighted_score
 from flowtailor.datasets.store import Store
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.catalog import read_world
@@ -26,7 +27,6 @@ from flowtailor.pipelines.judging import Wish, draw
 from flowtailor.pipelines.plan import Candidate, planned_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
-from flowtailor.pipelines.statistics import weighted_score
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.pipelines.why import Contribution, agreement, contributions
 from flowtailor.workflows.codec import decode

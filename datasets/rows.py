@@ -8,8 +8,9 @@ Scores are columns `score_NAME`, one per scorer, null where the render failed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -67,6 +68,19 @@ def workflow_split(workflow_key: str, held_out: float = 0.2) -> str:
 def score_columns(names: Iterable[str]) -> list[str]:
     """Those of the column names that hold scores, in order."""
     return [name for name in names if name.startswith(SCORE_PREFIX)]
+
+
+def weighted_score(rows: pd.DataFrame, weights: Mapping[str, float]) -> np.ndarray:
+    """(N,) in [0, 1]: the weighted mean of the `score_<name>` columns.
+
+    A failed render has no picture and scores 0, the worst: a design that does not run is worth
+    nothing to the person who asked for it. KeyError where a scorer's column is missing.
+    """
+    total = sum(weights.values())
+    score_N = np.zeros(len(rows))
+    for name, weight in weights.items():
+        score_N += weight / total * np.asarray(rows[f"{SCORE_PREFIX}{name}"], dtype=float)
+    return np.nan_to_num(score_N, nan=0.0)
 
 
 def to_table(frame: pd.DataFrame) -> pa.Table:

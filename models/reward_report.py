@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..datasets.rows import weighted_score
 from . import metrics
 from .baselines import baselines
 from .reward import Predictions, RewardEnsemble
@@ -35,32 +36,25 @@ def report(
 ) -> dict[str, dict[str, Any]]:
     """Metrics per split, ready for JSON; `frame` holds rendered rows with all their scores."""
     parts = splits(frame)
-    total = sum(weights.values())
-    shares = {name: weight / total for name, weight in weights.items()}
     training = parts["training"]
-    guesses = baselines(list(training["prompt"]), list(training["tokens"]), weighted(training, shares))
+    guesses = baselines(list(training["prompt"]), list(training["tokens"]), weighted_score(training, weights))
     told = {}
     for name, rows in parts.items():
         if rows.empty:
             told[name] = {"rows": 0}
             continue
         predictions = ensemble.predict(list(rows["prompt"]), [str(text).split() for text in rows["tokens"]])
-        told[name] = _of_rows(rows, predictions, shares)
+        told[name] = _of_rows(rows, predictions, weights)
         for baseline, guess in guesses.items():
             guessed = guess(list(rows["prompt"]), list(rows["tokens"]))
-            ranked = metrics.spearman_within(_labels(rows), weighted(rows, shares), guessed)
+            ranked = metrics.spearman_within(_labels(rows), weighted_score(rows, weights), guessed)
             told[name][f"{baseline}_spearman_within_prompt"] = _number(ranked)
     return told
 
 
-def weighted(rows: pd.DataFrame, shares: Mapping[str, float]) -> np.ndarray:
-    """(N,): the weighted mean of the rows' scores; `shares` sum to 1."""
-    return np.sum([share * rows[f"score_{name}"].to_numpy(dtype=float) for name, share in shares.items()], 0)
-
-
-def _of_rows(rows: pd.DataFrame, predictions: Predictions, shares: Mapping[str, float]) -> dict[str, Any]:
-    prompt, measured = _labels(rows), weighted(rows, shares)
-    mean, std = predictions.score(shares)
+def _of_rows(rows: pd.DataFrame, predictions: Predictions, weights: Mapping[str, float]) -> dict[str, Any]:
+    prompt, measured = _labels(rows), weighted_score(rows, weights)
+    mean, std = predictions.score(weights)
     seconds = rows["seconds"].to_numpy(dtype=float)
     numbers = _compare(prompt, measured, mean, std)
     numbers["noise_ceiling"] = _number(metrics.noise_ceiling(prompt, rows["tokens"].to_numpy(), measured))

@@ -27,13 +27,14 @@ from flowtailor.errors import FlowtailorError
 
 from ..datasets.prompts import Prompt, load_prompts
 from ..datasets.prompts import choose as choose_prompts
+from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.space import Space
 from .config import Config
 from .plan import Candidate, planned_rows
 from .renders import Render, rendered_rows
 from .stage import Run, write_json
-from .statistics import Interval, bootstrap_mean, weighted_score
+from .statistics import Interval, bootstrap_mean
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

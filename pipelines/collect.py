@@ -24,7 +24,7 @@ from ..actors.comfy import ComfyClient, EngineConfig, engine
 from ..datasets.card import dataset_card
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import STUDIO_PROMPTS, choose, load_prompts
-from ..datasets.rows import RETRYABLE_ERRORS
+from ..datasets.rows import RETRYABLE_ERRORS, weighted_score
 from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
 from ..workflows.graph import Workflow
@@ -33,7 +33,6 @@ from .cluster import cluster_address, ensure_ray
 from .config import Config
 from .plan import balanced, candidates, planned_rows
 from .stage import Run, is_done, provenance, record
-from .statistics import weighted_score
 
 RETRIES = 2  # of a block, on a cluster
 MEASURED = 5  # renders behind an estimate

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..datasets.rows import weighted_score
 from ..workflows.catalog import Catalog
 from ..workflows.graph import Workflow
 from ..workflows.similarity import nearest
 from ..workflows.validate import problems
 from .methods import METHODS, Materials
-from .statistics import bootstrap_mean, weighted_score, win_rate
+from .statistics import bootstrap_mean, win_rate
 
 
 def measure(rows: pd.DataFrame, materials: Materials, catalog: Catalog) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from flowtailor.files import written_whole
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import Prompt, load_prompts
 from ..datasets.prompts import choose as choose_prompts
+from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.catalog import Catalog
 from ..workflows.space import Space
@@ -39,7 +40,6 @@ from .methods import METHODS, Choice, Materials, choose, default_design
 from .plan import Candidate, planned_rows
 from .renders import rendered_rows
 from .stage import Run, is_done, record, write_json
-from .statistics import weighted_score
 from .sweep import guidance_report, sweep_designs
 from .trained import load_designer, load_ensemble, need, with_guidance
 

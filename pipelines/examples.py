@@ -16,7 +16,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from .statistics import weighted_score
+from ..datasets.rows import weighted_score
 
 
 @dataclass(frozen=True)

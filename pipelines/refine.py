@@ -27,6 +27,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
+from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.space import Space
 from . import fit_reward, grpo
@@ -39,7 +40,6 @@ from .proposals import Proposer
 from .renders import rendered_rows
 from .rounds import LINEAGE, Round, begin, lineage, promote
 from .stage import Run, fingerprint, is_done, read_json_lines, record, stage_output, write_json
-from .statistics import weighted_score
 from .trained import load_designer, need
 
 if TYPE_CHECKING:

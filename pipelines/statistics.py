@@ -1,4 +1,4 @@
-"""Statistics of an evaluation: scores, bootstrap intervals, win rates, balanced workflow effects.
+"""Statistics of an evaluation: bootstrap intervals, win rates, balanced workflow effects.
 
 Pure functions of arrays and data frames. Intervals resample prompts, the unit that a claim
 about held-out prompts generalises over; they say nothing about another engine or other scorers.
@@ -9,7 +9,6 @@ Axis suffixes: P prompts, R rows (one rendered picture each), W workflows, B boo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,19 +23,6 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-
-
-def weighted_score(rows: pd.DataFrame, weights: Mapping[str, float]) -> np.ndarray:
-    """score_R in [0, 1]: the weighted mean of the `score_<name>` columns.
-
-    A failed render has no picture and scores 0, the worst: a design that does not run is worth
-    nothing to the person who asked for it. KeyError where a scorer's column is missing.
-    """
-    total = sum(weights.values())
-    score_r = np.zeros(len(rows))
-    for name, weight in weights.items():
-        score_r += weight / total * np.asarray(rows[f"score_{name}"], dtype=float)
-    return np.nan_to_num(score_r, nan=0.0)
 
 
 def bootstrap_mean(value_p: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:

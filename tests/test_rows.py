@@ -1,10 +1,11 @@
 """Rows: identity, splits, schema."""
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from flowtailor.datasets.rows import COLUMNS, row_id, share, to_table, workflow_split
+from flowtailor.datasets.rows import COLUMNS, row_id, share, to_table, weighted_score, workflow_split
 
 
 def test_row_id_depends_on_everything_that_determines_the_picture():
@@ -39,6 +40,11 @@ def test_table_has_the_schema_the_scores_and_nulls():
     assert table["seed"].to_pylist() == [1, 2**62]
     assert table["score_alignment"].to_pylist() == [0.5, None]
     assert table["error_type"].null_count == 2
+
+
+def test_weighted_score_normalises_weights_and_gives_failures_zero():
+    rows = pd.DataFrame({"score_alignment": [1.0, 0.5, np.nan], "score_sharpness": [0.0, 0.5, np.nan]})
+    assert weighted_score(rows, {"alignment": 3.0, "sharpness": 1.0}) == pytest.approx([0.75, 0.5, 0.0])
 
 
 def test_table_refuses_a_value_that_does_not_fit():

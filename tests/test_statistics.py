@@ -9,7 +9,6 @@ import pytest
 from flowtailor.pipelines.statistics import (
     bootstrap_mean,
     category_effects,
-    weighted_score,
     win_rate,
     workflow_effects,
 )
@@ -24,11 +23,6 @@ def scores(table: dict[str, list[float]], seeds: int = 1) -> pd.DataFrame:
             for i, score in enumerate(values)
         ]
     )
-
-
-def test_weighted_score_normalises_weights_and_gives_failures_zero():
-    rows = pd.DataFrame({"score_alignment": [1.0, 0.5, np.nan], "score_sharpness": [0.0, 0.5, np.nan]})
-    assert weighted_score(rows, {"alignment": 3.0, "sharpness": 1.0}) == pytest.approx([0.75, 0.5, 0.0])
 
 
 def test_bootstrap_interval_covers_the_true_mean_about_95_times_in_100():
