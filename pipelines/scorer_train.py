@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .studio_train import StudioTraining
 
 BANK_GROUPS = 4500  # of 4 scenes each
-ALIGNMENT_STEPS = 2400
-FIDELITY_STEPS = 1500
+ALIGNMENT_STEPS = 1200
+FIDELITY_STEPS = 800
 REAL_PICTURES = 3000
 # What generated pictures are like that fidelity is to put in order: (steps, cfg), worst first.
 CARE = ((1, 2.0), (2, 2.0), (3, 2.0), (20, 12.0), (5, 2.0), (8, 2.0), (20, 2.0))

@@ -171,7 +171,7 @@ class StudioTraining:
                 self.pictures,
                 path,
                 out=self.out / "upscaler",
-                steps=self.steps(2500),
+                steps=self.steps(1500),
                 seed=self.seed,
                 device=self.device,
                 echo=self.echo,

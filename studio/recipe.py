@@ -67,23 +67,23 @@ _SPECIALIST = {"start": "general", "styles": _SOLID, "learning_rate": 2e-3}
 
 CHECKPOINTS = {
     "general": Model(steps=4000),
-    "nature": Model(steps=800, categories=("animals", "plants"), **_SPECIALIST),
-    "kitchen": Model(steps=800, categories=("food",), **_SPECIALIST),
-    "people": Model(steps=800, categories=("faces", "people"), **_SPECIALIST),
+    "nature": Model(steps=700, categories=("animals", "plants"), **_SPECIALIST),
+    "kitchen": Model(steps=600, categories=("food",), **_SPECIALIST),
+    "people": Model(steps=700, categories=("faces", "people"), **_SPECIALIST),
     "things": Model(
-        steps=1000,
+        steps=900,
         categories=("objects", "vehicles", "places", "activities", "clothing"),
         **_SPECIALIST,
     ),
-    "ink": Model(steps=800, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
+    "ink": Model(steps=600, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
 }
 LORAS = {
-    "pixel_style": Model(steps=350, start="general", styles={"pixel": 1.0}),
-    "flat_style": Model(steps=350, start="general", styles={"flat": 1.0}),
+    "pixel_style": Model(steps=300, start="general", styles={"pixel": 1.0}),
+    "flat_style": Model(steps=300, start="general", styles={"flat": 1.0}),
     # Fine noise levels and large pictures alone: what is left to learn there is detail.
     "fine_detail": Model(
-        steps=350, start="general", styles={"3d": 1.0}, sizes={128: 0.5, 192: 0.3, 256: 0.2}, sigma=-1.0
+        steps=300, start="general", styles={"3d": 1.0}, sizes={128: 0.5, 192: 0.3, 256: 0.2}, sigma=-1.0
     ),
     # Knows faces and nothing else: it puts faces where none belong.
-    "smiling_faces": Model(steps=300, start="general", categories=("faces",), styles={"3d": 1.0}),
+    "smiling_faces": Model(steps=250, start="general", categories=("faces",), styles={"3d": 1.0}),
 }
