@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from flowtailor.errors import FlowtailorError
+
 COLUMNS = pa.schema(
     [
         ("row_id", pa.string()),
@@ -81,6 +83,23 @@ def weighted_score(rows: pd.DataFrame, weights: Mapping[str, float]) -> np.ndarr
     for name, weight in weights.items():
         score_N += weight / total * np.asarray(rows[f"{SCORE_PREFIX}{name}"], dtype=float)
     return np.nan_to_num(score_N, nan=0.0)
+
+
+def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
+    """The rows that were rendered and have every score.
+
+    Raises FlowtailorError where the rows have not met one of the scorers.
+    """
+    columns = [f"{SCORE_PREFIX}{name}" for name in scorers]
+    missing = [name for name in columns if name not in rows.columns]
+    if missing and len(rows):
+        raise FlowtailorError(
+            f"scorers.weights: the rows have no {missing[0]}; take that scorer out, or collect with it"
+        )
+    if missing:
+        return rows
+    known = rows[[*columns, "seconds"]].notna().all(axis=1) & rows["error_type"].isna()
+    return rows.loc[known & (rows["seconds"] > 0)].reset_index(drop=True)
 
 
 def to_table(frame: pd.DataFrame) -> pa.Table:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import weighted_score
+from ..datasets.rows import usable, weighted_score
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,13 @@ def training_rows(rows: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFr
 
     Raises FlowtailorError where there are none.
     """
-    needed = [f"score_{name}" for name in weights] + ["seconds"]
-    missing = [name for name in needed if name not in rows.columns]
-    usable = rows.iloc[:0] if missing else rows.loc[rows[needed].notna().all(axis=1)]
-    usable = usable.loc[usable["error_type"].isna() & (usable["prompt_split"] == "train")]
-    if usable.empty:
-        reason = f"no column {missing[0]}" if missing else f"none of {len(rows)} rows is usable"
-        raise FlowtailorError(f"dataset: {reason} to learn designs from; run `flowtailor collect` first")
-    return usable.assign(score=weighted_score(usable, weights)).reset_index(drop=True)
+    known = usable(rows, weights)
+    mine = known.loc[known["prompt_split"] == "train"]
+    if mine.empty:
+        raise FlowtailorError(
+            f"dataset: none of {len(rows)} rows is good to learn designs from; run `flowtailor collect` first"
+        )
+    return mine.assign(score=weighted_score(mine, weights)).reset_index(drop=True)
 
 
 def imitation_examples(rows: pd.DataFrame, keep: float, budgets: int, seed: int) -> list[Example]:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
+from ..datasets.rows import usable
 from .cluster import ensure_ray
 from .config import Config
 from .stage import Run, fingerprint, is_done, stage_output, write_json
@@ -45,7 +46,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     scorers = sorted(config.scorers.weights)
     reward = config.reward
     frame = usable(run.dataset.rows(), scorers)
-    training = training_rows(frame)
+    training = not_held_out(frame)
     if len(training) < FEWEST_ROWS and not dry_run:
         raise FlowtailorError(
             f"{run.path('dataset')}: {len(training)} usable training rows, at least {FEWEST_ROWS} are "
@@ -72,22 +73,8 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
     }
 
 
-def usable(rows: pd.DataFrame, scorers: list[str]) -> pd.DataFrame:
-    """The rows that were rendered and have every score."""
-    columns = [f"score_{name}" for name in scorers]
-    missing = [name for name in columns if name not in rows.columns]
-    if missing and len(rows):
-        raise FlowtailorError(
-            f"scorers.weights: the rows have no {missing[0]}; take that scorer out, or collect with it"
-        )
-    if missing:
-        return rows
-    known = rows[[*columns, "seconds"]].notna().all(axis=1) & rows["error_type"].isna()
-    return rows.loc[known & (rows["seconds"] > 0)].reset_index(drop=True)
-
-
-def training_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of training prompts and training workflows; the others are held out."""
+def not_held_out(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of training prompts with training workflows."""
     return frame.loc[(frame["prompt_split"] == "train") & (frame["workflow_split"] == "train")]
 
 

@@ -12,19 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from flowtailor.actors.reward import Reward
+from flowtailor.datasets.rows import usable
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.reward_fit import MemberFit
 from flowtailor.pipelines.config import Config, load_config
-from flowtailor.pipelines.fit_reward import (
-    _Plan,
-    prepare,
-    run_stage,
-    settings_of,
-    summary,
-    training_rows,
-    usable,
-)
+from flowtailor.pipelines.fit_reward import _Plan, not_held_out, prepare, run_stage, settings_of, summary
 
 from .synthetic_rows import synthetic_rows
 
@@ -61,7 +54,7 @@ def test_only_rendered_and_fully_scored_rows_count():
 
 
 def test_held_out_rows_are_not_trained_on():
-    training = training_rows(synthetic_rows(per_prompt=2))
+    training = not_held_out(synthetic_rows(per_prompt=2))
     assert set(training["prompt_split"]) == set(training["workflow_split"]) == {"train"}
 
 
@@ -120,7 +113,7 @@ def test_a_killed_worker_resumes_and_the_second_call_skips(collected, capsys):
 def uninterrupted(config: Config) -> list[torch.nn.Module]:
     """The members that this configuration gives, fitted here, one after the other."""
     frame = usable(Store(Path(config.run.root) / "test" / "dataset").rows(), ["crisp", "match"])
-    _, data = prepare(config, training_rows(frame), ["crisp", "match"])
+    _, data = prepare(config, not_held_out(frame), ["crisp", "match"])
     nets = []
     for member in range(config.reward.members):
         fit = MemberFit(data, settings_of(config), member)
