@@ -12,7 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from flowtailor.errors import FlowtailorError
 
@@ -36,22 +45,22 @@ class SpaceConfig(Section):
 
     file: str | None = None
     flows: str | None = None  # folder of seed workflows; None: those that ship with flowtailor
-    max_tokens: int = 64
+    max_tokens: PositiveInt = 64
 
 
 class PromptsConfig(Section):
     file: str | None = None  # CSV with text,category; None: the studio's captions
-    train: int = Field(default=60, ge=0)
-    validation: int = Field(default=12, ge=0)
-    test: int = Field(default=16, ge=0)
+    train: NonNegativeInt = 60
+    validation: NonNegativeInt = 12
+    test: NonNegativeInt = 16
 
 
 class CollectConfig(Section):
-    flows: int = Field(default=64, ge=1)  # distinct workflows, seeds included
-    flows_per_prompt: int = Field(default=12, ge=1)
-    seeds: int = Field(default=1, ge=1)  # pictures per prompt and workflow
+    flows: PositiveInt = 64  # distinct workflows, seeds included
+    flows_per_prompt: PositiveInt = 12
+    seeds: PositiveInt = 1  # pictures per prompt and workflow
     repeated: float = Field(default=0.0, ge=0, le=1)  # share of prompts with one seed more, to know the noise
-    rows_per_block: int = Field(default=8, ge=1)  # what a crash may lose of the rows (pictures stay)
+    rows_per_block: PositiveInt = 8  # what a crash may lose of the rows (pictures stay)
 
 
 class ScorersConfig(Section):
@@ -61,8 +70,10 @@ class ScorersConfig(Section):
 
     @field_validator("weights")
     @classmethod
-    def _not_held_out(cls, weights: dict[str, float]) -> dict[str, float]:
+    def _can_reward(cls, weights: dict[str, float]) -> dict[str, float]:
         """Refused here already, before a run starts; `load_scorer` refuses classes by their path too."""
+        if not sum(weights.values()) > 0:
+            raise ValueError("the weights must have a positive sum; name a scorer, as in {alignment = 1.0}")
         if held_out := sorted(name for name in weights if name.startswith("held_out_")):
             raise ValueError(f"{held_out[0]} is held out for evaluation; nothing may be rewarded by it")
         return weights
@@ -70,39 +81,39 @@ class ScorersConfig(Section):
 
 class RewardConfig(Section):
     backbone: str = "minilm-l6"
-    members: int = 4
-    epochs: int = 40
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    workers: int = 2
+    members: PositiveInt = 4
+    epochs: PositiveInt = 40
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-3
+    workers: PositiveInt = 2
     kappa: float = 0.5
     lambda_seconds: float = 0.02
 
 
 class SftConfig(Section):
     base: str = "smollm2-135m-instruct"
-    steps: int = 70
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    keep: float = 0.25  # the best share of each prompt's rows that is imitated
-    budgets_per_prompt: int = Field(default=3, ge=0)  # time budgets to learn a prompt's best designs for
-    score_conditioned_steps: int = 40
+    steps: PositiveInt = 70
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 1e-3
+    keep: float = Field(default=0.25, gt=0, le=1)  # the best share of each prompt's rows that is imitated
+    budgets_per_prompt: NonNegativeInt = 3  # time budgets to learn a prompt's best designs for
+    score_conditioned_steps: PositiveInt = 40
     trl: dict[str, Any] = Field(default_factory=dict)
 
 
 class GrpoConfig(Section):
-    steps: int = 60
-    prompts_per_step: int = 4
-    num_generations: int = 8
-    learning_rate: float = 1.5e-4
-    temperature: float = 1.0
+    steps: PositiveInt = 60
+    prompts_per_step: PositiveInt = 4
+    num_generations: int = Field(default=8, ge=2)
+    learning_rate: PositiveFloat = 1.5e-4
+    temperature: PositiveFloat = 1.0
     beta: float = 0.05
     entropy_coef: float = 0.05
-    lora_rank: int = 16
+    lora_rank: PositiveInt = 16
     mask_loss: bool = True  # false masks sampling alone: a comparison, it learns little
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of the groups whose prompt has a time budget
     over_budget_penalty: float = 0.3  # reward lost where the predicted seconds are twice the budget
-    audit_every: int = Field(default=20, ge=0)  # steps between audits by really rendering; 0: none
+    audit_every: NonNegativeInt = 20  # steps between audits by really rendering; 0: none
     audit_designs: int = Field(default=16, ge=2)  # of one audit, each for a prompt of its own
     audit_max_gap: float = 0.15  # predicted less rendered score that stops the run
     trl: dict[str, Any] = Field(default_factory=dict)
@@ -111,25 +122,25 @@ class GrpoConfig(Section):
 class RefineConfig(Section):
     """Rounds of rendering what the policy designs, fitting again, and more GRPO."""
 
-    rounds: int = Field(default=0, ge=0)  # that `flowtailor run` makes; `flowtailor refine` makes one or more
-    renders: int = Field(default=120, ge=1)  # new pictures of training prompts in a round, to learn from
-    draws: int = Field(default=8, ge=1)  # designs per training prompt to pick them from
+    rounds: NonNegativeInt = 0  # that `flowtailor run` makes; `flowtailor refine` makes one or more
+    renders: PositiveInt = 120  # new pictures of training prompts in a round, to learn from
+    draws: PositiveInt = 8  # designs per training prompt to pick them from
     validation_designs: int = Field(default=4, ge=3)  # per validation prompt, rendered to judge by
-    grpo_steps: int = Field(default=20, ge=1)
+    grpo_steps: PositiveInt = 20
 
 
 class DesignConfig(Section):
-    guidance: float = 1.5
+    guidance: float = Field(default=1.5, ge=0, le=10)
     choose_guidance: bool = True  # an evaluation finds the best of its sweep, which then takes its place
-    temperature: float = 0.7
-    best_of: int = 4
+    temperature: float = Field(default=0.7, ge=0, le=5)
+    best_of: PositiveInt = 4
 
 
 class EvaluateConfig(Section):
-    prompts: int = 12
-    seeds: int = 1
+    prompts: PositiveInt = 12
+    seeds: PositiveInt = 1
     guidance_sweep: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
-    sweep_designs: int = 4  # designs per validation prompt at each guidance
+    sweep_designs: PositiveInt = 4  # designs per validation prompt at each guidance
     render_sweep: bool = True  # render the first of them
     budgets_s: tuple[PositiveFloat, ...] = ()  # render times to design for, and to render within
 
@@ -181,7 +192,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
         file = _config_file(path)
         try:
             data = tomllib.loads(file.read_text())
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FlowtailorError(f"{file}: not valid TOML ({error}); mend the line it names") from None
     for override in overrides or []:
         _apply(data, override)
@@ -209,8 +220,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
     target = data
-    for part in parts[:-1]:
+    for depth, part in enumerate(parts[:-1], start=1):
         target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            name = ".".join(parts[:depth])
+            raise FlowtailorError(f"--set {override}: {name} is no section; set it as in {name}=VALUE")
     target[parts[-1]] = value
 
 

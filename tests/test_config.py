@@ -40,6 +40,9 @@ def test_overrides_parse_values_like_toml_and_bare_words_as_text():
         ("grpo.steps=many", "grpo.steps = 'many'"),
         ("grpo", "must read section.key=value"),
         ("run.name.x=1", "run.name"),
+        ("reward.members=0", "reward.members = 0"),
+        ("grpo.num_generations=1", "grpo.num_generations = 1"),
+        ("scorers.weights={}", "must have a positive sum"),
         ('engine.kind="urls"', "needs urls"),
     ],
 )
@@ -58,6 +61,13 @@ def test_broken_toml_is_named(tmp_path: Path):
     file.write_text("[run\n")
     with pytest.raises(FlowtailorError, match="not valid TOML"):
         load_config(file)
+
+
+def test_an_override_below_a_value_of_the_file_is_named(tmp_path: Path):
+    file = tmp_path / "c.toml"
+    file.write_text('[run]\nname = "mine"\n')
+    with pytest.raises(FlowtailorError, match=r"run\.name is no section"):
+        load_config(file, ["run.name.x=1"])
 
 
 def test_a_config_is_frozen():
