@@ -1,7 +1,8 @@
 """What clients send to and get from the design endpoint; the rules of a request live here.
 
-Strict on purpose: a string where a number belongs is refused, not guessed at. Knows nothing of
-Ray or torch, so that clients and tests can import it cheaply.
+Strict on purpose: a string where a number belongs is refused, not guessed at. Nothing in a request
+names a file, a node or an engine. Knows nothing of Ray or torch, so that clients and tests can
+import it cheaply.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class DesignRequest(Message):
     temperature: float | None = Field(
         default=None, ge=0, le=5, description="0: always the likeliest; null: as the run is set up"
     )
+    render: bool = Field(
+        default=False, description="draw the designs too: the answer is a stream of server-sent events"
+    )
 
 
 class Estimate(Message):
@@ -86,6 +90,7 @@ class Component(Message):
 
 class DesignedWorkflow(Message):
     workflow: dict[str, Any] = Field(description="API JSON, ready for an engine's /prompt")
+    summary: str = Field(examples=["emoji3d · 128×128 · euler/simple, 12 steps, cfg 2"])
     tokens: list[str]
     logprob: float = Field(description="of the tokens under the policy that drew them")
     forecast: Forecast

@@ -1,14 +1,16 @@
-"""The Ray Serve application: an HTTP deployment in front of a deployment that holds the models.
+"""The Ray Serve application: an HTTP deployment in front of one that holds the models and one that draws.
 
 The HTTP replica answers health checks while the models compute, and turns Serve's own failures
 (full queue, replica lost) into `UnavailableError`. The model replica gathers the requests that arrive
-within `batch_wait_s` into one call. `build` is the entry point of Serve config files.
+within `batch_wait_s` into one call. The replica that draws owns an engine from the first picture on.
+`build` is the entry point of Serve config files.
 
 Annotations are evaluated here (no `from __future__`): Serve reads the type of `build`'s argument.
 """
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,10 +22,12 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from .api import DesignRequest, DesignResponse
+from .events import Event
 from .routes import RETRY_AFTER_S, UnavailableError, make_app
 
 TOKEN_VARIABLE = "FLOWTAILOR_TOKEN"
 READY_TIMEOUT_S = 5.0
+WAITING_TO_DRAW = 8  # requests; each of them may be for many pictures
 
 
 class ServeArgs(BaseModel):
@@ -63,12 +67,31 @@ class Models:
 
 
 @serve.deployment(max_constructor_retry_count=3)
+class Engine:
+    """Draws for one request at a time, on an engine of the run's kind."""
+
+    def __init__(self, args: ServeArgs) -> None:
+        from ..pipelines.trained import open_run
+        from .pictures import Pictures
+
+        self._pictures = Pictures(open_run(args.run).config.engine)
+
+    async def draw(self, flows: list[dict[str, Any]]) -> AsyncGenerator[Event]:
+        async for event in self._pictures.stream(flows):
+            yield event
+
+    def __del__(self) -> None:  # Serve calls it when the service stops
+        self._pictures.close()
+
+
+@serve.deployment(max_constructor_retry_count=3)
 @serve.ingress()
 class Api:
     """The HTTP side: many requests wait here at little cost."""
 
-    def __init__(self, models: DeploymentHandle, token: str | None) -> None:
+    def __init__(self, models: DeploymentHandle, engine: DeploymentHandle, token: str | None) -> None:
         self._models = models
+        self._engine = engine.options(stream=True)
         self._token = token or os.environ.get(TOKEN_VARIABLE) or None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -78,6 +101,16 @@ class Api:
         try:
             return await self._models.design.remote(request)
         except RayTaskError:  # a mistake in our code, not a lost replica: its traceback goes to the log
+            raise
+        except (RayServeException, RayError) as error:
+            raise UnavailableError(_first_line(error)) from error
+
+    async def pictures(self, answer: DesignResponse) -> AsyncGenerator[Event]:
+        drawing: Any = self._engine.draw.remote([design.workflow for design in answer.designs])
+        try:
+            async for event in drawing:
+                yield event
+        except RayTaskError:
             raise
         except (RayServeException, RayError) as error:
             raise UnavailableError(_first_line(error)) from error
@@ -101,6 +134,11 @@ def build(args: ServeArgs) -> serve.Application:
         max_queued_requests=args.max_queued_requests,
         ray_actor_options={"num_gpus": args.gpus_per_replica},
     ).bind(args)
+    engine = Engine.options(
+        max_ongoing_requests=1,
+        max_queued_requests=WAITING_TO_DRAW,
+        ray_actor_options={"num_cpus": 0.1},  # it waits; a GPU for its engine is given in a config file
+    ).bind(args)
     capacity = args.max_queued_requests + 2 * args.max_batch_size * args.replicas
     api = Api.options(
         max_ongoing_requests=2 * capacity,  # above the models' capacity, so that they say 503, not we
@@ -108,7 +146,7 @@ def build(args: ServeArgs) -> serve.Application:
         backpressure_config=busy,
         ray_actor_options={"num_cpus": 0.1},
     )
-    return api.bind(models, args.token)
+    return api.bind(models, engine, args.token)
 
 
 def _first_line(error: Exception) -> str:

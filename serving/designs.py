@@ -17,6 +17,7 @@ from ..pipelines.trained import load_designer, load_ensemble, open_run
 from ..pipelines.why import Contribution, contributions
 from ..workflows.codec import decode
 from ..workflows.space import Space
+from ..workflows.summary import summary
 from .api import Component, DesignedWorkflow, DesignRequest, DesignResponse, Estimate, Forecast
 
 
@@ -64,8 +65,10 @@ class Designs:
         )
 
     def _designed(self, wish: Wish, one: Judged, parts: list[Contribution]) -> DesignedWorkflow:
+        workflow = decode(one.tokens, self._space)
         return DesignedWorkflow(
-            workflow=decode(one.tokens, self._space).bind(wish.prompt, wish.seed).to_api(),
+            workflow=workflow.bind(wish.prompt, wish.seed).to_api(),
+            summary=summary(workflow),
             tokens=list(one.tokens),
             logprob=one.logprob,
             forecast=Forecast(

@@ -1,7 +1,8 @@
 """The HTTP face of the designer: routes, who is let in, and what each failure looks like.
 
 Promises: bad input is a 422 that names the field and the rule, an overloaded or broken backend
-is a 503 with Retry-After, nothing is a 500. Knows nothing of Ray: any `Backend` will do.
+is a 503 with Retry-After, a dead engine a 502, nothing is a 500; where a stream of pictures has
+begun, they are `error` events. Knows nothing of Ray: any `Backend` will do.
 """
 
 from __future__ import annotations
@@ -9,19 +10,27 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from flowtailor import __version__
 
 from .api import DesignRequest, DesignResponse, Refusal, refusal
+from .events import Event, Failure, encoded
 
 logger = logging.getLogger("ray.serve")
 RETRY_AFTER_S = 2
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}},
+    422: {"model": Refusal},
+    502: {"description": "pictures were asked for, and no engine answers"},
+    503: {"description": "overloaded; see Retry-After"},
+}
 PAGE = Path(__file__).with_name("index.html")
 
 
@@ -32,6 +41,13 @@ class UnavailableError(Exception):
 class Backend(Protocol):
     async def design(self, request: DesignRequest) -> DesignResponse:
         """Raises UnavailableError."""
+        ...
+
+    def pictures(self, answer: DesignResponse) -> AsyncGenerator[Event]:
+        """First Ready, or the Failure of a dead engine; then what becomes of the designs, see events.py.
+
+        Raises UnavailableError.
+        """
         ...
 
     async def check(self) -> None:
@@ -53,11 +69,17 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
     @app.post(
         "/v1/designs",
         dependencies=[Depends(admit)],
-        responses={422: {"model": Refusal}, 503: {"description": "overloaded; see Retry-After"}},
+        response_model=DesignResponse,
+        responses=RESPONSES,
     )
-    async def designs(request: DesignRequest) -> DesignResponse:
-        """Design workflows for a prompt: API JSON that the engine runs, with predicted scores."""
-        return await _answer(backend, request)
+    async def designs(request: DesignRequest) -> DesignResponse | StreamingResponse:
+        """Design workflows for a prompt: API JSON that the engine runs, with predicted scores.
+
+        With `render` the answer is a stream of server-sent events: `designs` (what the answer is
+        without it), `progress`, `picture` and `error` for each design, `done`.
+        """
+        answer = await _answer(backend, request)
+        return await _drawn(backend, answer) if request.render else answer
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -88,6 +110,38 @@ async def _answer(backend: Backend, request: DesignRequest) -> DesignResponse:
     except Exception as error:
         logger.exception("a design failed")
         raise _unavailable("the design failed on the server; its log has the cause") from error
+
+
+async def _drawn(backend: Backend, answer: DesignResponse) -> StreamingResponse:
+    """The stream, once the engine is ready for it. Raises HTTPException 502 or 503."""
+    events = backend.pictures(answer)
+    try:
+        first = await anext(events)
+    except UnavailableError as error:
+        raise _unavailable(error) from error
+    except Exception as error:
+        logger.exception("no picture was begun")
+        raise _unavailable("the drawing failed on the server; its log has the cause") from error
+    if isinstance(first, Failure):
+        raise HTTPException(502, detail=first.message)
+    # For proxies in front: what is collected before it is passed on shows no progress.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_stream(answer, events), media_type="text/event-stream", headers=headers)
+
+
+async def _stream(answer: DesignResponse, events: AsyncGenerator[Event]) -> AsyncIterator[str]:
+    yield encoded("designs", answer)
+    try:
+        async for event in events:
+            yield event.encoded()
+    except UnavailableError as error:
+        yield Failure.of(error).encoded()
+    except Exception:
+        logger.exception("a stream of pictures broke")
+        failed = "the drawing failed on the server; its log has the cause"
+        yield Failure(design=None, type="ServerError", message=failed).encoded()
+    finally:
+        await events.aclose()  # the client may have left
 
 
 def _unavailable(reason: object) -> HTTPException:

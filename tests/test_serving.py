@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.serving.api import DesignRequest, DesignResponse
 from flowtailor.serving.command import check_address, serve
 from flowtailor.serving.designs import Designs
+from flowtailor.serving.events import Event
 from flowtailor.serving.routes import UnavailableError, is_loopback, make_app
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
@@ -39,6 +41,10 @@ class FailingBackend:
         if request.prompt == "broken":
             raise RuntimeError("secret detail")
         return DesignResponse(prompt=request.prompt, designs=[])
+
+    async def pictures(self, answer: DesignResponse) -> AsyncGenerator[Event]:
+        raise UnavailableError("see test_serving_pictures.py")
+        yield
 
     async def check(self) -> None:
         raise UnavailableError("loading")
@@ -80,7 +86,8 @@ def test_a_prompt_is_enough_and_is_trimmed() -> None:
         ('{"prompt": "a", "budget_s": 0}', "budget_s"),
         ('{"prompt": "a", "seed": 9223372036854775808}', "seed"),
         ('{"prompt": "a", "temperature": -0.1}', "temperature"),
-        ('{"prompt": "a", "render": true}', "render"),
+        ('{"prompt": "a", "render": 1}', "render"),
+        ('{"prompt": "a", "file": "/etc/passwd"}', "file"),
         ("[]", "body"),
         ("{", "body"),
     ],
@@ -167,7 +174,12 @@ def test_args_of_a_serve_file_are_checked() -> None:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory, space: Space) -> Path:
-    return tiny_run(tmp_path_factory.mktemp("serving") / "tiny", space)
+    """A run whose engine is a server that is away."""
+    run_dir = tiny_run(tmp_path_factory.mktemp("serving") / "tiny", space)
+    resolved = json.loads((run_dir / "config.resolved.json").read_text())
+    resolved["config"]["engine"] |= {"kind": "urls", "urls": ["http://127.0.0.1:9"]}
+    (run_dir / "config.resolved.json").write_text(json.dumps(resolved))
+    return run_dir
 
 
 def test_designs_are_valid_workflows_with_prompt_seed_and_forecast(run_dir: Path, space: Space) -> None:
@@ -180,6 +192,7 @@ def test_designs_are_valid_workflows_with_prompt_seed_and_forecast(run_dir: Path
         values = [value for node in design.workflow.values() for value in node["inputs"].values()]
         assert 41 in values
         assert any("a red apple" in value for value in values if isinstance(value, str))
+        assert design.summary
         assert set(design.forecast.scores) == {"alignment", "sharpness"}
         assert design.forecast.score.std > 0
         assert design.forecast.seconds.mean > 0
@@ -259,10 +272,12 @@ def test_a_served_policy_answers_many_at_once(served: str) -> None:
 
 
 @pytest.mark.ray
-def test_a_served_policy_refuses_bad_input(served: str) -> None:
+def test_a_served_policy_refuses_bad_input_and_lives_without_an_engine(served: str) -> None:
     refused = requests.post(f"{served}/v1/designs", json={"prompt": " ", "n": 0}, timeout=60)
     assert refused.status_code == 422
     assert [problem["field"] for problem in refused.json()["detail"]] == ["prompt", "n"]
+    no_picture = requests.post(f"{served}/v1/designs", json={"prompt": "an owl", "render": True}, timeout=60)
+    assert (no_picture.status_code, "engine" in no_picture.json()["detail"]) == (502, True)
     assert requests.get(f"{served}/healthz", timeout=60).json()["status"] == "ok"
     assert "<form>" in requests.get(served, timeout=60).text
     assert requests.get(f"{served}/docs", timeout=60).ok
