@@ -77,7 +77,8 @@ class _CornersAndMaximum(nn.Module):
         return torch.cat([F.adaptive_avg_pool2d(maps, 2).flatten(1), maps.amax((2, 3))], dim=1)
 
 
-def _halve(inputs: int, outputs: int) -> list[nn.Module]:
+def halve(inputs: int, outputs: int) -> list[nn.Module]:
+    """A strided convolution: half the side, other channels."""
     return [
         nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -92,12 +93,12 @@ class AlignmentNet(TwoTowers):
 
     def __init__(self) -> None:
         eye = nn.Sequential(
-            *_halve(3, 32),
-            *_halve(32, 64),
-            *_halve(64, 128),
-            *_halve(128, 192),
+            *halve(3, 32),
+            *halve(32, 64),
+            *halve(64, 128),
+            *halve(128, 192),
             _Residual(192),
-            *_halve(192, 256),
+            *halve(192, 256),
             _CornersAndMaximum(),
             nn.Linear(256 * 5, 192),
         )

@@ -16,16 +16,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .alignment import halve
+
 WEIGHTS = Path(__file__).parent / "data" / "fidelity.safetensors"
 SIZE = 192  # px
-
-
-def _halve(inputs: int, outputs: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    ]
 
 
 class _Residual(nn.Module):
@@ -48,12 +42,12 @@ class FidelityNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.eye = nn.Sequential(
-            *_halve(3, 16),
-            *_halve(16, 40),
-            *_halve(40, 80),
+            *halve(3, 16),
+            *halve(16, 40),
+            *halve(40, 80),
             _Residual(80),
-            *_halve(80, 128),
-            *_halve(128, 160),
+            *halve(80, 128),
+            *halve(128, 160),
         )
         self.verdict = nn.Sequential(nn.Linear(480, 64), nn.ReLU(), nn.Linear(64, 1))
         self.register_buffer("centre", torch.tensor(0.0))

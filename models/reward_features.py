@@ -8,12 +8,14 @@ number still speak for it, so that a new checkpoint or another step count is not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..workflows.rules import END
 from .text import WIDTH, TextEncoder
 from .vocabulary import name_pieces
 
@@ -54,7 +56,7 @@ class WordTable:
 
     def read(self, workflows: Sequence[Sequence[str]]) -> Words:
         """Index the words of workflows; `<end>` is left out, since every workflow has it."""
-        texts = [[word for word in words if word != "<end>"] for words in workflows]
+        texts = [[word for word in words if word != END] for words in workflows]
         self._add(sorted({word for words in texts for word in words} - self._index.keys()))
         longest = max(map(len, texts), default=0)
         index_WT = torch.zeros(len(texts), longest, dtype=torch.long)
@@ -90,7 +92,7 @@ def components(words: Sequence[str]) -> set[str]:
     return {
         word if is_node(word) else f"{words[owner]} {word}"
         for word, owner in zip(words, places, strict=True)
-        if word != "<end>"
+        if word != END
     }
 
 
@@ -102,11 +104,9 @@ def word_features(words: Sequence[str], encoder: TextEncoder) -> Tensor:
 
 
 def _number(word: str) -> tuple[float, float]:
-    _, separator, text = word.replace("@", "=").partition("=")
+    """Is there one, and its signed logarithm."""
     try:
-        value = float(text) if separator else float("nan")
-    except ValueError:
-        value = float("nan")
-    if value != value:
-        return 0.0, 0.0
-    return 1.0, float(torch.tensor(abs(value)).log1p()) * (1 if value >= 0 else -1)
+        value = float(word.replace("@", "=").partition("=")[2])
+    except ValueError:  # no number
+        value = math.nan
+    return (0.0, 0.0) if math.isnan(value) else (1.0, math.copysign(math.log1p(abs(value)), value))
