@@ -29,8 +29,7 @@ from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.pipelines.why import Contribution, agreement, contributions
-from flowtailor.workflows.codec import decode
-from flowtailor.workflows.counterfactual import canonical_words
+from flowtailor.workflows.codec import canonical_words, decode
 from flowtailor.workflows.space import Space
 
 Told = tuple[Prompt, tuple[str, ...], list[Contribution]]  # a prompt, its design, what the parts add

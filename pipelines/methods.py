@@ -18,10 +18,9 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.prompts import Prompt
-from ..workflows.codec import encode
+from ..workflows.codec import canonical_words
 from ..workflows.grammar import Grammar
 from ..workflows.graph import Workflow
-from ..workflows.rules import END
 from ..workflows.space import OutOfSpace, Space
 from .config import Config
 from .statistics import category_effects, workflow_effects
@@ -90,7 +89,7 @@ def default_design(flows: Mapping[str, Workflow], rows: pd.DataFrame, space: Spa
     """Tokens of the seed workflow `plain`, ComfyUI's default graph; without one (a space or seeds of
     one's own), of the commonest workflow of the rows."""
     try:
-        return tuple(word for word in encode(flows["plain"], space) if word != END)
+        return canonical_words(flows["plain"], space)
     except (KeyError, OutOfSpace):
         counts = Counter(sorted(rows["tokens"]))
         return tuple(counts.most_common(1)[0][0].split())

@@ -18,8 +18,7 @@ from flowtailor.errors import FlowtailorError
 from ..actors.comfy import engine
 from ..datasets.prompts import Prompt
 from ..workflows.augment import including
-from ..workflows.codec import decode
-from ..workflows.counterfactual import canonical_words
+from ..workflows.codec import canonical_words, decode
 from ..workflows.grammar import Grammar
 from ..workflows.space import Space
 from .catalog import World, read_world, space_file, survey, write_world

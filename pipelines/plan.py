@@ -18,9 +18,8 @@ import pandas as pd
 from ..datasets.prompts import Prompt
 from ..datasets.rows import row_id, share, text_hash, workflow_split
 from ..workflows.augment import augment
-from ..workflows.codec import decode, encode
+from ..workflows.codec import canonical_words, decode
 from ..workflows.graph import Workflow
-from ..workflows.rules import END
 from ..workflows.space import Space
 
 
@@ -47,10 +46,7 @@ def candidates(
     Raises FlowtailorError where the space holds none of the seeds, or not so many workflows.
     """
     flows = augment(seeds, space, n=count, seed=seed, max_tokens=max_tokens)
-    return [
-        Candidate(flow.key, flow.dumps(), tuple(word for word in encode(flow, space) if word != END))
-        for flow in flows
-    ]
+    return [Candidate(flow.key, flow.dumps(), canonical_words(flow, space)) for flow in flows]
 
 
 def balanced(

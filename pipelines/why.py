@@ -15,8 +15,8 @@ import pandas as pd
 
 from ..models.attribution import difference
 from ..models.metrics import coverage, spearman, spearman_within
-from ..workflows.codec import decode
-from ..workflows.counterfactual import LEFT_OUT, canonical_words, counterfactuals
+from ..workflows.codec import canonical_words, decode
+from ..workflows.counterfactual import LEFT_OUT, counterfactuals
 from ..workflows.space import Space
 
 if TYPE_CHECKING:

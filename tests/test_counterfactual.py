@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowtailor.datasets.flows import load_seed_flows
-from flowtailor.workflows.codec import decode, encode
-from flowtailor.workflows.counterfactual import LEFT_OUT, canonical_words, counterfactuals
+from flowtailor.workflows.codec import canonical_words, decode, encode
+from flowtailor.workflows.counterfactual import LEFT_OUT, counterfactuals
 from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems

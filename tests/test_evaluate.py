@@ -18,8 +18,7 @@ from flowtailor.pipelines import evaluate, renders
 from flowtailor.pipelines.comparison import summarise
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import Choice
-from flowtailor.workflows.codec import encode
-from flowtailor.workflows.rules import END
+from flowtailor.workflows.codec import canonical_words
 from flowtailor.workflows.space import Space
 
 PROMPTS = [Prompt("a red apple", "food", "test"), Prompt("a sly fox", "animals", "test")]
@@ -27,8 +26,7 @@ ENGINE = "comfyui-0.3.75"
 
 
 def design(name: str, space: Space, seconds: float = 0.5) -> Choice:
-    words = encode(load_seed_flows()[name], space)
-    return Choice(tuple(word for word in words if word != END), seconds)
+    return Choice(canonical_words(load_seed_flows()[name], space), seconds)
 
 
 def planned(space: Space, **evaluation: Any) -> pd.DataFrame:

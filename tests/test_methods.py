@@ -16,8 +16,7 @@ from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, default_design
 from flowtailor.pipelines.sweep import best_guidance, guidance_report, sweep_designs
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
-from flowtailor.workflows.codec import decode, encode
-from flowtailor.workflows.rules import END
+from flowtailor.workflows.codec import canonical_words, decode
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
@@ -29,7 +28,7 @@ FOX, APPLE, CAR = (
 
 
 def words(name: str, space: Space) -> tuple[str, ...]:
-    return tuple(word for word in encode(load_seed_flows()[name], space) if word != END)
+    return canonical_words(load_seed_flows()[name], space)
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from flowtailor.pipelines.catalog import World, read_world
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.newcomers import admit, compatible, newcomers
 from flowtailor.pipelines.stage import Run, is_done
-from flowtailor.workflows.codec import decode, encode
-from flowtailor.workflows.rules import END
+from flowtailor.workflows.codec import canonical_words, decode
 from flowtailor.workflows.space import Space
 
 config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
@@ -87,7 +86,7 @@ def test_defaults_stay_what_they_were(config: Config, monkeypatch: pytest.Monkey
         catalog = conftest.saved_catalog("0.3.75")
         return World("comfyui-0.3.75", catalog, Space.default(catalog))
 
-    words = [word for word in encode(load_seed_flows()["lora"], space) if word != END]
+    words = canonical_words(load_seed_flows()["lora"], space)
     world = compatible(config, installed("a.safetensors", *conftest.INSTALLED[key], "z.safetensors"))
     assert decode(words, world.space) == decode(words, space)
     assert {"lora_name=a.safetensors", "lora_name=z.safetensors"} < set(world.space.vocabulary)

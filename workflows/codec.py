@@ -62,6 +62,14 @@ def encode(workflow: Workflow, space: Space) -> list[str]:
     return writer.words()
 
 
+def canonical_words(workflow: Workflow, space: Space) -> tuple[str, ...]:
+    """The words of a workflow as rows and designs hold them, `<end>` left out; raises as `encode` does.
+
+    A policy may say a workflow in more words; these are the ones that two workflows are compared by.
+    """
+    return tuple(encode(workflow, space)[:-1])
+
+
 def _is_root(node: Node, space: Space) -> bool:
     return node.class_type in space.catalog and space.catalog[node.class_type].is_output
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .codec import decode, encode
+from .codec import canonical_words, decode
 from .graph import SEED, Link, Node, Workflow
-from .rules import END, LinkNeed, Param, Rule, value_word
+from .rules import LinkNeed, Param, Rule, value_word
 from .space import OutOfSpace, Space
 from .summary import summary
 
@@ -50,12 +50,6 @@ def counterfactuals(tokens: Sequence[str], space: Space) -> list[Counterfactual]
             seen.add(words)
             found.append(Counterfactual(component, change, words))
     return found
-
-
-def canonical_words(flow: Workflow, space: Space) -> tuple[str, ...]:
-    """The words of a flow as the dataset's rows hold them, without the end word: of several ways to
-    say the same flow, the one that a neighbour can be compared with."""
-    return tuple(word for word in encode(flow, space) if word != END)
 
 
 # --- leaving a node out --------------------------------------------------------------------------
