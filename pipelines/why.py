@@ -32,8 +32,7 @@ class Contribution:
     """What `component` adds to the score (0 to 1) and to the seconds of the render.
 
     change: what became of it in the neighbour, "left out" or the value that it has there;
-    std: how far the members of the ensemble disagree about the difference; without: the neighbour's
-    tokens.
+    std: the error bar of the difference (models/attribution.py); without: the neighbour's tokens.
     """
 
     component: str
