@@ -52,8 +52,8 @@ def _choose(materials: Materials, prompt: Prompt, budget_s: float) -> Choice:
 def budget_report(rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
     """`budgets.json`; `rows` are measured rows, those of the budgets and of the methods among them.
 
-    Intervals are over prompts. `unlimited`: the same choice of the best without a budget. `fixed`: workflows
-    of the training rows, what they score on an average prompt and take.
+    Intervals are over prompts. `unlimited`: the best of several without a budget (`guided_best_of_n`).
+    `fixed`: workflows of the training rows, what they score on an average prompt and take.
     """
     budgets = materials.config.evaluate.budgets_s
     if not budgets:

@@ -62,7 +62,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     guidance = sweep(run, materials, catalog)
     materials = replace(materials, config=with_guidance(config, guidance["chosen"]))
     prompts = held_out(config)
-    choices = {method: _told(method, prompts, materials) for method in METHODS}
+    choices = {method: _chosen(method, prompts, materials) for method in METHODS}
     choices |= budget_choices(materials, prompts)
     rows = measure(_rendered(run, prompts, choices, space), materials, catalog)
     write(run, rows, guidance, materials)
@@ -144,7 +144,7 @@ def gather(run: Run, space: Space) -> Materials:
     return Materials(run.config, rows, default, space, designer, load_ensemble(run))
 
 
-def _told(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
+def _chosen(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
     choices = choose(method, prompts, materials)
     middle = np.median([choice.seconds for choice in choices])
     print(f"evaluate: {method} chose {len(choices)} workflows, {middle:.2f} s each", flush=True)

@@ -27,8 +27,10 @@ from .stage import Run, fingerprint, is_done, stage_output
 from .trained import need
 
 if TYPE_CHECKING:
+    from ..models.masked_trainer import MaskedGRPOTrainer
     from ..models.policy import Policy
     from ..models.reward import RewardEnsemble
+    from ..workflows.space import Space
 
 
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
@@ -57,10 +59,10 @@ def train_adapter(
     """
     run = Run(config)
     rows = training_rows(run.dataset.rows(), config.scorers.weights)
-    seconds = (float(rows["seconds"].quantile(q)) for q in (0.1, 0.9))
+    low, high = (float(rows["seconds"].quantile(q)) for q in (0.1, 0.9))
     seed += config.run.seed
     setup = {
-        "questions": draw_questions(sorted(set(rows["prompt"])), (*seconds,), config, seed),
+        "questions": draw_questions(sorted(set(rows["prompt"])), (low, high), config, seed),
         "reward": reward.resolve(),
         "start": start.resolve() if start else None,
         "seed": seed,
@@ -85,7 +87,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
 
 
 def draw_questions(
-    prompts: Sequence[str], seconds: tuple[float, ...], config: Config, seed: int
+    prompts: Sequence[str], seconds: tuple[float, float], config: Config, seed: int
 ) -> list[tuple[str, float | None]]:
     """One (prompt, budget_s) per group of the run; budgets lie evenly in the logarithm of `seconds`.
 
@@ -140,15 +142,10 @@ def reward_function(
 def _worker(setup: dict[str, Any]) -> None:
     """What the Ray Train worker does."""
     import torch
-    from datasets import Dataset
-    from trl.trainer.grpo_config import GRPOConfig
 
-    from ..models.constrained import AllowedMasks
     from ..models.designing import Designer
-    from ..models.masked_trainer import MaskedGRPOTrainer, WordIds
-    from ..models.policy import Policy, compute_dtype, policy_prompt
+    from ..models.policy import Policy, compute_dtype
     from ..models.reward import RewardEnsemble
-    from ..workflows.grammar import Grammar
 
     config: Config = setup["config"]
     run, device, grpo = Run(config), worker_device(), config.grpo
@@ -157,48 +154,8 @@ def _worker(setup: dict[str, Any]) -> None:
     policy = Policy.load(run.path("policy/sft"), space.vocabulary, dtype=compute_dtype(device))
     _add_adapter(policy, grpo.lora_rank, setup["start"])
     ensemble = RewardEnsemble.load(setup["reward"])
-    to_words = WordIds(policy.columns)
-
-    def words_of(ids: list[int]) -> list[str]:
-        return [space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()][:-1]
-
-    questions = [
-        {"prompt": policy_prompt(text, budget), "text": text, "budget_s": budget}
-        for text, budget in setup["questions"]
-    ]
-    per_step = grpo.prompts_per_step * grpo.num_generations
-    at_once = next(size for size in range(min(16, per_step), 0, -1) if per_step % size == 0)
-    trainer = MaskedGRPOTrainer(
-        policy,
-        AllowedMasks(Grammar(space, max_tokens=config.space.max_tokens), len(space.vocabulary)),
-        mask_loss=grpo.mask_loss,
-        reward_funcs=reward_function(ensemble, config, words_of),
-        args=GRPOConfig(
-            **trainer_options(
-                device,
-                grpo.steps,
-                setup["seed"],
-                {
-                    "per_device_train_batch_size": at_once,
-                    "gradient_accumulation_steps": per_step // at_once,
-                    "num_generations": grpo.num_generations,
-                    "max_completion_length": config.space.max_tokens,
-                    "learning_rate": grpo.learning_rate,
-                    "temperature": grpo.temperature,
-                    "beta": grpo.beta,
-                    "entropy_coef": grpo.entropy_coef,
-                    # Scaled by group, groups whose designs differ by a hair push as hard as any, and the
-                    # policy ends with one workflow for everything.
-                    "scale_rewards": "batch",
-                    "lr_scheduler_type": "constant_with_warmup",
-                    "shuffle_dataset": False,
-                    "remove_unused_columns": False,
-                    **grpo.trl,
-                },
-            )
-        ),
-        train_dataset=Dataset.from_list(questions),
-    )
+    options = _trl_options(config, device, setup["seed"])
+    trainer = _trainer(config, policy, space, ensemble, setup["questions"], options)
     save = policy.save_adapter
     if grpo.audit_every:
         designer = Designer(policy, space, max_tokens=config.space.max_tokens)
@@ -206,6 +163,66 @@ def _worker(setup: dict[str, Any]) -> None:
         trainer.add_callback(alarm_callback(alarm, grpo.audit_every))
         save = alarm.save
     train(trainer, "grpo", save)
+
+
+def _trainer(
+    config: Config,
+    policy: Policy,
+    space: Space,
+    ensemble: RewardEnsemble,
+    questions: Sequence[tuple[str, float | None]],
+    options: dict[str, Any],
+) -> MaskedGRPOTrainer:
+    """TRL's trainer, which asks the questions in their order and the ensemble for rewards."""
+    import torch
+    from datasets import Dataset
+    from trl.trainer.grpo_config import GRPOConfig
+
+    from ..models.constrained import AllowedMasks
+    from ..models.masked_trainer import MaskedGRPOTrainer, WordIds
+    from ..models.policy import policy_prompt
+    from ..workflows.grammar import Grammar
+
+    to_words = WordIds(policy.columns)
+
+    def words_of(ids: list[int]) -> list[str]:
+        return [space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()][:-1]
+
+    asked = [
+        {"prompt": policy_prompt(text, budget), "text": text, "budget_s": budget}
+        for text, budget in questions
+    ]
+    return MaskedGRPOTrainer(
+        policy,
+        AllowedMasks(Grammar(space, max_tokens=config.space.max_tokens), len(space.vocabulary)),
+        mask_loss=config.grpo.mask_loss,
+        reward_funcs=reward_function(ensemble, config, words_of),
+        args=GRPOConfig(**options),
+        train_dataset=Dataset.from_list(asked),
+    )
+
+
+def _trl_options(config: Config, device: Any, seed: int) -> dict[str, Any]:
+    grpo = config.grpo
+    per_step = grpo.prompts_per_step * grpo.num_generations
+    at_once = next(size for size in range(min(16, per_step), 0, -1) if per_step % size == 0)
+    given = {
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": per_step // at_once,
+        "num_generations": grpo.num_generations,
+        "max_completion_length": config.space.max_tokens,
+        "learning_rate": grpo.learning_rate,
+        "temperature": grpo.temperature,
+        "beta": grpo.beta,
+        "entropy_coef": grpo.entropy_coef,
+        # Scaled by group, groups whose designs differ by a hair push as hard as any, and the policy ends
+        # with one workflow for everything.
+        "scale_rewards": "batch",
+        "lr_scheduler_type": "constant_with_warmup",
+        "shuffle_dataset": False,
+        "remove_unused_columns": False,
+    }
+    return trainer_options(device, grpo.steps, seed, given | grpo.trl)
 
 
 def _add_adapter(policy: Policy, rank: int, start: Path | None) -> None:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -135,7 +135,7 @@ def _guided(materials: Materials) -> Picker:
     return _designs(materials, guidance=materials.config.design.guidance)
 
 
-def _designs(materials: Materials, **options) -> Picker:
+def _designs(materials: Materials, **options: Any) -> Picker:
     design, config = materials.designer.design, materials.config
 
     def pick(prompt: Prompt) -> Sequence[str]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -170,7 +171,7 @@ def quality_time(fixed: Sequence[tuple[float, float]], budgets: Sequence[tuple[s
     return _svg(figure, "quality_time")
 
 
-def _band(axes, x: Sequence[float], values: Sequence[Interval], colour: str, label: str) -> None:
+def _band(axes: Axes, x: Sequence[float], values: Sequence[Interval], colour: str, label: str) -> None:
     axes.plot(x, [v.value for v in values], "o-", color=colour, markersize=4, label=label)
     axes.fill_between(
         x, [v.low for v in values], [v.high for v in values], color=colour, alpha=0.15, linewidth=0

@@ -1,6 +1,6 @@
 """Pictures for planned rows: taken from datasets that have them already, and rendered where none has.
 
-What evaluate, refine, the audits of GRPO and the study of parts have in common. Promises: no row that a
+What evaluate, refine, the audits of GRPO and the studies have in common. Promises: no row that a
 store knows is rendered again; a design is not blamed for an engine that went away. Does not know how
 pictures are made: `render` is passed in.
 """

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .catalog import read_world
 from .config import Config
 from .examples import Example, imitation_examples, score_examples, training_rows
 from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .stage import Run, fingerprint, is_done, stage_output
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..models.policy import Policy
 
 LORA_RANK = 32
 
@@ -113,7 +118,7 @@ def _worker(setup: dict[str, Any]) -> None:
     train(trainer, Path(setup["part"]).name, save)
 
 
-def _dataset(policy: Any, vocabulary: Sequence[str], examples: Sequence[Example]) -> Any:
+def _dataset(policy: Policy, vocabulary: Sequence[str], examples: Sequence[Example]) -> Dataset:
     """Token ids, and labels that count for the words of the design only."""
     from datasets import Dataset
 
