@@ -20,7 +20,7 @@ import pandas as pd
 
 from flowtailor.datasets.rows import weighted_score
 from flowtailor.datasets.store import Store
-from flowtailor.errors import FlowtailorError
+from flowtailor.errors import FlowtailorError, told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines import evaluate, grpo, sft
 from flowtailor.pipelines.catalog import read_world
@@ -140,4 +140,5 @@ def markdown(compared: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_one_line("ablations"):
+        main()

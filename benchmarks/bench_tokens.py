@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from transformers import AutoTokenizer
 
-from flowtailor.actors.comfy import engine
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.markdown import markdown_table
 from flowtailor.models.weights import resolve
-from flowtailor.pipelines.catalog import survey
+from flowtailor.pipelines.catalog import look
 from flowtailor.pipelines.config import Config
 from flowtailor.workflows.codec import encode
 
 
 def main() -> None:
     config = Config()
-    with engine(config.engine) as client:
-        world = survey(config, client)
+    world = look(config)
     tokenizer = AutoTokenizer.from_pretrained(resolve(config.sft.base))
     words: list[int] = []
     json_tokens: list[int] = []

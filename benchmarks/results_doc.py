@@ -15,9 +15,11 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from flowtailor.errors import told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.methods import METHODS
 from flowtailor.pipelines.report import view
+from flowtailor.pipelines.trained import need
 
 DOCS = Path(__file__).parents[1] / "docs"
 SHOWN = ("most_used", "best_fixed", "retrieval", "sft", "guided")  # columns of the sheet of pictures
@@ -31,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("run", metavar="RUN", type=Path)
     run = parser.parse_args().run
+    need(run, "evaluation/summary.json")
     images = DOCS / "images" / "results"
     images.mkdir(parents=True, exist_ok=True)
     rows = pq.read_table(run / "evaluation/rows.parquet").to_pylist()
@@ -203,4 +206,5 @@ def _number(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_one_line("results"):
+        main()

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
 from study_report import Study, plot, report
 
-from flowtailor.actors.comfy import engine
 from flowtailor.datasets.rows import RETRYABLE_ERRORS
-from flowtailor.errors import FlowtailorError
-from flowtailor.pipelines.catalog import survey, write_world
+from flowtailor.errors import FlowtailorError, told_in_one_line
+from flowtailor.pipelines.catalog import look, write_world
 from flowtailor.pipelines.cli import DEFAULT_CONFIG
 from flowtailor.pipelines.collect import plan, render
 from flowtailor.pipelines.config import Config, load_config
@@ -77,9 +75,8 @@ def collected(config: Config) -> pd.DataFrame:
     """The planned rows, after rendering those that are missing. Raises where some are to be tried again."""
     run = Run(config)
     store = run.dataset
-    with engine(config.engine) as client:
-        world = survey(config, client)
-        planned = plan(config, world)
+    world = look(config)
+    planned = plan(config, world)
     write_world(run, world)
     missing = store.missing(planned)
     print(f"study: {len(planned)} pictures, {len(planned) - len(missing)} there", flush=True)
@@ -103,7 +100,5 @@ def write(study: Study, page: Path, picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with told_in_one_line("study"):
         main()
-    except FlowtailorError as error:
-        sys.exit(f"study: error: {error}")

@@ -20,6 +20,7 @@ import pandas as pd
 from flowtailor.datasets.prompts import Prompt, choose, load_prompts
 from flowtailor.datasets.rows import weighted_score
 from flowtailor.datasets.store import Store
+from flowtailor.errors import told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.catalog import read_world
 from flowtailor.pipelines.collect import render
@@ -142,4 +143,5 @@ def markdown(told: dict[str, dict[str, Any]], seeds: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_one_line("why"):
+        main()

@@ -33,6 +33,12 @@ def survey(config: Config, client: ComfyClient) -> World:
     return World(engine_name(config.engine, client), catalog, Space.load(space_file(config), catalog))
 
 
+def look(config: Config) -> World:
+    """The same of the configured engine, started for it where that is ours to do."""
+    with engine(config.engine) as client:
+        return survey(config, client)
+
+
 def space_file(config: Config) -> Path:
     """The TOML that describes the space: the configured one, or the one for the studio."""
     return Path(config.space.file) if config.space.file else STUDIO_SPACE
@@ -58,8 +64,7 @@ def read_world(run: Run) -> tuple[Catalog, Space]:
 
 def write_catalog(config: Config) -> None:
     """The command `flowtailor catalog`."""
-    with engine(config.engine) as client:
-        world = survey(config, client)
+    world = look(config)
     run = Run(config)
     write_world(run, world)
     print(f"{world.engine}: {len(world.catalog.nodes)} node classes, catalog {world.catalog.hash}")

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from flowtailor.errors import FlowtailorError
 
-from ..actors.comfy import engine
 from ..datasets.prompts import Prompt
 from ..workflows.augment import including
 from ..workflows.codec import canonical_words, decode
 from ..workflows.grammar import Grammar
 from ..workflows.space import Space
-from .catalog import World, read_world, space_file, survey, write_world
+from .catalog import World, read_world, space_file, write_world
 from .config import Config
 from .rounds import Round, lineage, stages
 from .stage import Run, is_recorded, read_record, record, stage_output, write_json
@@ -31,12 +30,6 @@ if TYPE_CHECKING:
 
 
 ADMITTED = "newcomers.json"
-
-
-def look(config: Config) -> World:
-    """What is installed now, asked of the configured engine."""
-    with engine(config.engine) as client:
-        return survey(config, client)
 
 
 def compatible(config: Config, world: World) -> World:

@@ -31,10 +31,10 @@ from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.space import Space
 from . import fit_reward, grpo
-from .catalog import read_world
+from .catalog import look, read_world
 from .collect import render
 from .config import Config
-from .newcomers import admit, compatible, look, newcomers
+from .newcomers import admit, compatible, newcomers
 from .picks import judge, pick
 from .proposals import Proposer
 from .renders import rendered_rows
@@ -102,13 +102,13 @@ def refine(one: Round, new: Sequence[str] = ()) -> None:
     before, picks = draw(one, space, new)
     learn, judged = own.dataset, Store(own.path("validation"))
     known = _known(one)
-    render_here = partial(render, label="refine")
-    rendered_rows(config, picks, learn, known=(), render=render_here, label=f"{one.name}, to learn from")
-    rows_before = rendered_rows(config, before, judged, known=known, render=render_here, label=one.name)
+    on_engines = partial(render, label="refine")
+    rendered_rows(config, picks, learn, known=(), render=on_engines, label=f"{one.name}, to learn from")
+    rows_before = rendered_rows(config, before, judged, known=known, render=on_engines, label=one.name)
     fit_reward.run_stage(own.config)
     go_on(one)
     after = answer_again(one, space)
-    rows_after = rendered_rows(config, after, judged, known=known, render=render_here, label=one.name)
+    rows_after = rendered_rows(config, after, judged, known=known, render=on_engines, label=one.name)
     write_json(own.path("summary.json"), summarise(one, rows_before, rows_after, picks))
     promote(one, picks)
     shutil.copyfile(own.path("summary.json"), run.path("refine/summary.json"))
