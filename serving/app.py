@@ -22,8 +22,9 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from .api import DesignRequest, DesignResponse
+from .backend import UnavailableError
 from .events import Event
-from .routes import RETRY_AFTER_S, UnavailableError, make_app
+from .routes import RETRY_AFTER_S, make_app
 
 TOKEN_VARIABLE = "FLOWTAILOR_TOKEN"
 READY_TIMEOUT_S = 5.0

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,7 +20,9 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from flowtailor import __version__
 
 from .api import DesignRequest, DesignResponse, Refusal, refusal
-from .events import Event, Failure, encoded
+from .backend import Backend, UnavailableError
+from .events import Failure
+from .streams import BROKEN, SILENCE_S, as_text, with_silences
 
 logger = logging.getLogger("ray.serve")
 RETRY_AFTER_S = 2
@@ -32,27 +33,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     503: {"description": "overloaded; see Retry-After"},
 }
 PAGE = Path(__file__).with_name("index.html")
-
-
-class UnavailableError(Exception):
-    """The backend cannot answer now: full, starting, or dead and being replaced."""
-
-
-class Backend(Protocol):
-    async def design(self, request: DesignRequest) -> DesignResponse:
-        """Raises UnavailableError."""
-        ...
-
-    def pictures(self, answer: DesignResponse) -> AsyncGenerator[Event]:
-        """First Ready, or the Failure of a dead engine; then what becomes of the designs, see events.py.
-
-        Raises UnavailableError.
-        """
-        ...
-
-    async def check(self) -> None:
-        """Return once the models answer; raises UnavailableError."""
-        ...
 
 
 def make_app(backend: Backend, token: str | None) -> FastAPI:
@@ -113,35 +93,23 @@ async def _answer(backend: Backend, request: DesignRequest) -> DesignResponse:
 
 
 async def _drawn(backend: Backend, answer: DesignResponse) -> StreamingResponse:
-    """The stream, once the engine is ready for it. Raises HTTPException 502 or 503."""
-    events = backend.pictures(answer)
+    """The stream: begun once the engine is ready, or once a proxy might lose patience.
+
+    Raises HTTPException 502 or 503 for what goes wrong before.
+    """
+    events = with_silences(backend.pictures(answer), SILENCE_S)
     try:
         first = await anext(events)
     except UnavailableError as error:
         raise _unavailable(error) from error
     except Exception as error:
         logger.exception("no picture was begun")
-        raise _unavailable("the drawing failed on the server; its log has the cause") from error
+        raise _unavailable(BROKEN) from error
     if isinstance(first, Failure):
         raise HTTPException(502, detail=first.message)
     # For proxies in front: what is collected before it is passed on shows no progress.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(answer, events), media_type="text/event-stream", headers=headers)
-
-
-async def _stream(answer: DesignResponse, events: AsyncGenerator[Event]) -> AsyncIterator[str]:
-    yield encoded("designs", answer)
-    try:
-        async for event in events:
-            yield event.encoded()
-    except UnavailableError as error:
-        yield Failure.of(error).encoded()
-    except Exception:
-        logger.exception("a stream of pictures broke")
-        failed = "the drawing failed on the server; its log has the cause"
-        yield Failure(design=None, type="ServerError", message=failed).encoded()
-    finally:
-        await events.aclose()  # the client may have left
+    return StreamingResponse(as_text(answer, events), media_type="text/event-stream", headers=headers)
 
 
 def _unavailable(reason: object) -> HTTPException:

@@ -21,10 +21,11 @@ from tiny_run import tiny_run
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.serving.api import DesignRequest, DesignResponse
+from flowtailor.serving.backend import UnavailableError
 from flowtailor.serving.command import check_address, serve
 from flowtailor.serving.designs import Designs
 from flowtailor.serving.events import Event
-from flowtailor.serving.routes import UnavailableError, is_loopback, make_app
+from flowtailor.serving.routes import is_loopback, make_app
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 

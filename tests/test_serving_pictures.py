@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +18,13 @@ from starlette.testclient import TestClient
 
 from flowtailor.actors.comfy import EngineConfig, Rendered
 from flowtailor.errors import FlowtailorError
+from flowtailor.serving import routes
 from flowtailor.serving.api import DesignedWorkflow, DesignRequest, DesignResponse, Estimate, Forecast
-from flowtailor.serving.events import Event, Failure, Progress
+from flowtailor.serving.backend import UnavailableError
+from flowtailor.serving.events import Event, Failure, Progress, Ready
 from flowtailor.serving.pictures import Pictures
-from flowtailor.serving.routes import UnavailableError, make_app
+from flowtailor.serving.routes import make_app
+from flowtailor.serving.streams import with_silences
 from flowtailor.workflows.graph import Workflow
 
 Api = dict[str, Any]
@@ -71,8 +75,8 @@ def ask(backend: DrawingBackend, *, render: bool = True) -> Any:
 
 
 def read(text: str) -> Events:
-    """The events of a stream as (type, data)."""
-    blocks = [block.split("\n") for block in text.split("\n\n") if block]
+    """The events of a stream as (type, data); comments are passed over."""
+    blocks = [block.split("\n") for block in text.split("\n\n") if block and not block.startswith(":")]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
 
@@ -198,6 +202,69 @@ def test_for_a_client_that_has_left_no_design_is_begun():
     engines.render = slowly  # type: ignore[method-assign]
     asyncio.run(leave_after_the_first_progress())  # waits for the thread
     assert engines.drawn == ["apple"]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds that are longer than any silence."""
+    monkeypatch.setattr(routes, "SILENCE_S", 0.05)
+    return 0.3
+
+
+def starting_in(seconds: float, engines: Engines) -> Engines:
+    start = engines.open
+
+    def slowly(config: EngineConfig, server: int) -> Any:
+        time.sleep(seconds)
+        return start(config, server)
+
+    engines.open = slowly  # type: ignore[method-assign]
+    return engines
+
+
+def test_comments_fill_the_silence_while_an_engine_starts(impatient: float):
+    text = ask(DrawingBackend([flow("apple")], engines=starting_in(impatient, Engines()))).text
+    assert text.startswith("event: designs") and text.count("\n\n: waiting\n\n") >= 2
+    assert [name for name, _ in read(text)] == ["designs", "progress", "progress", "picture", "done"]
+
+
+def test_comments_fill_the_silence_while_a_model_loads(impatient: float):
+    engines = Engines()
+    draw = engines.render
+
+    def slowly(*args: Any) -> Rendered:
+        time.sleep(impatient)
+        return draw(*args)
+
+    engines.render = slowly  # type: ignore[method-assign]
+    text = ask(DrawingBackend([flow("apple"), flow("pear")], engines=engines)).text
+    assert [name for name, _ in read(text)][-1] == "done"
+    before, between, after = text.split("event: picture")
+    assert ": waiting" in before and ": waiting" in between and ": waiting" not in after
+
+
+def test_an_engine_that_fails_late_ends_a_stream_that_has_begun(impatient: float):
+    engines = starting_in(impatient, Engines(can_start=[False]))
+    assert brief(drawn(flow("apple"), engines=engines)) == [("error", None, "EngineAway")]
+
+
+def test_a_client_that_leaves_in_the_silence_stops_what_is_waited_for():
+    stopped: list[bool] = []
+
+    async def silent() -> AsyncGenerator[Event]:
+        try:
+            yield Ready()
+            await asyncio.sleep(60)
+        finally:
+            stopped.append(True)
+
+    async def leave() -> None:
+        events = with_silences(silent(), 0.01)
+        assert [await anext(events) for _ in range(3)] == [Ready(), None, None]
+        await events.aclose()
+
+    asyncio.run(leave())
+    assert stopped
 
 
 def test_requests_take_turns():
