@@ -48,6 +48,20 @@ class Predictions:
         share_S = shares(weights, self.scorers)
         return self.mean @ share_S, weighted_std(self.std, share_S, self.correlation)
 
+    def reward(self, weights: Mapping[str, float], kappa: float, lambda_seconds: float) -> np.ndarray:
+        """(N,): weighted mean - kappa * deviation - lambda * seconds.
+
+        Raises FlowtailorError on a weight for a scorer that the ensemble does not know.
+        """
+        unknown = sorted(set(weights) - set(self.scorers))
+        if unknown or not sum(weights.values()) > 0:
+            raise FlowtailorError(
+                f"scorers.weights = {dict(weights)}: the ensemble knows {', '.join(self.scorers)}, and the "
+                "weights must have a positive sum; change the weights or fit the ensemble again"
+            )
+        mean_N, std_N = self.score(weights)
+        return mean_N - kappa * std_N - lambda_seconds * self.seconds
+
 
 def shares(weights: Mapping[str, float], scorers: Sequence[str]) -> np.ndarray:
     """share_S of each scorer in the score: its weight, brought to a sum of 1."""
@@ -122,23 +136,6 @@ class RewardEnsemble:
         mean_NO = answer_KNO.mean(0)
         answer_KNO = mean_NO + self.widths_O * (answer_KNO - mean_NO)
         return MemberPredictions(answer_KNO[..., :-1], np.exp(answer_KNO[..., -1]), self.scorers)
-
-    def reward(
-        self, predictions: Predictions, weights: Mapping[str, float], kappa: float, lambda_seconds: float
-    ) -> np.ndarray:
-        """(N,): weighted mean - kappa * deviation - lambda * seconds.
-
-        Raises FlowtailorError on a weight for a scorer that the ensemble does not know.
-        """
-        unknown = sorted(set(weights) - set(predictions.scorers))
-        if unknown or not sum(weights.values()) > 0:
-            known = ", ".join(predictions.scorers)
-            raise FlowtailorError(
-                f"scorers.weights = {dict(weights)}: the ensemble knows {known}, and the weights must have a "
-                "positive sum; change the weights or fit the ensemble again"
-            )
-        mean_N, std_N = predictions.score(weights)
-        return mean_N - kappa * std_N - lambda_seconds * predictions.seconds
 
     def calibrate(self, frame: pd.DataFrame) -> None:
         """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset)."""

@@ -124,7 +124,7 @@ def reward_function(
     ) -> list[float]:
         words = [words_of(ids) for ids in completion_ids]
         predictions = ensemble.predict(text, words)
-        cautious = ensemble.reward(predictions, weights, reward.kappa, reward.lambda_seconds)
+        cautious = predictions.reward(weights, reward.kappa, reward.lambda_seconds)
         budgets = np.array([math.inf if budget is None else budget for budget in budget_s])
         over = np.maximum(0.0, (predictions.seconds + predictions.seconds_std) / budgets - 1.0)
         mean, std = predictions.score(weights)

@@ -94,7 +94,7 @@ def judge(pairs: Sequence[tuple[Wish, Design]], ensemble: RewardEnsemble, config
     predictions = ensemble.predict([wish.prompt for wish, _ in pairs], [design.tokens for _, design in pairs])
     weights, options = config.scorers.weights, config.reward
     mean_n, std_n = predictions.score(weights)
-    reward_n = ensemble.reward(predictions, weights, options.kappa, options.lambda_seconds)
+    reward_n = predictions.reward(weights, options.kappa, options.lambda_seconds)
     slow_n = slowest(predictions.seconds, predictions.seconds_std)
     return [
         Judged(

@@ -159,8 +159,8 @@ def _guided_best_of_n(materials: Materials) -> Picker:
             seed=config.run.seed,
         )[0]
         predictions = materials.ensemble.predict([prompt.text] * len(designs), [d.tokens for d in designs])
-        reward_n = materials.ensemble.reward(
-            predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
+        reward_n = predictions.reward(
+            config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
         )
         return designs[int(np.argmax(reward_n))].tokens
 

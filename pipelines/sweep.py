@@ -90,9 +90,7 @@ def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, 
     prompts = [text for text, group in zip(sweep.prompts, sweep.designs, strict=True) for _ in group]
     predictions = materials.ensemble.predict(prompts, [design.tokens for design in designs])
     mean_r, std_r = predictions.score(config.scorers.weights)
-    reward_r = materials.ensemble.reward(
-        predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
-    )
+    reward_r = predictions.reward(config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds)
     unique = len({tuple(design.tokens) for design in designs})
     mine = rows.loc[rows["method"] == sweep.method]
     rendered = [float(np.mean(group["score"])) for _, group in mine.groupby("prompt")]

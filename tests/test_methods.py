@@ -107,9 +107,7 @@ def test_learned_methods_design_valid_workflows(materials: Materials, space: Spa
         temperature=config.design.temperature,
     )[0]
     predictions = trained.ensemble.predict([FOX.text] * len(drawn), [one.tokens for one in drawn])
-    rewards = trained.ensemble.reward(
-        predictions, config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
-    )
+    rewards = predictions.reward(config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds)
     assert designs["guided_best_of_n"][0] == tuple(drawn[rewards.argmax()].tokens)
 
 

@@ -119,7 +119,7 @@ def test_trees_learn_what_suits_which_prompt():
     assert guess(["a fox", "a red apple"], ["A x=1"] * 2) == pytest.approx([1.0, 0.0], abs=0.1)
 
 
-def test_reward_is_mean_less_doubt_less_time(ensemble):
+def test_reward_is_mean_less_doubt_less_time():
     predictions = Predictions(
         mean=np.array([[0.8, 0.4]]),
         std=np.array([[0.1, 0.2]]),
@@ -129,10 +129,10 @@ def test_reward_is_mean_less_doubt_less_time(ensemble):
         correlation=np.ones((2, 2)),
     )
     weights = {"match": 3.0, "crisp": 1.0}
-    assert ensemble.reward(predictions, weights, 0.0, 0.0) == pytest.approx([0.7])
-    assert ensemble.reward(predictions, weights, 2.0, 0.1) == pytest.approx([0.7 - 2 * 0.125 - 0.2])
+    assert predictions.reward(weights, 0.0, 0.0) == pytest.approx([0.7])
+    assert predictions.reward(weights, 2.0, 0.1) == pytest.approx([0.7 - 2 * 0.125 - 0.2])
     with pytest.raises(FlowtailorError, match="beauty"):
-        ensemble.reward(predictions, {"beauty": 1.0}, 1.0, 0.0)
+        predictions.reward({"beauty": 1.0}, 1.0, 0.0)
 
 
 def test_saved_and_loaded_it_says_the_same(ensemble, rows, tmp_path):
