@@ -67,6 +67,7 @@ def study_config(arguments: argparse.Namespace) -> Config:
         "collect.flows": arguments.flows,
         "collect.flows_per_prompt": arguments.flows,
         "collect.seeds": arguments.seeds,
+        "collect.repeated": 0.0,
     }
     return load_config(arguments.config, [f"{key}={json.dumps(value)}" for key, value in values.items()])
 

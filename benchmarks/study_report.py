@@ -72,7 +72,10 @@ class Study:
         prompts, workflows = rows["prompt"].nunique(), rows["workflow_key"].nunique()
         seeds = rows.groupby(["prompt", "workflow_key"]).size()
         if seeds.nunique() != 1 or len(seeds) != prompts * workflows:
-            raise FlowtailorError("not every prompt was rendered with every workflow on as many seeds")
+            raise FlowtailorError(
+                "not every prompt was rendered with every workflow on as many seeds; "
+                "the same command renders what is missing"
+            )
         shape = (prompts, workflows, -1)
         values = {WEIGHTED: weighted_score(rows, weights)}
         values |= {name: weighted_score(rows, {name: 1.0}) for name in weights}

@@ -19,8 +19,6 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from flowtailor.errors import FlowtailorError
-
 from ..datasets.store import Store
 from ..models import metrics
 from ..workflows.graph import Workflow
@@ -30,6 +28,7 @@ from .config import Config
 from .methods import LEARNED, METHODS
 from .stage import Run, is_done, read_json_lines, stage_output
 from .statistics import Interval
+from .trained import need
 
 Row = dict[str, Any]
 
@@ -49,12 +48,10 @@ GRPO_CURVES = {
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
     """Write `report/` of the config's run; FlowtailorError where there is no evaluation yet."""
     run = Run(config)
-    needed = run.path("evaluation/summary.json")
     if dry_run:
-        print(f"report: would write {run.path('report/index.html')} from {needed}")
+        print(f"report: would write {run.path('report/index.html')} from {run.path('evaluation')}")
         return
-    if not needed.is_file():
-        raise FlowtailorError(f"{needed}: not there yet; run `flowtailor evaluate` first")
+    need(run.dir, "evaluation/summary.json")
     sources = ["evaluation", "reward/metrics.json", "policy/grpo/log.jsonl", "dataset/rows"]
     sources += [f"refine/round-{number}/summary.json" for number in range(1, rounds(run.dir) + 1)]
     inputs = {source: run.path(source) for source in sources} | {

@@ -67,6 +67,13 @@ def test_the_plan_is_the_full_product(bench: Any, tmp_path: Path, space: Space, 
     assert (planned.groupby(["prompt", "workflow_key"])["seed"].nunique() == 2).all()
 
 
+def test_every_prompt_has_as_many_seeds_whatever_the_configuration_repeats(bench: Any, tmp_path: Path):
+    file = tmp_path / "c.toml"
+    file.write_text("[collect]\nrepeated = 0.5\n")
+    arguments = argparse.Namespace(prompts=3, flows=5, seeds=2, out=tmp_path / "s", config=str(file))
+    assert bench.study.study_config(arguments).collect.repeated == 0
+
+
 def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame):
     shuffled = rows.sample(frac=1, random_state=1)
     study = bench.report.Study.of(shuffled, WEIGHTS, engines=2)
