@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +24,9 @@ def told_in_one_line(program: str) -> Iterator[None]:
     except FlowtailorError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def told_in(text: str) -> str | None:
+    """What the last FlowtailorError in a traceback says; some errors of Ray keep their cause as text only."""
+    lines = re.findall(r"^flowtailor\.[\w.]+: (.+)$", text, re.MULTILINE)
+    return lines[-1] if lines else None

@@ -18,17 +18,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from flowtailor.errors import FlowtailorError
 
 from .calibration import Bars, difference_widths, error_correlation, fit_bars, weighted_std
 from .reward_features import WordTable
+from .reward_file import DESCRIPTION, FORMAT, no_ensemble, read_description
 from .reward_fit import Scale, targets
 from .reward_net import RewardNet
 from .text import TextEncoder
 
-FORMAT = 2
 QUESTIONS_AT_ONCE = 256
 
 
@@ -212,26 +213,21 @@ class RewardEnsemble:
             "widths": self.widths_O.tolist(),
             "vocabulary": self._table.vocabulary,
         }
-        (folder / "ensemble.json").write_text(json.dumps(content, indent=1))
+        (folder / DESCRIPTION).write_text(json.dumps(content, indent=1))
 
     @classmethod
     def load(cls, folder: Path | str) -> RewardEnsemble:
         """Raises FlowtailorError where there is no ensemble of this format."""
         folder = Path(folder)
+        content = read_description(folder)
         try:
-            content = json.loads((folder / "ensemble.json").read_text())
-            if content["format"] != FORMAT:
-                raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
             nets = []
             for k in range(content["members"]):
                 net = RewardNet(len(content["vocabulary"]), len(content["bars"]))
                 net.load_state_dict(load_file(folder / f"member-{k}.safetensors"))
                 nets.append(net)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise FlowtailorError(
-                f"{folder}: no reward ensemble to load ({reason}); run `flowtailor fit-reward`"
-            ) from None
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            raise no_ensemble(folder, error) from None
         scale = Scale(np.array(content["outputs"]["mean"]), np.array(content["outputs"]["std"]))
         return cls(
             nets,

@@ -10,7 +10,6 @@ import argparse
 import errno
 import importlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flowtailor.errors import FlowtailorError
+from flowtailor.errors import FlowtailorError, told_in
 
 # verb -> (file of this folder, help); each offers `run_stage(config, *, dry_run)`.
 STAGES = {
@@ -269,9 +268,8 @@ def _one_line(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return NO_SPACE
         if type(cause).__module__.startswith("ray."):  # some of Ray's errors keep the cause as text only
-            ours = re.findall(r"^flowtailor\.[\w.]+: (.+)$", str(cause), re.MULTILINE)
-            if ours:
-                return ours[-1]
+            if (line := told_in(str(cause))) is not None:
+                return line
             if "[Errno 28]" in str(cause):
                 return NO_SPACE
             if type(cause).__name__ in LOST_WORKERS:

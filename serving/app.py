@@ -9,8 +9,10 @@ Annotations are evaluated here (no `from __future__`): Serve reads the type of `
 """
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,11 +23,14 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from flowtailor.errors import FlowtailorError
+
 from .api import DesignRequest, DesignResponse
 from .backend import UnavailableError
 from .events import Event
 from .routes import RETRY_AFTER_S, make_app
 
+logger = logging.getLogger("ray.serve")
 TOKEN_VARIABLE = "FLOWTAILOR_TOKEN"
 READY_TIMEOUT_S = 5.0
 WAITING_TO_DRAW = 8  # requests; each of them may be for many pictures
@@ -47,14 +52,28 @@ class ServeArgs(BaseModel):
     max_queued_requests: int = Field(default=64, ge=1)
 
 
+@contextmanager
+def _told_in_the_log() -> Iterator[None]:
+    """In a replica that starts: what Serve shows of an error is a traceback of tracebacks."""
+    try:
+        yield
+    except FlowtailorError as error:
+        logger.error("cannot start: %s", error)
+        raise
+
+
 @serve.deployment(max_constructor_retry_count=3)
 class Models:
     """One copy of policy and reward ensemble; computes one batch at a time in a thread."""
 
     def __init__(self, args: ServeArgs) -> None:
-        from .designs import Designs  # torch, which the other processes of the service do without
+        from .preflight import servable
 
-        self._designs = Designs.load(args.run)
+        with _told_in_the_log():
+            servable(args.run)  # before torch, which takes seconds and which the other processes do without
+            from .designs import Designs
+
+            self._designs = Designs.load(args.run)
         batched: Any = self.design  # the decorator's own attributes are not in its type
         batched.set_max_batch_size(args.max_batch_size)
         batched.set_batch_wait_timeout_s(args.batch_wait_s)
@@ -71,18 +90,22 @@ class Models:
 class Engine:
     """Draws for one request at a time, on an engine of the run's kind."""
 
+    _pictures: Any = None  # where the run could not be read
+
     def __init__(self, args: ServeArgs) -> None:
         from ..pipelines.trained import open_run
         from .pictures import Pictures
 
-        self._pictures = Pictures(open_run(args.run).config.engine)
+        with _told_in_the_log():
+            self._pictures = Pictures(open_run(args.run).config.engine)
 
     async def draw(self, flows: list[dict[str, Any]]) -> AsyncGenerator[Event]:
         async for event in self._pictures.stream(flows):
             yield event
 
     def __del__(self) -> None:  # Serve calls it when the service stops
-        self._pictures.close()
+        if self._pictures:
+            self._pictures.close()
 
 
 @serve.deployment(max_constructor_retry_count=3)

@@ -12,11 +12,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from flowtailor.errors import FlowtailorError
+from flowtailor.errors import FlowtailorError, told_in
 
 from ..pipelines.cluster import ensure_ray
 from ..pipelines.config import ServeConfig
-from ..pipelines.trained import need, open_run
+from .preflight import servable
 from .routes import is_loopback
 
 APPLICATION = "flowtailor"
@@ -26,11 +26,11 @@ def serve(run_dir: str | Path, *, host: str | None = None, port: int | None = No
     """Deploy the run's guided policy and block until a signal ends the process.
 
     `host` and `port` override the run's own `[serve]` section.
-    Raises FlowtailorError before anything starts when the run is unfinished, the address is
-    open to others without a token, or the port is taken.
+    Raises FlowtailorError before anything starts when the run is unfinished or of another version,
+    the address is open to others without a token, or the port is taken; and when a replica, which
+    loads the models, says so.
     """
-    run = open_run(run_dir)
-    need(run.dir, "catalog.json", "reward/ensemble.json", "policy/sft", "policy/grpo")
+    run = servable(run_dir)
     wanted = run.config.serve.model_copy(
         update={k: v for k, v in {"host": host, "port": port}.items() if v is not None}
     )
@@ -74,12 +74,25 @@ def _deploy_and_wait(run_dir: Path, wanted: ServeConfig, token: str | None) -> N
             http_options={"host": wanted.host, "port": wanted.port},
             logging_config=quiet,
         )
-        ray_serve.run(build(args), name=APPLICATION, route_prefix="/", logging_config=quiet)
+        try:
+            ray_serve.run(build(args), name=APPLICATION, route_prefix="/", logging_config=quiet)
+        except RuntimeError as error:  # names the deployments that did not start, and not why
+            if reason := told_in(_messages()):
+                raise FlowtailorError(reason) from error
+            raise
         address = f"http://{wanted.host}:{wanted.port}"
         print(f"serving {run_dir} at {address} (page /, schema /docs); Ctrl-C stops it", flush=True)
         threading.Event().wait()
     finally:
         ray_serve.delete(APPLICATION)  # alone: on a cluster, others may serve theirs
+
+
+def _messages() -> str:
+    """What Serve says of the application's deployments, tracebacks of their replicas included."""
+    from ray import serve as ray_serve
+
+    application = ray_serve.status().applications.get(APPLICATION)
+    return "\n".join(one.message for one in application.deployments.values()) if application else ""
 
 
 def _shared_fields(wanted: ServeConfig) -> dict[str, Any]:
