@@ -15,13 +15,15 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from flowtailor import __version__
 
 from .api import DesignRequest, DesignResponse, Refusal, refusal
 from .backend import Backend, UnavailableError
 from .events import Failure
+from .metrics import CountRequests, Measured, Metrics
 from .streams import BROKEN, SILENCE_S, as_text, with_silences
 
 logger = logging.getLogger("ray.serve")
@@ -38,6 +40,9 @@ PAGE = Path(__file__).with_name("index.html")
 def make_app(backend: Backend, token: str | None) -> FastAPI:
     """The FastAPI application. Without a token only clients on this machine may design."""
     app = FastAPI(title="flowtailor", version=__version__, description="Designs ComfyUI workflows.")
+    metrics = Metrics()
+    backend = Measured(backend, metrics)
+    app.add_middleware(CountRequests, metrics=metrics)
 
     def admit(request: Request) -> None:
         _admit(request, token)
@@ -74,6 +79,11 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
         except Exception as error:
             raise _unavailable(error) from error
         return {"status": "ready"}
+
+    @app.get("/metrics", dependencies=[Depends(admit)], response_class=PlainTextResponse)
+    async def show_metrics() -> PlainTextResponse:
+        """What has passed through this process, for Prometheus."""
+        return PlainTextResponse(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

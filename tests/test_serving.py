@@ -19,10 +19,8 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 from tiny_run import tiny_run
 
-from flowtailor.errors import FlowtailorError
 from flowtailor.serving.api import DesignRequest, DesignResponse
 from flowtailor.serving.backend import UnavailableError
-from flowtailor.serving.command import check_address, serve
 from flowtailor.serving.designs import Designs
 from flowtailor.serving.events import Event
 from flowtailor.serving.routes import is_loopback, make_app
@@ -125,7 +123,7 @@ def test_health_page_and_schema() -> None:
     assert "<form>" in client().get("/").text
     assert client().get("/docs").status_code == 200
     paths = client().get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/designs", "/healthz", "/readyz"}
+    assert set(paths) == {"/v1/designs", "/healthz", "/readyz", "/metrics"}
 
 
 def test_without_a_token_only_this_machine_may_ask() -> None:
@@ -146,24 +144,6 @@ def test_a_token_is_asked_of_everyone(header: str | None, status: int) -> None:
 def test_loopback_addresses() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.0.2.7", "example.org", "")))
-
-
-def test_an_open_address_needs_a_token() -> None:
-    with pytest.raises(FlowtailorError, match=r"serve.host 0\.0\.0\.0: .*FLOWTAILOR_TOKEN"):
-        check_address("0.0.0.0", 0, token=None)
-    check_address("0.0.0.0", 0, token="secret")
-
-
-def test_a_port_in_use_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(FlowtailorError, match=rf"serve.port {port}: .*--port"):
-            check_address("127.0.0.1", port, token=None)
-
-
-def test_an_unfinished_run_is_not_served(tmp_path: Path) -> None:
-    with pytest.raises(FlowtailorError, match=r"config\.resolved\.json"):
-        serve(tmp_path)
 
 
 def test_args_of_a_serve_file_are_checked() -> None:
@@ -279,6 +259,9 @@ def test_a_served_policy_refuses_bad_input_and_lives_without_an_engine(served: s
     assert [problem["field"] for problem in refused.json()["detail"]] == ["prompt", "n"]
     no_picture = requests.post(f"{served}/v1/designs", json={"prompt": "an owl", "render": True}, timeout=60)
     assert (no_picture.status_code, "engine" in no_picture.json()["detail"]) == (502, True)
+    metrics = requests.get(f"{served}/metrics", timeout=60).text
+    assert 'flowtailor_requests_total{route="/v1/designs",status="422"} 1.0' in metrics
+    assert 'flowtailor_pictures_failed_total{error="EngineAway"} 1.0' in metrics
     assert requests.get(f"{served}/healthz", timeout=60).json()["status"] == "ok"
     assert "<form>" in requests.get(served, timeout=60).text
     assert requests.get(f"{served}/docs", timeout=60).ok
