@@ -67,15 +67,15 @@ _SPECIALIST = {"start": "general", "styles": _SOLID, "learning_rate": 2e-3}
 
 CHECKPOINTS = {
     "general": Model(steps=4000),
-    "nature": Model(steps=700, categories=("animals", "plants"), **_SPECIALIST),
-    "kitchen": Model(steps=600, categories=("food",), **_SPECIALIST),
-    "people": Model(steps=700, categories=("faces", "people"), **_SPECIALIST),
+    "nature": Model(steps=1000, categories=("animals", "plants"), **_SPECIALIST),
+    "kitchen": Model(steps=800, categories=("food",), **_SPECIALIST),
+    "people": Model(steps=1000, categories=("faces", "people"), **_SPECIALIST),
     "things": Model(
-        steps=900,
+        steps=2000,
         categories=("objects", "vehicles", "places", "activities", "clothing"),
         **_SPECIALIST,
     ),
-    "ink": Model(steps=600, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
+    "ink": Model(steps=700, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
 }
 LORAS = {
     "pixel_style": Model(steps=300, start="general", styles={"pixel": 1.0}),
