@@ -78,11 +78,7 @@ def fit_fidelity(
         chains = [chain(real[row], captions[int(row)], rng) for row in rows]
         for one in chains if pairs else ():
             one += rendered(*pairs[int(rng.integers(len(pairs)))], rng)
-        pixels = normalised(np.stack([shown(picture) for one in chains for picture in one])).to(device)
-        flipped = torch.from_numpy(rng.random(len(pixels)) < 0.5).to(device)
-        pixels = torch.where(flipped[:, None, None, None], pixels.flip(3), pixels)
-        with torch.autocast(device, torch.bfloat16):
-            logits = net(pixels.contiguous(memory_format=torch.channels_last)).view(batch, -1)
+        logits = _logits(net, chains, rng, device)
         gaps = order_gaps(logits)
         loss = F.softplus(-gaps).mean()
         numbers = {"loss": float(loss.detach()), "wrong": float((gaps <= 0).float().mean())}
@@ -101,6 +97,17 @@ def fit_fidelity(
     )
     _calibrate(net.to("cpu").eval(), real, renders, np.random.default_rng([seed, 5]))
     save_weights(net, path)
+
+
+def _logits(
+    net: FidelityNet, chains: Sequence[Sequence[np.ndarray]], rng: np.random.Generator, device: str
+) -> Tensor:
+    """(chains, pictures of each): what the network makes of the pictures, some of them mirrored."""
+    pixels = normalised(np.stack([shown(picture) for one in chains for picture in one])).to(device)
+    flipped = torch.from_numpy(rng.random(len(pixels)) < 0.5).to(device)
+    pixels = torch.where(flipped[:, None, None, None], pixels.flip(3), pixels)
+    with torch.autocast(device, torch.bfloat16):
+        return net(pixels.contiguous(memory_format=torch.channels_last)).view(len(chains), -1)
 
 
 def ordered_pairs(renders: Sequence[Render]) -> list[tuple[Render, Render]]:

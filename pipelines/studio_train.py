@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class StudioTraining:
         return Captions(state, self._tokenizer, device=self.device)
 
     @cached_property
-    def _tokenizer(self):
+    def _tokenizer(self) -> Any:
         return load_tokenizer(install(echo=self.echo).comfyui)
 
     def vae(self) -> Path:
@@ -230,7 +230,7 @@ def train_studio(
     parts = training.parts()
     unknown = [name for name in only if name not in parts]
     if unknown:
-        raise FlowtailorError(f"studio train: no part {unknown[0]!r}; there are {', '.join(parts)}")
+        raise FlowtailorError(f"studio train: no part {unknown[0]!r}; name some of {', '.join(parts)}")
     for name in only or parts:
         echo(f"studio train: {name}: {parts[name]()}")
     _write_sums(training.weights)

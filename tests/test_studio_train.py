@@ -45,7 +45,7 @@ def test_a_part_that_is_there_is_not_made_again(tmp_path: Path, pictures: Pictur
 
 
 def test_a_wrong_part_and_other_settings_are_refused(tmp_path: Path):
-    with pytest.raises(FlowtailorError, match=r"no part 'genral'; there are vae, text_encoder, general"):
+    with pytest.raises(FlowtailorError, match=r"no part 'genral'; name some of vae, text_encoder, general"):
         train_studio(tmp_path, only=["genral"], share=0.5)
     with pytest.raises(FlowtailorError, match="give another --out"):
         train_studio(tmp_path, only=[], share=0.25)
