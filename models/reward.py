@@ -133,17 +133,16 @@ class RewardEnsemble:
 
     def members(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> MemberPredictions:
         """The members' answers to the questions of `predict`, one by one."""
-        answer_KNO = self._members(prompts, tokens)
-        mean_NO = answer_KNO.mean(0)
-        answer_KNO = mean_NO + self.widths_O * (answer_KNO - mean_NO)
+        answers = self._outputs(prompts, tokens)
+        answer_KNO = answers.mean_NO + self.widths_O * (answers.member_KNO - answers.mean_NO)
         return MemberPredictions(answer_KNO[..., :-1], np.exp(answer_KNO[..., -1]), self.scorers)
 
     def calibrate(self, frame: pd.DataFrame) -> None:
         """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset)."""
         if frame.empty:
             return
-        prompts, tokens = list(frame["prompt"]), [str(t).split() for t in frame["tokens"]]
-        answers, target_NO = self._outputs(prompts, tokens), targets(frame, self.scorers)
+        answers = self._outputs(list(frame["prompt"]), [str(t).split() for t in frame["tokens"]])
+        target_NO = targets(frame, self.scorers)
         error_NO = answers.mean_NO - target_NO
         new_N = (frame["workflow_split"] == "test").to_numpy()
         columns = zip(error_NO.T, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
@@ -152,14 +151,9 @@ class RewardEnsemble:
         self.correlation_SS = error_correlation(distance_NO[:, :-1])
         one_M, other_M = _pairs(frame["prompt"])
         if len(one_M) and len(self._nets) > 1:
-            error_KNO = self._members(prompts, tokens) - target_NO
+            error_KNO = answers.member_KNO - target_NO
             gap_KMO = error_KNO[:, one_M] - error_KNO[:, other_M]
             self.widths_O = difference_widths(gap_KMO.mean(0), gap_KMO.std(0, ddof=1))
-
-    def _members(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> np.ndarray:
-        """answer_KNO in the targets' own units."""
-        mean_KNO, _ = self._ask(prompts, tokens)
-        return mean_KNO * self.scale.std_O + self.scale.mean_O
 
     def _std(self, answers: _Answers) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
@@ -171,7 +165,10 @@ class RewardEnsemble:
         mean_NO, spread_NO, scatter_NO = combine(mean_KNO, logvar_KNO)
         scale = self.scale
         return _Answers(
-            mean_NO * scale.std_O + scale.mean_O, spread_NO * scale.std_O, scatter_NO * scale.std_O
+            mean_KNO * scale.std_O + scale.mean_O,
+            mean_NO * scale.std_O + scale.mean_O,
+            spread_NO * scale.std_O,
+            scatter_NO * scale.std_O,
         )
 
     @torch.inference_mode()
@@ -252,6 +249,7 @@ def _pairs(prompts: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 class _Answers:
     """What the members say, in the targets' own units, before the bars; log-seconds come last."""
 
+    member_KNO: np.ndarray
     mean_NO: np.ndarray
     spread_NO: np.ndarray
     scatter_NO: np.ndarray

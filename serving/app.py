@@ -62,6 +62,16 @@ def _told_in_the_log() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _lost_replica_is_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except RayTaskError:  # a mistake in our code, not a lost replica: its traceback goes to the log
+        raise
+    except (RayServeException, RayError) as error:
+        raise UnavailableError(_first_line(error)) from error
+
+
 @serve.deployment(max_constructor_retry_count=3)
 class Models:
     """One copy of policy and reward ensemble; computes one batch at a time in a thread."""
@@ -122,22 +132,14 @@ class Api:
         return make_app(self, self._token)
 
     async def design(self, request: DesignRequest) -> DesignResponse:
-        try:
+        with _lost_replica_is_unavailable():
             return await self._models.design.remote(request)
-        except RayTaskError:  # a mistake in our code, not a lost replica: its traceback goes to the log
-            raise
-        except (RayServeException, RayError) as error:
-            raise UnavailableError(_first_line(error)) from error
 
     async def pictures(self, answer: DesignResponse) -> AsyncGenerator[Event]:
         drawing: Any = self._engine.draw.remote([design.workflow for design in answer.designs])
-        try:
+        with _lost_replica_is_unavailable():
             async for event in drawing:
                 yield event
-        except RayTaskError:
-            raise
-        except (RayServeException, RayError) as error:
-            raise UnavailableError(_first_line(error)) from error
 
     async def check(self) -> None:
         try:

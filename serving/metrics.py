@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,32 +26,23 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = known = CollectorRegistry()
         ProcessCollector(registry=known)
+        seconds = partial(Histogram, buckets=SECONDS, registry=known)
         self.requests = Counter(
             "flowtailor_requests",
             "Requests by route and status; cancelled: the client left before the answer began",
             ["route", "status"],
             registry=known,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = seconds(
             "flowtailor_request_seconds",
             "From a request to the end of its answer, streams of pictures included",
             ["route"],
-            buckets=SECONDS,
-            registry=known,
         )
-        self.design_seconds = Histogram(
-            "flowtailor_design_seconds",
-            "From a request to its designs, the wait for the models included",
-            buckets=SECONDS,
-            registry=known,
+        self.design_seconds = seconds(
+            "flowtailor_design_seconds", "From a request to its designs, the wait for the models included"
         )
         self.designs = Counter("flowtailor_designs", "Designs made", registry=known)
-        self.picture_seconds = Histogram(
-            "flowtailor_picture_seconds",
-            "That the engine spent on a picture",
-            buckets=SECONDS,
-            registry=known,
-        )
+        self.picture_seconds = seconds("flowtailor_picture_seconds", "That the engine spent on a picture")
         self.drawn = Counter("flowtailor_pictures_drawn", "Pictures drawn", registry=known)
         self.failed = Counter(
             "flowtailor_pictures_failed", "Designs that were not drawn, by error", ["error"], registry=known

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from .streams import BROKEN, SILENCE_S, as_text, with_silences
 
 logger = logging.getLogger("ray.serve")
 RETRY_AFTER_S = 2
+FAILED = "the design failed on the server; its log has the cause"
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}},
     422: {"model": Refusal},
@@ -63,7 +66,8 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
         With `render` the answer is a stream of server-sent events: `designs` (what the answer is
         without it), `progress`, `picture` and `error` for each design, `done`.
         """
-        answer = await _answer(backend, request)
+        with _unavailable_where_it_fails("a design failed", FAILED):
+            answer = await backend.design(request)
         return await _drawn(backend, answer) if request.render else answer
 
     @app.get("/healthz")
@@ -92,34 +96,31 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
     return app
 
 
-async def _answer(backend: Backend, request: DesignRequest) -> DesignResponse:
-    try:
-        return await backend.design(request)
-    except UnavailableError as error:
-        raise _unavailable(error) from error
-    except Exception as error:
-        logger.exception("a design failed")
-        raise _unavailable("the design failed on the server; its log has the cause") from error
-
-
 async def _drawn(backend: Backend, answer: DesignResponse) -> StreamingResponse:
     """The stream: begun once the engine is ready, or once a proxy might lose patience.
 
     Raises HTTPException 502 or 503 for what goes wrong before.
     """
     events = with_silences(backend.pictures(answer), SILENCE_S)
-    try:
+    with _unavailable_where_it_fails("no picture was begun", BROKEN):
         first = await anext(events)
-    except UnavailableError as error:
-        raise _unavailable(error) from error
-    except Exception as error:
-        logger.exception("no picture was begun")
-        raise _unavailable(BROKEN) from error
     if isinstance(first, Failure):
         raise HTTPException(502, detail=first.message)
     # For proxies in front: what is collected before it is passed on shows no progress.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(as_text(answer, events), media_type="text/event-stream", headers=headers)
+
+
+@contextmanager
+def _unavailable_where_it_fails(logged: str, told: str) -> Iterator[None]:
+    """A 503 for what the backend raises; of a mistake of ours the log has the cause, and it is `told`."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise _unavailable(error) from error
+    except Exception as error:
+        logger.exception(logged)
+        raise _unavailable(told) from error
 
 
 def _unavailable(reason: object) -> HTTPException:
