@@ -78,8 +78,8 @@ CHECKPOINTS = {
     "ink": Model(steps=700, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
 }
 LORAS = {
-    "pixel_style": Model(steps=300, start="general", styles={"pixel": 1.0}),
-    "flat_style": Model(steps=300, start="general", styles={"flat": 1.0}),
+    "pixel_style": Model(steps=300, start="general", styles={"pixel": 1.0}, sizes={128: 1.0}),
+    "flat_style": Model(steps=300, start="general", styles={"flat": 1.0}, sizes={128: 1.0}),
     # Fine noise levels and large pictures alone: what is left to learn there is detail.
     "fine_detail": Model(
         steps=300, start="general", styles={"3d": 1.0}, sizes={128: 0.5, 192: 0.3, 256: 0.2}, sigma=-1.0

@@ -15,7 +15,7 @@ from flowtailor.datasets.pictures import Pictures
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines import scorer_train, studio_train
 from flowtailor.pipelines.studio_train import StudioTraining, train_studio
-from flowtailor.studio.recipe import CHECKPOINTS, LORAS
+from flowtailor.studio.recipe import CHECKPOINTS, LORAS, POOLS
 from flowtailor.studio.upscaler import Upscaler
 
 CATEGORIES = ("animals", "food", "faces", "objects")  # one for each specialist
@@ -56,6 +56,13 @@ def test_every_plan_starts_from_a_checkpoint_that_is_made_before():
     for name, plan in (CHECKPOINTS | LORAS).items():
         assert plan.start in made
         made.append(name)
+
+
+def test_every_plan_finds_its_styles_among_the_scenes_of_each_size():
+    for name, plan in (CHECKPOINTS | LORAS).items():
+        for size in plan.sizes:
+            shown = [style for style, share in (plan.styles or POOLS[size]).items() if share]
+            assert set(shown) & set(POOLS[size]), f"{name}: no scene of {size} px has one of {shown}"
 
 
 def test_a_specialist_is_shown_mostly_its_own(pictures: Pictures):
