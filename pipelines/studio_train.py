@@ -188,7 +188,8 @@ class StudioTraining:
         def phrase(scene: Scene, random: np.random.Generator) -> str:
             return caption(self.pictures, scene, random)
 
-        return Batches(self.pools, phrase, plan.weights(self.pictures.subjects), plan.styles)
+        pools = {size: self.pools[size] for size in plan.sizes}
+        return Batches(pools, phrase, plan.weights(self.pictures.subjects), plan.styles)
 
     def _start(self, plan: Model) -> dict[str, Tensor] | None:
         return None if plan.start is None else load_small(self.checkpoint(plan.start))
