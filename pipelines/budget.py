@@ -1,7 +1,7 @@
 """Does `--budget-s` hold, and what does a second buy? Designs within budgets, rendered and compared.
 
 For each of `evaluate.budgets_s` the guided policy designs for the held-out prompts as the design command
-does (`judging.draw`), and the pictures stand in the evaluation's rows under a name of their own.
+does, and the pictures stand in the evaluation's rows under a name of their own.
 `budget_report` makes `budgets.json` of them, with what fixed workflows score and take on the training
 rows beside it. Seconds are the engine's own; another load on the machine moves them all.
 """
@@ -19,8 +19,7 @@ import pandas as pd
 from ..datasets.prompts import Prompt
 from ..workflows.codec import decode
 from ..workflows.summary import summary
-from .judging import Wish, draw
-from .methods import Choice, Materials
+from .methods import Choice, Materials, best_design
 from .statistics import Interval, bootstrap_mean, workflow_effects
 
 Z95 = 1.96
@@ -42,11 +41,9 @@ def budget_choices(materials: Materials, prompts: Sequence[Prompt]) -> dict[str,
 
 
 def _choose(materials: Materials, prompt: Prompt, budget_s: float) -> Choice:
-    config = materials.config
     started = time.perf_counter()
-    wish = Wish(prompt.text, 1, config.design.guidance, config.design.temperature, budget_s, config.run.seed)
-    [[best]] = draw([wish], materials.designer, materials.ensemble, config)
-    return Choice(best.tokens, time.perf_counter() - started)
+    tokens = best_design(prompt, materials, n=1, budget_s=budget_s)
+    return Choice(tokens, time.perf_counter() - started)
 
 
 def budget_report(rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ..workflows.grammar import Grammar
 from ..workflows.graph import Workflow
 from ..workflows.space import OutOfSpace, Space
 from .config import Config
+from .judging import Wish, draw
 from .statistics import category_effects, workflow_effects
 
 if TYPE_CHECKING:  # torch; the report imports this file for the names alone
@@ -37,7 +38,7 @@ METHODS = {
     "sft": "the policy that imitates good training workflows",
     "grpo": "that policy after reinforcement learning against the reward ensemble",
     "guided": "both mixed at inference: extrapolated from sft past grpo",
-    "guided_best_of_n": "several guided designs, the one that the reward ensemble likes best",
+    "guided_best_of_n": "several different guided designs, the one that the reward ensemble likes best",
     "random_valid": "any workflow that the grammar allows",
 }
 LEARNED = ("score_conditioned", "sft", "grpo", "guided", "guided_best_of_n")
@@ -148,23 +149,16 @@ def _designs(materials: Materials, **options: Any) -> Picker:
 
 
 def _guided_best_of_n(materials: Materials) -> Picker:
-    config = materials.config
+    return lambda prompt: best_design(prompt, materials, n=materials.config.design.best_of)
 
-    def pick(prompt: Prompt) -> Sequence[str]:
-        designs = materials.designer.design(
-            [prompt.text],
-            n=config.design.best_of,
-            guidance=config.design.guidance,
-            temperature=config.design.temperature,
-            seed=config.run.seed,
-        )[0]
-        predictions = materials.ensemble.predict([prompt.text] * len(designs), [d.tokens for d in designs])
-        reward_n = predictions.reward(
-            config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
-        )
-        return designs[int(np.argmax(reward_n))].tokens
 
-    return pick
+def best_design(
+    prompt: Prompt, materials: Materials, *, n: int, budget_s: float | None = None
+) -> tuple[str, ...]:
+    """Tokens of the first of n guided designs, as the design command and the service give them."""
+    design, seed = materials.config.design, materials.config.run.seed
+    wish = Wish(prompt.text, n, design.guidance, design.temperature, budget_s, seed)
+    return draw([wish], materials.designer, materials.ensemble, materials.config)[0][0].tokens
 
 
 _PICKERS: dict[str, Callable[[Materials], Picker]] = {

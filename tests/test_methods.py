@@ -13,6 +13,7 @@ from tiny_run import tiny_run
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
 from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.judging import Wish, draw
 from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, default_design
 from flowtailor.pipelines.sweep import best_guidance, guidance_report, sweep_designs
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
@@ -99,16 +100,11 @@ def test_learned_methods_design_valid_workflows(materials: Materials, space: Spa
         for tokens in designs[method]:
             assert problems(decode(tokens, space).bind("a fox", 1).to_api(), space.catalog) == []
     assert designs["sft"] != designs["grpo"] != designs["guided"]
-    config = trained.config
-    drawn = trained.designer.design(
-        [FOX.text],
-        n=config.design.best_of,
-        guidance=config.design.guidance,
-        temperature=config.design.temperature,
-    )[0]
-    predictions = trained.ensemble.predict([FOX.text] * len(drawn), [one.tokens for one in drawn])
-    rewards = predictions.reward(config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds)
-    assert designs["guided_best_of_n"][0] == tuple(drawn[rewards.argmax()].tokens)
+    design = trained.config.design
+    wish = Wish(FOX.text, design.best_of, design.guidance, design.temperature, budget_s=None, seed=0)
+    [drawn] = draw([wish], trained.designer, trained.ensemble, trained.config)
+    assert len(drawn) == design.best_of
+    assert designs["guided_best_of_n"][0] == max(drawn, key=lambda one: one.reward).tokens
 
 
 def test_guidance_is_what_renders_best():
