@@ -38,9 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 INSTALLED = {
-    ("CheckpointLoaderSimple", "ckpt_name"): ["emoji3d.ckpt", "emoji3d_fp8.ckpt"],
-    ("LoraLoader", "lora_name"): ["sketch.safetensors"],
-    ("UpscaleModelLoader", "model_name"): ["realesr-animevideov3-x2.pth", "realesr-animevideov3.pth"],
+    ("CheckpointLoaderSimple", "ckpt_name"): [f"{name}.ckpt" for name in ("general", "ink", "kitchen", "nature", "people", "things")],
+    ("LoraLoader", "lora_name"): ["fine_detail.safetensors", "flat_style.safetensors", "pixel_style.safetensors", "smiling_faces.safetensors"],
+    ("UpscaleModelLoader", "model_name"): ["realesr-animevideov3-x2.pth", "realesr-animevideov3.pth", "studio_x2.safetensors"],
 }
 
 
@@ -101,7 +101,7 @@ def studio_catalog(comfy: ComfyClient) -> Catalog:
 def plain_api() -> dict[str, Any]:
     """API JSON of the plainest workflow, with its slots: 8 steps at 128 px, 0.3 to 0.5 s."""
     return {
-        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "emoji3d.ckpt"}},
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "general.ckpt"}},
         "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "{prompt}", "clip": ["1", 1]}},
         "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["1", 1]}},
         "4": {"class_type": "EmptySD3LatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},

@@ -57,8 +57,8 @@ def test_nothing_to_leave_out_of_a_design_of_defaults(space: Space):
 
 def test_an_upscaler_goes_with_its_model(space: Space):
     found = changes("model_upscale", space)
-    assert found[("upscaler realesr-animevideov3", LEFT_OUT)] == PLAIN
-    kept = found[("model_name=realesr-animevideov3.pth", "model_name=realesr-animevideov3-x2.pth")]
+    assert found[("upscaler studio_x2", LEFT_OUT)] == PLAIN
+    kept = found[("model_name=studio_x2.safetensors", "model_name=realesr-animevideov3-x2.pth")]
     assert kept == f"ImageUpscaleWithModel UpscaleModelLoader {PLAIN}"
 
 
@@ -70,9 +70,9 @@ def test_a_second_pass_goes_with_what_prepares_it(space: Space, name: str):
 
 def test_each_lora_goes_alone_and_the_other_is_wired_on(space: Space):
     found = changes("two_loras", space)
-    assert "LoraLoader strength_model=0.3 CheckpointLoaderSimple" in found[("LoRA sketch 0.2", LEFT_OUT)]
-    assert "LoraLoader strength_model=0.2 CheckpointLoaderSimple" in found[("LoRA sketch 0.3", LEFT_OUT)]
-    assert ("strength_model=0.3 (LoraLoader 1)", "strength_model=0.5") in found
+    assert "lora_name=pixel_style.safetensors" in found[("LoRA fine_detail 0.3", LEFT_OUT)]
+    assert "lora_name=pixel_style.safetensors" not in found[("LoRA pixel_style 0.8", LEFT_OUT)]
+    assert ("strength_model=0.8 (LoraLoader 1)", "strength_model=0.5") in found
 
 
 def test_values_go_back_to_the_default_and_a_canvas_is_one_value(space: Space):

@@ -23,7 +23,7 @@ from flowtailor.workflows.validate import problems
 REQUEST = Request("a red apple", n=2, guidance=1.5, temperature=0.7, budget_s=None, seed=3)
 DESIGNED = Designed(
     tokens=("SaveImage", "steps=12"),
-    summary="emoji3d · 128×128",
+    summary="general · 128×128",
     score=0.71,
     score_std=0.04,
     reward=0.6,

@@ -22,7 +22,7 @@ from flowtailor.pipelines.methods import METHODS
 from flowtailor.pipelines.statistics import Interval
 
 PLAIN = {
-    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "emoji3d.ckpt"}},
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "general.ckpt"}},
     "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "{prompt}", "clip": ["1", 1]}},
     "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
     "4": {

@@ -22,7 +22,7 @@ def test_vocabulary_is_closed_whitespace_free_and_distinct(space: Space):
 
 def test_only_installed_models_are_in_the_space(space: Space):
     words = set(space.vocabulary)
-    assert "ckpt_name=emoji3d_fp8.ckpt" in words
+    assert "ckpt_name=nature.ckpt" in words
     assert not any("sd15" in word for word in words)
 
 

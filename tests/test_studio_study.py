@@ -81,7 +81,7 @@ def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame)
     one = rows[(rows["prompt"] == "prompt 03") & (rows["workflow_key"] == FLOWS[1])].sort_values("seed")
     assert study.scores["alignment"][3, 1].tolist() == one["score_alignment"].tolist()
     assert study.seconds_W.tolist() == [0.5, 1.5, 0.5, 0.5]
-    assert [set(bench.report.kinds(flow)) - {"checkpoint emoji3d"} for flow in study.flows] == [
+    assert [set(bench.report.kinds(flow)) - {"checkpoint general"} for flow in study.flows] == [
         set(),
         {"upscaling", "second pass"},
         {"LoRA"},

@@ -6,13 +6,13 @@ from flowtailor.workflows.graph import Workflow
 from flowtailor.workflows.summary import summary
 
 FLOW = {
-    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd3\\emoji3d.ckpt"}},
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd3\\general.ckpt"}},
     "2": {
         "class_type": "LoraLoader",
         "inputs": {
             "model": ["1", 0],
             "clip": ["1", 1],
-            "lora_name": "sketch.safetensors",
+            "lora_name": "pixel_style.safetensors",
             "strength_model": 0.8,
         },
     },
@@ -41,7 +41,7 @@ FLOW = {
 
 def test_summary_names_what_a_person_would_choose():
     assert summary(Workflow.from_api(FLOW)) == (
-        "emoji3d · LoRA sketch 0.8 · “{prompt}, detailed” · not “blurry” · 128×96 · "
+        "general · LoRA pixel_style 0.8 · “{prompt}, detailed” · not “blurry” · 128×96 · "
         "euler/normal, 8 steps, cfg 2.5, denoise 0.6 · Image Scale By lanczos 2"
     )
 

@@ -56,7 +56,7 @@ def test_check_prints_one_problem_a_line_and_1(capsys: pytest.CaptureFixture[str
 
 def test_check_reads_the_editor_format(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert ask(capsys, "check", DATA / "ui_flow.json")[0] == 0
-    text = (DATA / "ui_flow.json").read_text().replace("emoji3d.ckpt", "sd15.ckpt")
+    text = (DATA / "ui_flow.json").read_text().replace("general.ckpt", "sd15.ckpt")
     (tmp_path / "ui.json").write_text(text)
     code, out, _ = ask(capsys, "check", tmp_path / "ui.json")
     assert code == 1

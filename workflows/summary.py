@@ -1,4 +1,4 @@
-"""One line that says what a workflow does, for people: `emoji3d · 128×128 · euler/normal, 8 steps, cfg 2`.
+"""One line that says what a workflow does, for people: `general · 128×128 · euler/normal, 8 steps, cfg 2`.
 
 Plumbing that every workflow has (decode, save, the plain prompt) is left out. The line is for
 reading; it does not hold enough to build the workflow again.
