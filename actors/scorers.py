@@ -22,9 +22,10 @@ PICTURES_AT_ONCE = 32
 class Scorers:
     """Callable for Ray Data's `map_batches`: loads the scorers once, scores every block."""
 
-    def __init__(self, names: Sequence[str], images_dir: str) -> None:
-        """`images_dir` is the `images` folder (path or URL) of the dataset that `image` is relative to."""
-        self._scorers = {f"score_{name}": load_scorer(name) for name in names}
+    def __init__(self, names: Sequence[str], images_dir: str, *, evaluation: bool = False) -> None:
+        """`images_dir` is the `images` folder (path or URL) of the dataset that `image` is relative to;
+        scorers that are held out are refused but for an `evaluation`."""
+        self._scorers = {f"score_{name}": load_scorer(name, evaluation=evaluation) for name in names}
         url = images_dir if "://" in images_dir else f"file://{posixpath.abspath(images_dir)}"
         self._fs, images = pafs.FileSystem.from_uri(url)
         self._dataset = posixpath.dirname(images.rstrip("/"))

@@ -19,6 +19,8 @@ from ..workflows.validate import problems
 from .methods import METHODS, Materials
 from .statistics import bootstrap_mean, win_rate
 
+JUDGE = "score_held_out_alignment"  # nothing was rewarded by it
+
 
 def measure(rows: pd.DataFrame, materials: Materials, catalog: Catalog) -> pd.DataFrame:
     """Rendered rows of planned designs with what was scored, foreseen and found about them.
@@ -57,6 +59,15 @@ def summarise(rows: pd.DataFrame, reward: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _judged(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
+    """What the scorer says that nothing was trained on; a failed render has no picture to like."""
+    rows = rows.assign(**{JUDGE: rows[JUDGE].fillna(0.0)})
+    mine = rows.loc[rows["method"] == name]
+    score = bootstrap_mean(np.array([np.mean(group[JUDGE]) for _, group in mine.groupby("prompt")]))
+    wins = {other: list(win_rate(rows, name, other, column=JUDGE)) for other in names if other != name}
+    return {"score": score.value, "score_ci95": [score.low, score.high], "win_rate_vs": wins}
+
+
 def _method(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
     mine = rows.loc[rows["method"] == name]
     score = bootstrap_mean(np.array([np.mean(group["score"]) for _, group in mine.groupby("prompt")]))
@@ -66,6 +77,7 @@ def _method(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
         "score": score.value,
         "score_ci95": [score.low, score.high],
         "win_rate_vs": {other: list(win_rate(rows, name, other)) for other in names if other != name},
+        "held_out_scorer": _judged(rows, name, names),
         "valid": float(np.mean(mine["valid"])),
         "executed": float(rendered_r.mean()),
         "unique_workflows": len(set(mine["workflow_key"])),

@@ -66,7 +66,9 @@ class CollectConfig(Section):
 class ScorersConfig(Section):
     """Scorer name -> weight in the score that rewards and evaluations use."""
 
-    weights: dict[str, float] = Field(default_factory=lambda: {"alignment": 0.5, "fidelity": 0.3, "sharpness": 0.2})
+    weights: dict[str, float] = Field(
+        default_factory=lambda: {"alignment": 0.5, "fidelity": 0.3, "sharpness": 0.2}
+    )
 
     @field_validator("weights")
     @classmethod

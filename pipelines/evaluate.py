@@ -34,7 +34,7 @@ from ..workflows.space import Space
 from .budget import budget_choices, budget_report
 from .catalog import read_world
 from .collect import render
-from .comparison import measure, summarise
+from .comparison import JUDGE, measure, summarise
 from .config import Config
 from .methods import METHODS, Choice, Materials, choose, default_design
 from .plan import Candidate, planned_rows
@@ -64,10 +64,18 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     prompts = held_out(config)
     choices = {method: _chosen(method, prompts, materials) for method in METHODS}
     choices |= budget_choices(materials, prompts)
-    rows = measure(_rendered(run, prompts, choices, space), materials, catalog)
+    rows = measure(judged(run, _rendered(run, prompts, choices, space)), materials, catalog)
     write(run, rows, guidance, materials)
     record(run, "evaluate", inputs, output="evaluation", seconds=time.monotonic() - started)
     print(f"evaluate: {run.path('evaluation/summary.json')}")
+
+
+def judged(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rendered rows with the score of the scorer that is held out."""
+    from ..actors.scorers import Scorers  # torch, which a finished evaluation does without
+
+    judge = JUDGE.removeprefix("score_")
+    return Scorers((judge,), Store(run.path("evaluation")).images_dir, evaluation=True)(rows)
 
 
 def stage_inputs(run: Run) -> dict[str, Any]:

@@ -35,15 +35,17 @@ def bootstrap_mean(value_p: np.ndarray, *, seed: int = 0, resamples: int = RESAM
     return Interval(float(value_p.mean()), float(low), float(high))
 
 
-def win_rate(rows: pd.DataFrame, method: str, other: str, *, seed: int = 0) -> Interval:
+def win_rate(
+    rows: pd.DataFrame, method: str, other: str, *, column: str = "score", seed: int = 0
+) -> Interval:
     """How often `method` scores above `other` on the same prompt and seed; a tie counts one half.
 
-    rows: columns prompt, seed, method, score. Seeds of a prompt are averaged first, so that the
+    rows: columns prompt, seed, method and `column`. Seeds of a prompt are averaged first, so that the
     interval is over prompts. ValueError where the two share no (prompt, seed).
     """
     mine, theirs = (rows[rows["method"] == name] for name in (method, other))
     pair = mine.merge(theirs, on=["prompt", "seed"], suffixes=("", "_other"))
-    gap_r = np.asarray(pair["score"] - pair["score_other"])
+    gap_r = np.asarray(pair[column] - pair[f"{column}_other"])
     pair = pair.assign(won=np.where(np.abs(gap_r) < 1e-9, 0.5, gap_r > 0))
     return bootstrap_mean(np.asarray(pair.groupby("prompt")["won"].mean()), seed=seed)
 

@@ -47,7 +47,7 @@ def studio_launch(studio: Studio, run_dir: Path, threads: int, extra: tuple[str,
     arguments += ["--front-end-root", str(run_dir / "front-end"), "--disable-all-custom-nodes"]
     # Loaders stay warm; a longer memory would lend one workflow what another of the same prompt drew,
     # and its seconds would be too short.
-    arguments += ["--disable-api-nodes", "--cache-lru", "40"]
+    arguments += ["--disable-api-nodes", "--cache-lru", "100"]
     return Launch(
         studio.comfyui / "main.py",
         (*arguments, *extra),

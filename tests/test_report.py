@@ -69,6 +69,7 @@ def summary() -> dict[str, Any]:
             "score": 0.55 + 0.04 * index,
             "score_ci95": [0.5 + 0.04 * index, 0.6 + 0.04 * index],
             "win_rate_vs": {other: [0.5, 0.25, 0.75] for other in METHODS if other != name},
+            "held_out_scorer": {"score": 0.4, "score_ci95": [0.3, 0.5], "win_rate_vs": {}},
             "valid": 1.0,
             "executed": 0.5 if name == "random_valid" else 1.0,
             "unique_workflows": 2,
