@@ -11,8 +11,6 @@ from flowtailor.datasets.prompts import SPLITS, STUDIO_PROMPTS, choose, load_pro
 from flowtailor.datasets.studio_prompts import write_prompts
 from flowtailor.errors import FlowtailorError
 
-CAPTIONS = STUDIO_PROMPTS.with_name("studio_next.csv")
-
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
@@ -45,8 +43,8 @@ def test_prompts_about_one_name_share_its_split(tmp_path: Path):
 
 
 def test_the_studio_captions_hold_out_names():
-    prompts = load_prompts(CAPTIONS)
-    with CAPTIONS.open(newline="", encoding="utf-8") as stream:
+    prompts = load_prompts()
+    with STUDIO_PROMPTS.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(prompts) == len(rows) >= 1000
     assert sum(p.split == "test" for p in prompts) >= 150
