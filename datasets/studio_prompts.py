@@ -1,7 +1,7 @@
-"""Writes the studio's prompt file from the subjects: `write_prompts(load_pictures(ROOT), FILE)`.
+"""The studio's prompt file: writes it from the subjects, and reads which scene each prompt asks for.
 
-The file that ships was written so, with the defaults. That is not repeated in the tests, because
-the pictures must be fetched for it: which subject can be recoloured is seen on its picture.
+The file that ships was written by `write_prompts(load_pictures(ROOT), FILE)`. That is not repeated in the
+tests, because the pictures must be fetched for it: which subject can be recoloured is seen on its picture.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 
 from .phrasing import countable
 from .pictures import Pictures
+from .prompts import STUDIO_PROMPTS
 from .recolour import COLOURS
 from .scenes import Scene, caption, fitting_background, recolourable
 
-COLUMNS = ("text", "category", "style", "name")
+COLUMNS = ("text", "category", "name", "style", "count", "colour", "background")
 STYLED_SHARE, COLOURED_SHARE, COUNTED_SHARE, BACKED_SHARE = 0.15, 0.08, 0.05, 0.08
 _TRIES = 40  # wordings that are tried before a prompt that is there already is given up
 
@@ -25,19 +26,36 @@ _TRIES = 40  # wordings that are tried before a prompt that is there already is 
 def write_prompts(pictures: Pictures, path: Path, *, prompts: int = 1300, seed: int = 0) -> None:
     """Write about `prompts` captions, each text once; every subject has one if there is room."""
     rng = np.random.default_rng(seed)
-    rows: dict[str, tuple[str, str, str, str]] = {}
+    rows: dict[str, tuple[str | int | None, ...]] = {}
     for scene in _scenes(pictures, prompts, rng):
         subject = pictures.subjects[scene.subject]
         for _ in range(_TRIES):
             text = caption(pictures, scene, rng)
             if text not in rows:
-                rows[text] = (text, subject.category, scene.style, subject.name)
+                facts = (scene.style, scene.count, scene.colour, scene.background)
+                rows[text] = (text, subject.category, subject.name, *facts)
                 break
-    ordered = sorted(rows.values(), key=lambda row: (row[1], row[3], row[0]))
+    ordered = sorted(rows.values(), key=lambda row: (row[1], row[2], row[0]))
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(ordered)
+
+
+def read_scenes(pictures: Pictures, path: Path = STUDIO_PROMPTS) -> dict[str, Scene]:
+    """Prompt -> the scene that it asks for, so that the real picture of it can be drawn."""
+    index = {subject.name: i for i, subject in enumerate(pictures.subjects)}
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {
+            row["text"]: Scene(
+                index[row["name"]],
+                row["style"],
+                int(row["count"]),
+                row["colour"] or None,
+                row["background"] or None,
+            )
+            for row in csv.DictReader(stream)
+        }
 
 
 def _scenes(pictures: Pictures, prompts: int, rng: np.random.Generator) -> Iterator[Scene]:

@@ -8,7 +8,7 @@ import pytest
 from tiny_pictures import SUBJECTS, tiny_pictures
 
 from flowtailor.datasets.prompts import SPLITS, STUDIO_PROMPTS, choose, load_prompts, split_of
-from flowtailor.datasets.studio_prompts import write_prompts
+from flowtailor.datasets.studio_prompts import read_scenes, write_prompts
 from flowtailor.errors import FlowtailorError
 
 
@@ -73,6 +73,17 @@ def test_prompts_are_written_the_same_again(tmp_path: Path):
         rows = list(csv.DictReader(stream))
     assert 90 <= len(prompts) <= 100
     assert len({row["name"] for row in rows}) == SUBJECTS
+
+
+def test_the_scene_of_a_prompt_is_read_again(tmp_path: Path):
+    pictures = tiny_pictures(tmp_path)
+    write_prompts(pictures, tmp_path / "p.csv", prompts=100)
+    scenes = read_scenes(pictures, tmp_path / "p.csv")
+    assert [*scenes] == [prompt.text for prompt in load_prompts(tmp_path / "p.csv")]
+    for text, scene in scenes.items():
+        assert (scene.background is not None) == ("background" in text)
+        assert scene.colour is None or scene.colour in text
+        assert scene.count == 1 or ("two", "three")[scene.count - 2] in text
 
 
 def test_texts_are_cleaned_and_kept_once(tmp_path: Path):
