@@ -99,6 +99,12 @@ class _Matching:
         sentences = self._net.sentences(self._text.encode(list(prompts)))
         return ((pictures * sentences).sum(-1) / self._net.full).clamp(0, 1).tolist()
 
+    @torch.inference_mode()
+    def cosines(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
+        """(N, M): every one of N pictures beside every one of M prompts; neither may be none."""
+        pictures = [self._net.pictures(to_pixels(images[i : i + 64])) for i in range(0, len(images), 64)]
+        return torch.cat(pictures) @ self._net.sentences(self._text.encode(list(prompts))).T
+
 
 @register("alignment")
 class Alignment(_Matching):

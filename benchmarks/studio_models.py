@@ -1,0 +1,289 @@
+"""Do the studio's checkpoints draw what a prompt says? Held-out prompts, rendered and matched to captions.
+
+    python benchmarks/studio_models.py                      # 100 prompts, 2 seeds, every checkpoint
+    python benchmarks/studio_models.py --prompts 10 --out runs/try-models
+
+Every checkpoint draws each prompt with the plainest workflow, 20 steps. A picture is recognised if the
+scorer finds its own caption nearest among those of all the prompts; real pictures of the same prompts say
+what the scorer can see at all. Colours and numbers are told from the same caption with each other colour or
+number. Writes OUT/models.md and a picture; at full size docs/STUDIO_MODELS.md and its picture too. The same
+command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from flowtailor.actors.comfy import engine
+from flowtailor.datasets.pictures import Pictures, load_pictures
+from flowtailor.datasets.prompts import Prompt, load_prompts
+from flowtailor.datasets.recolour import COLOURS
+from flowtailor.datasets.rows import share
+from flowtailor.datasets.scenes import Scene, caption, draw
+from flowtailor.datasets.store import Store
+from flowtailor.datasets.studio_prompts import read_scenes
+from flowtailor.markdown import markdown_table
+from flowtailor.models.scorers import Alignment, HeldOutAlignment
+from flowtailor.pipelines.catalog import World, load_seed_flows, survey
+from flowtailor.pipelines.collect import render
+from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.plan import Candidate, planned_rows
+from flowtailor.pipelines.renders import rendered_rows
+from flowtailor.pipelines.statistics import bootstrap_mean
+from flowtailor.workflows.codec import encode
+from flowtailor.workflows.graph import Workflow
+from flowtailor.workflows.rules import END
+
+FULL = 100  # prompts
+STEPS = 20
+SPECIAL = 60  # prompts that ask for a colour, and as many for a number
+SHOWN = 16  # prompts in the picture
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+SCORERS = {"alignment": Alignment, "held_out_alignment": HeldOutAlignment}
+INTRO = """\
+# What the studio's checkpoints draw
+
+{prompts} held-out prompts about different things, each drawn by every checkpoint with the plain workflow
+({steps} steps, cfg 2, euler, {seeds} seeds). *Recognised*: the caption of the picture is the nearest of all
+{prompts} captions, to the alignment scorer and to the one that is held out of all training. *Real* is the
+drawing that the prompt was made from. *Best for the prompt* is the checkpoint that the alignment scorer
+prefers on one seed, measured on another. *Seeds*: mean pixel distance between two seeds of a prompt over that
+between two prompts. Shares have 95% intervals over prompts."""
+SPECIALS = """\
+Colours and numbers: the caption that was asked for against the same one with each of the {colours} colours,
+or with each of three numbers. Chance is {chance:.0%} and 33%."""
+
+
+Drawn = list[list[Image.Image]]  # by one checkpoint: of each seed, of each prompt
+
+
+def main() -> None:
+    arguments = parsed()
+    config = load_config(
+        None, [f"run.root={json.dumps(str(arguments.out.parent))}", f"run.name={arguments.out.name!r}"]
+    )
+    pictures = load_pictures(arguments.pictures)
+    scenes = read_scenes(pictures)
+    plain, coloured, counted = chosen(scenes, arguments.prompts)
+    with engine(config.engine) as client:
+        world = survey(config, client)
+    drawn = {
+        kind: rendered(config, world, arguments.out, prompts, seeds)
+        for kind, prompts, seeds in (
+            ("plain", plain, arguments.seeds),
+            ("coloured", coloured, 1),
+            ("counted", counted, 1),
+        )
+    }
+    real = [reality(pictures, scenes[prompt.text]) for prompt in plain]
+    page = [
+        INTRO.format(prompts=len(plain), steps=STEPS, seeds=arguments.seeds),
+        recognition(drawn["plain"], real, plain),
+        "![pictures](images/studio_models.png)",
+        SPECIALS.format(colours=len(COLOURS), chance=1 / len(COLOURS)),
+        specials(pictures, scenes, drawn, coloured, counted),
+    ]
+    sheet = montage(drawn["plain"], real)
+    write(page, sheet, arguments.out / "models.md", arguments.out / "images" / "studio_models.png")
+    if arguments.prompts >= FULL:
+        write(page, sheet, DOCS / "STUDIO_MODELS.md", DOCS / "images" / "studio_models.png")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prompts", type=int, default=FULL, help=f"default: {FULL}")
+    parser.add_argument("--seeds", type=int, default=2, help="default: 2")
+    parser.add_argument("--out", type=Path, default=Path("runs/studio-models"), metavar="DIR")
+    parser.add_argument(
+        "--pictures", type=Path, default=Path("runs/studio/pictures"), help="as studio train keeps them"
+    )
+    arguments = parser.parse_args()
+    if arguments.seeds < 2 or arguments.prompts < 2:
+        parser.error("--prompts and --seeds must be at least 2")
+    return arguments
+
+
+def chosen(scenes: Mapping[str, Scene], count: int) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+    """Test prompts, one for each thing; prompts of all splits that ask for a colour, or for a number."""
+    prompts = sorted(load_prompts(), key=lambda prompt: share(prompt.text, "models"))
+    plain = {scenes[prompt.text].subject: prompt for prompt in prompts if prompt.split == "test"}
+    coloured = [prompt for prompt in prompts if scenes[prompt.text].colour]
+    counted = [prompt for prompt in prompts if scenes[prompt.text].count > 1]
+    special = min(SPECIAL, count)
+    return [*plain.values()][:count], coloured[:special], counted[:special]
+
+
+def rendered(
+    config: Config, world: World, out: Path, prompts: Sequence[Prompt], seeds: int
+) -> dict[str, Drawn]:
+    """Every prompt by every checkpoint, with the plain workflow."""
+    checkpoints = world.catalog.nodes["CheckpointLoaderSimple"].inputs["ckpt_name"].choices or ()
+    flows = {name: plain_workflow(world, str(name)) for name in checkpoints}
+    planned = planned_rows(
+        [(prompt, flow) for prompt in prompts for flow in flows.values()],
+        engine=world.engine,
+        catalog_hash=world.catalog.hash,
+        seeds=seeds,
+        seed=config.run.seed,
+    )
+    store = Store(out / "rendered")
+    rows = rendered_rows(
+        config,
+        planned,
+        store,
+        known=[],
+        render=partial(render, label="models"),
+        label=f"models: {len(prompts)} prompts, {len(flows)} checkpoints, {seeds} seeds",
+    )
+    rows["turn"] = rows.groupby(["prompt", "workflow_key"]).cumcount()
+    paths = rows.set_index(["workflow_key", "turn", "prompt"])["image"]
+    return {
+        Path(str(name)).stem: [
+            [opened(store, paths.loc[flow.key, turn, prompt.text]) for prompt in prompts]
+            for turn in range(seeds)
+        ]
+        for name, flow in flows.items()
+    }
+
+
+def plain_workflow(world: World, checkpoint: str) -> Candidate:
+    api = load_seed_flows(None)["plain"].to_api()
+    for node in api.values():
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node["inputs"]["ckpt_name"] = checkpoint
+        elif node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = STEPS
+    flow = Workflow.from_api(api).canonical(world.catalog)
+    return Candidate.of([word for word in encode(flow, world.space) if word != END], world.space)
+
+
+def opened(store: Store, image: str) -> Image.Image:
+    with Image.open(Path(store.images_dir).parent / image) as picture:
+        return picture.convert("RGB")
+
+
+def reality(pictures: Pictures, scene: Scene) -> Image.Image:
+    """The drawing that the prompt was made from."""
+    return Image.fromarray(draw(pictures, scene, 128, np.random.default_rng([scene.subject, 9])))
+
+
+def recognition(drawn: Mapping[str, Drawn], real: list[Image.Image], prompts: Sequence[Prompt]) -> str:
+    """A table line for each checkpoint, the best for each prompt, and real pictures."""
+    texts = [prompt.text for prompt in prompts]
+    own = np.arange(len(texts))
+    lines: dict[str, list[str]] = {name: [] for name in [*drawn, "best for the prompt", "real"]}
+    preferred = preferences(drawn, texts)
+    for scorer in (build() for build in SCORERS.values()):
+
+        def right(images: list[Image.Image], scorer=scorer) -> np.ndarray:
+            return scorer.cosines(images, texts).argmax(1).numpy() == own
+
+        found = {name: np.stack([right(of_seed) for of_seed in one]) for name, one in drawn.items()}
+        table_CSP = np.stack([*found.values()])
+        # What one seed prefers is measured on the next one.
+        best_SP = np.stack([table_CSP[preferred[s - 1], s, own] for s in range(table_CSP.shape[1])])
+        for name, right_SP in [*found.items(), ("best for the prompt", best_SP)]:
+            lines[name].append(told(right_SP.mean(0)))
+        lines["real"].append(told(right(real).astype(float)))
+    for name, cells in lines.items():
+        cells.append(f"{seed_distance(drawn[name]):.2f}" if name in drawn else "")
+    head = ["checkpoint", "recognised", "by the held-out scorer", "seeds"]
+    return markdown_table(head, [[name, *cells] for name, cells in lines.items()], "lrrr")
+
+
+def preferences(drawn: Mapping[str, Drawn], texts: Sequence[str]) -> np.ndarray:
+    """(S, P): the checkpoint whose picture the alignment scorer likes best, for each seed and prompt."""
+    scorer = Alignment()
+    scores_CSP = np.array(
+        [[scorer.cosines(of_seed, texts).diagonal().tolist() for of_seed in one] for one in drawn.values()]
+    )
+    return scores_CSP.argmax(0)
+
+
+def told(right_P: np.ndarray) -> str:
+    """A share with its interval over prompts."""
+    mean, low, high = bootstrap_mean(right_P)
+    return f"{mean:.0%} ({low:.0%} to {high:.0%})"
+
+
+def seed_distance(drawn: Drawn) -> float:
+    """Between two seeds of a prompt, over that between two prompts of a seed."""
+    first, second = (np.stack([np.asarray(p, float) for p in of_seed]) for of_seed in drawn[:2])
+    seeds = np.abs(first - second).mean()
+    prompts = np.mean(
+        [np.abs(first - np.roll(first, turn, 0)).mean() for turn in range(1, min(12, len(first)))]
+    )
+    return float(seeds / prompts)
+
+
+def specials(
+    pictures: Pictures,
+    scenes: Mapping[str, Scene],
+    drawn: Mapping[str, Mapping[str, Drawn]],
+    coloured: Sequence[Prompt],
+    counted: Sequence[Prompt],
+) -> str:
+    """How often the colour or number that was asked for is the one that is seen."""
+    kinds: list[tuple[str, Sequence[Prompt], Callable[[Scene], list[Scene]]]] = [
+        ("coloured", coloured, lambda scene: [replace(scene, colour=name) for name in COLOURS]),
+        ("counted", counted, lambda scene: [replace(scene, count=n) for n in (1, 2, 3)]),
+    ]
+    lines: dict[str, list[str]] = {}
+    for kind, prompts, others in kinds:
+        asked = [scenes[prompt.text] for prompt in prompts]
+        captions = [
+            [caption(pictures, other, np.random.default_rng(i)) for other in others(scene)]
+            for i, scene in enumerate(asked)
+        ]
+        right = [others(scene).index(scene) for scene in asked]
+        real = [reality(pictures, scene) for scene in asked]
+        shown = {**{name: one[0] for name, one in drawn[kind].items()}, "real": real}
+        for name, images in shown.items():
+            seen = [told(told_apart(build(), images, captions, right)) for build in SCORERS.values()]
+            lines.setdefault(name, []).extend(seen)
+    head = ["checkpoint", "colour", "held-out scorer", "number", "held-out scorer"]
+    return markdown_table(head, [[name, *cells] for name, cells in lines.items()], "lrrrr")
+
+
+def told_apart(
+    scorer: Alignment | HeldOutAlignment,
+    images: Sequence[Image.Image],
+    captions: Sequence[Sequence[str]],
+    right: Sequence[int],
+) -> np.ndarray:
+    """(P,): whether the right one of its captions is the nearest to each picture."""
+    nearest = [
+        int(scorer.cosines([image], texts).argmax()) for image, texts in zip(images, captions, strict=True)
+    ]
+    return (np.array(nearest) == np.array(right)).astype(float)
+
+
+def montage(drawn: Mapping[str, Drawn], real: Sequence[Image.Image]) -> Image.Image:
+    """A row for each checkpoint and one of real pictures, a column for each prompt."""
+    rows = [one[0][:SHOWN] for one in drawn.values()] + [list(real[:SHOWN])]
+    sheet = Image.new("RGB", (128 * len(rows[0]), 128 * len(rows)), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            sheet.paste(picture, (128 * x, 128 * y))
+    return sheet
+
+
+def write(page: Sequence[str], sheet: Image.Image, markdown: Path, picture: Path) -> None:
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(picture)
+    markdown.write_text("\n\n".join(page) + "\n")
+    print(f"written: {markdown}, {picture}")
+
+
+if __name__ == "__main__":
+    main()
