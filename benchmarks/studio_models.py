@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from flowtailor.actors.comfy import engine
+from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.pictures import Pictures, load_pictures
 from flowtailor.datasets.prompts import Prompt, load_prompts
 from flowtailor.datasets.recolour import COLOURS
@@ -32,7 +33,7 @@ from flowtailor.datasets.store import Store
 from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.markdown import markdown_table
 from flowtailor.models.scorers import Alignment, HeldOutAlignment
-from flowtailor.pipelines.catalog import World, load_seed_flows, survey
+from flowtailor.pipelines.catalog import World, survey
 from flowtailor.pipelines.collect import render
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.plan import Candidate, planned_rows
@@ -157,7 +158,7 @@ def rendered(
 
 
 def plain_workflow(world: World, checkpoint: str) -> Candidate:
-    api = load_seed_flows(None)["plain"].to_api()
+    api = load_seed_flows()["plain"].to_api()
     for node in api.values():
         if node["class_type"] == "CheckpointLoaderSimple":
             node["inputs"]["ckpt_name"] = checkpoint

@@ -15,16 +15,24 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from PIL import Image
+from study_montage import study_montage
 from study_report import Study, plot, report
 
+from flowtailor.datasets.pictures import Pictures, load_pictures
 from flowtailor.datasets.rows import RETRYABLE_ERRORS
+from flowtailor.datasets.scenes import draw
+from flowtailor.datasets.store import Store
+from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.errors import FlowtailorError, told_in_one_line
 from flowtailor.pipelines.catalog import look, write_world
 from flowtailor.pipelines.cli import DEFAULT_CONFIG
 from flowtailor.pipelines.collect import plan, render
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.stage import Run
+from flowtailor.pipelines.statistics import weighted_score
 
 FULL = {"prompts": 80, "flows": 60, "seeds": 2}
 LEAST = {"prompts": 3, "flows": 2, "seeds": 2}  # for an interval over prompts, and for two choices
@@ -36,9 +44,10 @@ def main() -> None:
     config = study_config(arguments)
     rows = collected(config)
     study = Study.of(rows, config.scorers.weights, engines=config.engine.count)
-    write(study, arguments.out / "study.md", arguments.out / "study.png")
+    sheet = pictured(Run(config).dataset, rows, config, load_pictures(arguments.pictures))
+    write(study, sheet, arguments.out / "study.md", arguments.out / "study.png")
     if all(getattr(arguments, name) >= size for name, size in FULL.items()):
-        write(study, DOCS / "STUDIO_STUDY.md", DOCS / "images" / "studio_study.png")
+        write(study, sheet, DOCS / "STUDIO_STUDY.md", DOCS / "images" / "studio_study.png")
 
 
 def parsed() -> argparse.Namespace:
@@ -48,6 +57,9 @@ def parsed() -> argparse.Namespace:
     for name, size in FULL.items():
         parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=f"default: {size}")
     parser.add_argument("--out", type=Path, default=Path("runs/studio-study"), metavar="DIR")
+    parser.add_argument(
+        "--pictures", type=Path, default=Path("runs/studio/pictures"), help="as studio train keeps them"
+    )
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="whose engine, space and scorers to use")
     arguments = parser.parse_args()
     for name, least in LEAST.items():
@@ -92,11 +104,26 @@ def collected(config: Config) -> pd.DataFrame:
     return rows
 
 
-def write(study: Study, page: Path, picture: Path) -> None:
-    """Write the report and the picture that it shows."""
+def pictured(store: Store, rows: pd.DataFrame, config: Config, pictures: Pictures) -> Image.Image:
+    """The montage of best, worst and real pictures."""
+    scenes = read_scenes(pictures)
+
+    def opened(image: str) -> Image.Image:
+        return Image.open(Path(store.images_dir).parent / image)
+
+    def original(prompt: str) -> Image.Image:
+        return Image.fromarray(draw(pictures, scenes[prompt], 128, np.random.default_rng(0)))
+
+    return study_montage(rows, weighted_score(rows, config.scorers.weights).tolist(), opened, original)
+
+
+def write(study: Study, sheet: Image.Image, page: Path, picture: Path) -> None:
+    """Write the report and the pictures that it shows."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     plot(study, picture)
-    page.write_text(report(study, picture.relative_to(page.parent).as_posix()))
+    montage = picture.with_name(f"{picture.stem}_prompts.webp")
+    sheet.save(montage, quality=85)
+    page.write_text(report(study, *(path.relative_to(page.parent).as_posix() for path in (picture, montage))))
     print(page.read_text() if page.name == "study.md" else f"written: {page}")
 
 

@@ -50,6 +50,9 @@ KINDS = """\
 The best workflow of a kind against the best of all others, both chosen per prompt on one seed and measured on
 the other: the share of prompts that the kind helps (one half: no difference), by how many standard deviations
 over all prompts, and how much longer it takes than the others do on average."""
+MONTAGE = """\
+For each prompt a picture of its best workflow, of its worst one, and the drawing that the prompt was made
+from, which no workflow has seen."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ class Study:
         )
 
 
-def report(study: Study, picture: str) -> str:
-    """The whole report as Markdown; `picture` is the path to the plot as the page names it."""
+def report(study: Study, picture: str, montage: str) -> str:
+    """The whole report as Markdown; `picture` and `montage` are paths as the page names them."""
     prompts, workflows, seeds = study.scores[WEIGHTED].shape
     weights = ", ".join(f"{weight:g} {name}" for name, weight in study.weights.items())
     rate = "" if np.isnan(study.pictures_per_s) else f", {study.pictures_per_s:.2f} pictures/s with scoring"
@@ -121,6 +124,9 @@ def report(study: Study, picture: str) -> str:
         _front(study),
         KINDS,
         _kinds(study),
+        "## Pictures",
+        MONTAGE,
+        f"![Best, worst and original of each prompt]({montage})",
     ]
     return "\n\n".join(parts) + "\n"
 

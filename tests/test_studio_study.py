@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.errors import FlowtailorError
@@ -28,7 +29,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The benchmark's modules, which stand outside the package."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     return argparse.Namespace(
-        study=importlib.import_module("studio_study"), report=importlib.import_module("study_report")
+        study=importlib.import_module("studio_study"),
+        report=importlib.import_module("study_report"),
+        montage=importlib.import_module("study_montage"),
     )
 
 
@@ -92,16 +95,28 @@ def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame)
 
 def test_the_report_says_what_was_put_in(bench: Any, rows: pd.DataFrame, tmp_path: Path):
     study = bench.report.Study.of(rows, WEIGHTS, engines=2)
-    bench.study.write(study, tmp_path / "study.md", tmp_path / "study.png")
+    bench.study.write(study, Image.new("RGB", (8, 8)), tmp_path / "study.md", tmp_path / "study.png")
     text = (tmp_path / "study.md").read_text()
     assert "12 prompts x 4 workflows x 2 seeds = 96 pictures on 2 engines" in text
     assert "(study.png)" in text
+    assert "(study_prompts.webp)" in text
     assert (tmp_path / "study.png").stat().st_size > 10_000
     [second_pass] = [line for line in text.splitlines() if line.startswith("| second pass | 1 | ")]
     assert "| 67 (" in second_pass  # eight prompts in twelve
     assert second_pass.endswith("| +1.00 |")
     front = text.partition("in score and seconds at once")[2].splitlines()
     assert [line.partition(" | ")[0] for line in front[2:6]] == ["| seconds", "| ---", "| 0.50", "| 1.50"]
+
+
+def test_the_montage_shows_the_best_and_the_worst_workflow(bench: Any, rows: pd.DataFrame):
+    rows = rows.assign(image=rows["prompt"] + rows["workflow_key"])
+    score = np.where(rows["workflow_key"] == "lora", 0.9, 0.5) - 0.2 * (rows["workflow_key"] == "plain")
+    found = bench.montage.extremes(rows, score)
+    assert found["prompt 05"] == ("prompt 05lora", "prompt 05plain")
+    white, red = Image.new("RGB", (64, 64), "white"), Image.new("RGB", (128, 128), "red")
+    sheet = np.asarray(bench.montage.montage(dict.fromkeys(found, (white, red, white))))
+    share = (sheet == (255, 0, 0)).all(axis=-1).sum() / sheet[..., 0].size
+    assert share == pytest.approx(12 * bench.montage.SIDE**2 / sheet[..., 0].size)
 
 
 def test_a_failed_render_scores_nothing(bench: Any, rows: pd.DataFrame):
