@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowtailor.actors.comfy import engine
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.pictures import Pictures, load_pictures
 from flowtailor.datasets.prompts import Prompt, load_prompts
@@ -33,7 +32,7 @@ from flowtailor.datasets.store import Store
 from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.markdown import markdown_table
 from flowtailor.models.scorers import Alignment, HeldOutAlignment
-from flowtailor.pipelines.catalog import World, survey
+from flowtailor.pipelines.catalog import World, look
 from flowtailor.pipelines.collect import render
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.plan import Candidate, planned_rows
@@ -74,8 +73,7 @@ def main() -> None:
     pictures = load_pictures(arguments.pictures)
     scenes = read_scenes(pictures)
     plain, coloured, counted = chosen(scenes, arguments.prompts)
-    with engine(config.engine) as client:
-        world = survey(config, client)
+    world = look(config)
     drawn = {
         kind: rendered(config, world, arguments.out, prompts, seeds)
         for kind, prompts, seeds in (

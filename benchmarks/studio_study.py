@@ -22,7 +22,7 @@ from study_montage import study_montage
 from study_report import Study, plot, report
 
 from flowtailor.datasets.pictures import Pictures, load_pictures
-from flowtailor.datasets.rows import RETRYABLE_ERRORS
+from flowtailor.datasets.rows import RETRYABLE_ERRORS, weighted_score
 from flowtailor.datasets.scenes import draw
 from flowtailor.datasets.store import Store
 from flowtailor.datasets.studio_prompts import read_scenes
@@ -32,7 +32,6 @@ from flowtailor.pipelines.cli import DEFAULT_CONFIG
 from flowtailor.pipelines.collect import plan, render
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.stage import Run
-from flowtailor.pipelines.statistics import weighted_score
 
 FULL = {"prompts": 80, "flows": 60, "seeds": 2}
 LEAST = {"prompts": 3, "flows": 2, "seeds": 2}  # for an interval over prompts, and for two choices

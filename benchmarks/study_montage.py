@@ -22,7 +22,7 @@ def extremes(rows: pd.DataFrame, score: Sequence[float]) -> dict[str, tuple[str,
     mean = drawn.groupby(["prompt", "workflow_key"])["score"].transform("mean")
     ordered = drawn.assign(mean=mean).sort_values(["prompt", "mean", "seed"], ascending=[True, False, True])
     per_prompt = ordered.groupby("prompt")["image"]
-    return {prompt: (images.iloc[0], images.iloc[-1]) for prompt, images in per_prompt}
+    return {str(prompt): (images.iloc[0], images.iloc[-1]) for prompt, images in per_prompt}
 
 
 def montage(
