@@ -90,7 +90,7 @@ class Component(Message):
 
 class DesignedWorkflow(Message):
     workflow: dict[str, Any] = Field(description="API JSON, ready for an engine's /prompt")
-    summary: str = Field(examples=["emoji3d · 128×128 · euler/simple, 12 steps, cfg 2"])
+    summary: str = Field(examples=["kitchen · 128×128 · euler/simple, 12 steps, cfg 2"])
     tokens: list[str]
     logprob: float = Field(description="of the tokens under the policy that drew them")
     forecast: Forecast

@@ -31,7 +31,7 @@ def test_seed_flows_come_first_and_the_seed_decides_the_rest(space: Space):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("word", ["ckpt_name=emoji3d_fp8.ckpt", "strength_model=0.8", "scale_by=0.75"])
+@pytest.mark.parametrize("word", ["ckpt_name=kitchen.ckpt", "strength_model=0.8", "scale_by=0.75"])
 def test_a_value_is_put_into_a_workflow_with_a_node_if_need_be(space: Space, word: str, seed: int):
     plain = load_seed_flows()["plain"].canonical(space.catalog)
     flow = including(plain, word, Grammar(space), seed=seed)

