@@ -18,7 +18,7 @@ SHOWN = 256  # px of the longer side
 BLUR_WORST, BLUR_BEST = 0.95, 0.40  # a sigma 3 blur; a crisp drawing made at 256 px
 NOISE_FREE, NOISE_SCALE = 0.01, 0.03  # sigma of grey values in [0, 1]
 HALO_FREE, HALO_SCALE = 0.03, 0.06  # of the contrast of the edge
-BURNT_FREE, BURNT_SCALE = 0.02, 0.10  # share of the pixels
+BURNT_FREE, BURNT_SCALE = 0.002, 0.10  # share of the pixels
 REPEATED = (0.60, 0.85)  # autocorrelation of real pictures stays below, that of tiles above
 
 

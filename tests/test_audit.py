@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from tiny_rows import PROMPTS, tiny_rows
+from tiny_rows import PROMPTS, SCORERS, tiny_rows
 from tiny_run import tiny_run
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -117,14 +117,14 @@ class LovesOneWord(RewardEnsemble):
         pass
 
     def predict(self, prompts: Any, tokens: Any) -> Predictions:
-        mean = np.array([[1.0 if LOVED in words else RENDERED] * 2 for words in tokens])
+        mean = np.array([[1.0 if LOVED in words else RENDERED] * len(SCORERS) for words in tokens])
         still = np.zeros(len(mean))
-        scorers = ("alignment", "sharpness")
-        return Predictions(mean, np.zeros_like(mean), still + 1.0, still, scorers, np.ones((2, 2)))
+        alike = np.ones((len(SCORERS), len(SCORERS)))
+        return Predictions(mean, np.zeros_like(mean), still + 1.0, still, SCORERS, alike)
 
 
 def pretend_to_render(config: Config, missing: pd.DataFrame, store: Store) -> None:
-    store.append(missing.assign(score_alignment=RENDERED, score_sharpness=RENDERED, error_type=None))
+    store.append(missing.assign(**{f"score_{name}": RENDERED for name in SCORERS}, error_type=None))
 
 
 @pytest.fixture

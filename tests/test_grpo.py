@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_rows import PROMPTS, tiny_rows
+from tiny_rows import PROMPTS, SCORERS, tiny_rows
 from tiny_run import tiny_run
 
 from flowtailor.datasets.store import Store
@@ -35,11 +35,9 @@ class CountingEnsemble(RewardEnsemble):
 
     def predict(self, prompts: Any, tokens: Any) -> Predictions:
         words = np.array([len(design) for design in tokens], dtype=float)
-        mean = np.stack([0.3 * words, 0.3 * words], axis=1)
-        scorers = ("alignment", "sharpness")
-        return Predictions(
-            mean, np.full_like(mean, 0.1), words, np.zeros_like(words), scorers, np.ones((2, 2))
-        )
+        mean = np.stack([0.3 * words] * len(SCORERS), axis=1)
+        alike = np.ones((len(SCORERS), len(SCORERS)))
+        return Predictions(mean, np.full_like(mean, 0.1), words, np.zeros_like(words), SCORERS, alike)
 
 
 def rewards(

@@ -17,6 +17,7 @@ import pytest
 import requests
 from pydantic import ValidationError
 from starlette.testclient import TestClient
+from tiny_rows import SCORERS
 from tiny_run import tiny_run
 
 from flowtailor.serving.api import DesignRequest, DesignResponse
@@ -174,7 +175,7 @@ def test_designs_are_valid_workflows_with_prompt_seed_and_forecast(run_dir: Path
         assert 41 in values
         assert any("a red apple" in value for value in values if isinstance(value, str))
         assert design.summary
-        assert set(design.forecast.scores) == {"alignment", "sharpness"}
+        assert set(design.forecast.scores) == set(SCORERS)
         assert design.forecast.score.std > 0
         assert design.forecast.seconds.mean > 0
         assert design.forecast.keeps_budget is None

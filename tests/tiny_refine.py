@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tiny_rows import tiny_rows
+from tiny_rows import SCORERS, tiny_rows
 from tiny_run import tiny_run
 
 from flowtailor.datasets.store import Store
@@ -78,7 +78,7 @@ class Faked:
         for image in images:
             Image.new("RGB", (8, 8)).save(Path(store.images_dir).parent / image)
         lengths = np.array([len(text.split()) for text in missing["tokens"]]) / 64
-        scores = {"score_alignment": lengths, "score_sharpness": lengths, "image": images, "seconds": 0.5}
+        scores = {f"score_{name}": lengths for name in SCORERS} | {"image": images, "seconds": 0.5}
         store.append(missing.assign(**scores, error_type=None, created_at="2026"))
 
     def _fit(self, config: Config) -> None:

@@ -6,9 +6,11 @@ import random
 
 import pandas as pd
 
+from flowtailor.pipelines.config import Config
 from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.space import Space
 
+SCORERS = tuple(Config().scorers.weights)
 PROMPTS = ("a red apple", "an owl", "a taco", "a castle", "a whale")
 
 
@@ -27,8 +29,7 @@ def tiny_rows(space: Space, per_prompt: int = 6) -> pd.DataFrame:
                     "workflow_split": "train",
                     "tokens": " ".join(words),
                     "seconds": len(words) / 20,
-                    "score_alignment": len(words) / 32,
-                    "score_sharpness": len(words) / 32,
+                    **{f"score_{name}": len(words) / 32 for name in SCORERS},
                     "error_type": None,
                     "created_at": "2026-01-01T00:00:00+00:00",
                 }

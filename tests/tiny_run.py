@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tiny_policy import tiny_base
+from tiny_rows import SCORERS
 
 from flowtailor.models.policy import Policy
 from flowtailor.models.reward import RewardEnsemble
@@ -15,8 +16,6 @@ from flowtailor.models.reward_fit import Scale
 from flowtailor.models.reward_net import RewardNet
 from flowtailor.pipelines.config import Config
 from flowtailor.workflows.space import STUDIO_SPACE, Space
-
-SCORERS = ("alignment", "sharpness")
 
 
 def tiny_run(folder: Path, space: Space) -> Path:
@@ -49,5 +48,5 @@ def _random_ensemble(space: Space) -> RewardEnsemble:
     words = [word for word in space.vocabulary if word != "<end>"]
     outputs = len(SCORERS) + 1  # log-seconds come last
     nets = [RewardNet(len(words), outputs) for _ in range(2)]
-    scale = Scale(np.array([0.6, 0.6, -0.7]), np.array([0.1, 0.1, 0.3]))
+    scale = Scale(np.array([0.6] * len(SCORERS) + [-0.7]), np.array([0.1] * len(SCORERS) + [0.3]))
     return RewardEnsemble(nets, words, SCORERS, scale, "minilm-l6")
