@@ -46,18 +46,20 @@ def main() -> None:
 
 
 def draw(axes: Axes, title: str, number: str, logs: list[Path]) -> None:
-    """A line for each log, from its own first step."""
+    """A line for each log, from its own first step; a logarithmic axis where there is much to show."""
+    values: list[float] = []
     for log in logs:
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         minutes = lines[-1]["seconds"] / 60
         name = log.name.removesuffix(".log.jsonl")
         axes.plot(
             [line["step"] for line in lines],
-            [line[number] for line in lines],
+            shown := [line[number] for line in lines],
             label=f"{name}, {minutes:.0f} min",
             linewidth=1.2,
         )
-    if number == "loss":
+        values += shown
+    if max(values) > 10 * min(values):
         axes.set_yscale("log")
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("step", fontsize=8)
