@@ -46,7 +46,7 @@ def test_contributions_are_differences_of_predictions_the_largest_first(tmp_path
     flows = load_seed_flows()
     designs = [("a fox", encode(flows[name], space)) for name in ("plain", "two_loras", "quick_lcm")]
     nothing, loras, quick = contributions(designs, ensemble, space, WEIGHTS)
-    assert (nothing, len(loras), len(quick)) == ([], 5, 3)
+    assert (nothing, len(loras), len(quick)) == ([], 6, 3)
     for parts in (loras, quick):
         sizes = [abs(part.score) for part in parts]
         assert sizes == sorted(sizes, reverse=True)
