@@ -57,6 +57,7 @@ INTRO = """\
 drawing that the prompt was made from. *Best for the prompt* is the checkpoint that the alignment scorer
 prefers on one seed, measured on another. *Seeds*: mean pixel distance between two seeds of a prompt over that
 between two prompts. Shares have 95% intervals over prompts."""
+CATEGORIES = "The alignment score by what the prompt is about, over all seeds; the best of a line is bold."
 SPECIALS = """\
 Colours and numbers: the caption that was asked for against the same one with each of the {colours} colours,
 or with each of three numbers. Chance is {chance:.0%} and 33%."""
@@ -86,14 +87,16 @@ def main() -> None:
     page = [
         INTRO.format(prompts=len(plain), steps=STEPS, seeds=arguments.seeds),
         recognition(drawn["plain"], real, plain),
-        "![pictures](images/studio_models.png)",
+        "![pictures](images/studio_models.webp)",
+        CATEGORIES,
+        by_category(drawn["plain"], plain),
         SPECIALS.format(colours=len(COLOURS), chance=1 / len(COLOURS)),
         specials(pictures, scenes, drawn, coloured, counted),
     ]
     sheet = montage(drawn["plain"], real)
-    write(page, sheet, arguments.out / "models.md", arguments.out / "images" / "studio_models.png")
+    write(page, sheet, arguments.out / "models.md", arguments.out / "images" / "studio_models.webp")
     if arguments.prompts >= FULL:
-        write(page, sheet, DOCS / "STUDIO_MODELS.md", DOCS / "images" / "studio_models.png")
+        write(page, sheet, DOCS / "STUDIO_MODELS.md", DOCS / "images" / "studio_models.webp")
 
 
 def parsed() -> argparse.Namespace:
@@ -209,6 +212,20 @@ def preferences(drawn: Mapping[str, Drawn], texts: Sequence[str]) -> np.ndarray:
     return scores_CSP.argmax(0)
 
 
+def by_category(drawn: Mapping[str, Drawn], prompts: Sequence[Prompt]) -> str:
+    scorer, texts = Alignment(), [prompt.text for prompt in prompts]
+    category_P = np.array([prompt.category for prompt in prompts])
+    score_CP = np.array(
+        [np.mean([scorer.score(of_seed, texts) for of_seed in one], axis=0) for one in drawn.values()]
+    )
+    lines = []
+    for category in sorted(set(category_P)):
+        mean_C = score_CP[:, category_P == category].mean(1)
+        cells = [f"**{mean:.2f}**" if mean == mean_C.max() else f"{mean:.2f}" for mean in mean_C]
+        lines.append([category, str((category_P == category).sum()), *cells])
+    return markdown_table(["category", "prompts", *drawn], lines, "lr" + "r" * len(drawn))
+
+
 def told(right_P: np.ndarray) -> str:
     """A share with its interval over prompts."""
     mean, low, high = bootstrap_mean(right_P)
@@ -279,7 +296,7 @@ def montage(drawn: Mapping[str, Drawn], real: Sequence[Image.Image]) -> Image.Im
 
 def write(page: Sequence[str], sheet: Image.Image, markdown: Path, picture: Path) -> None:
     picture.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(picture)
+    sheet.save(picture, quality=85)
     markdown.write_text("\n\n".join(page) + "\n")
     print(f"written: {markdown}, {picture}")
 
