@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from flowtailor.markdown import markdown_table
 from flowtailor.models.degrade import FAULTS_A, TRICKS, degrade, with_text
 from flowtailor.models.scorers import Scorer, load_scorer
 
@@ -29,9 +30,8 @@ Pictures = list[np.ndarray]
 def main() -> None:
     torch.set_num_threads(1)
     columns = [measured(load_scorer(name, evaluation=True)) for name in NAMES]
-    print(f"| | {' | '.join(f'`{name}`' for name in NAMES)} |\n| --- |{' ---: |' * len(NAMES)}")
-    for row in columns[0]:
-        print(f"| {row} | {' | '.join(column[row] for column in columns)} |")
+    rows = [[row, *(column[row] for column in columns)] for row in columns[0]]
+    print(markdown_table(["", *(f"`{name}`" for name in NAMES)], rows, "lr"))
 
 
 def measured(scorer: Scorer) -> dict[str, str]:

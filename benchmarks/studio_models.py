@@ -47,7 +47,7 @@ STEPS = 20
 SPECIAL = 60  # prompts that ask for a colour, and as many for a number
 SHOWN = 16  # prompts in the picture
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-SCORERS = {"alignment": Alignment, "held_out_alignment": HeldOutAlignment}
+SCORERS = (Alignment, HeldOutAlignment)
 INTRO = """\
 # What the studio's checkpoints draw
 
@@ -185,7 +185,7 @@ def recognition(drawn: Mapping[str, Drawn], real: list[Image.Image], prompts: Se
     own = np.arange(len(texts))
     lines: dict[str, list[str]] = {name: [] for name in [*drawn, "best for the prompt", "real"]}
     preferred = preferences(drawn, texts)
-    for scorer in (build() for build in SCORERS.values()):
+    for scorer in (build() for build in SCORERS):
 
         def right(images: list[Image.Image], scorer=scorer) -> np.ndarray:
             return scorer.cosines(images, texts).argmax(1).numpy() == own
@@ -265,7 +265,7 @@ def specials(
         real = [reality(pictures, scene) for scene in asked]
         shown = {**{name: one[0] for name, one in drawn[kind].items()}, "real": real}
         for name, images in shown.items():
-            seen = [told(told_apart(build(), images, captions, right)) for build in SCORERS.values()]
+            seen = [told(told_apart(build(), images, captions, right)) for build in SCORERS]
             lines.setdefault(name, []).extend(seen)
     head = ["checkpoint", "colour", "held-out scorer", "number", "held-out scorer"]
     return markdown_table(head, [[name, *cells] for name, cells in lines.items()], "lrrrr")

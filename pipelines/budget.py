@@ -9,8 +9,8 @@ rows beside it. Seconds are the engine's own; another load on the machine moves 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import pandas as pd
 from ..datasets.prompts import Prompt
 from ..workflows.codec import decode
 from ..workflows.summary import summary
-from .methods import Choice, Materials, best_design
+from .methods import Choice, Materials, best_design, timed
 from .statistics import Interval, bootstrap_mean, workflow_effects
 
 Z95 = 1.96
@@ -35,15 +35,10 @@ def budget_choices(materials: Materials, prompts: Sequence[Prompt]) -> dict[str,
     """One design per prompt for each budget of the configuration."""
     chosen = {}
     for budget_s in materials.config.evaluate.budgets_s:
-        chosen[method_name(budget_s)] = [_choose(materials, prompt, budget_s) for prompt in prompts]
+        pick = partial(best_design, materials=materials, n=1, budget_s=budget_s)
+        chosen[method_name(budget_s)] = timed(pick, prompts)
         print(f"evaluate: designed within {budget_s:g} s", flush=True)
     return chosen
-
-
-def _choose(materials: Materials, prompt: Prompt, budget_s: float) -> Choice:
-    started = time.perf_counter()
-    tokens = best_design(prompt, materials, n=1, budget_s=budget_s)
-    return Choice(tokens, time.perf_counter() - started)
 
 
 def budget_report(rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def summarise(rows: pd.DataFrame, reward: Mapping[str, Any]) -> dict[str, Any]:
     """`summary.json` from measured rows; `reward` holds the ensemble's metrics per split."""
     present = set(rows["method"])
     names = [method for method in METHODS if method in present]
+    rows = rows.assign(**{JUDGE: rows[JUDGE].fillna(0.0)})  # a failed render has no picture to like
     return {
         "methods": {name: _method(rows, name, names) for name in names},
         "reward": dict(reward),
@@ -59,25 +60,13 @@ def summarise(rows: pd.DataFrame, reward: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _judged(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
-    """What the scorer says that nothing was trained on; a failed render has no picture to like."""
-    rows = rows.assign(**{JUDGE: rows[JUDGE].fillna(0.0)})
-    mine = rows.loc[rows["method"] == name]
-    score = bootstrap_mean(np.array([np.mean(group[JUDGE]) for _, group in mine.groupby("prompt")]))
-    wins = {other: list(win_rate(rows, name, other, column=JUDGE)) for other in names if other != name}
-    return {"score": score.value, "score_ci95": [score.low, score.high], "win_rate_vs": wins}
-
-
 def _method(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
     mine = rows.loc[rows["method"] == name]
-    score = bootstrap_mean(np.array([np.mean(group["score"]) for _, group in mine.groupby("prompt")]))
     seconds_r = np.asarray(mine["seconds"], dtype=float)
     rendered_r = np.array([not isinstance(error, str) for error in mine["error_type"]])
     return {
-        "score": score.value,
-        "score_ci95": [score.low, score.high],
-        "win_rate_vs": {other: list(win_rate(rows, name, other)) for other in names if other != name},
-        "held_out_scorer": _judged(rows, name, names),
+        **_compared(rows, name, names, "score"),
+        "held_out_scorer": _compared(rows, name, names, JUDGE),
         "valid": float(np.mean(mine["valid"])),
         "executed": float(rendered_r.mean()),
         "unique_workflows": len(set(mine["workflow_key"])),
@@ -85,3 +74,11 @@ def _method(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
         "design_seconds_p50": float(np.median(mine["design_seconds"])),
         "render_seconds_mean": float(seconds_r[rendered_r].mean()) if rendered_r.any() else None,
     }
+
+
+def _compared(rows: pd.DataFrame, name: str, names: list[str], column: str) -> dict[str, Any]:
+    """Mean over prompts of the score in `column`, and how often it is above that of each other method."""
+    mine = rows.loc[rows["method"] == name]
+    score = bootstrap_mean(np.array([np.mean(group[column]) for _, group in mine.groupby("prompt")]))
+    wins = {other: list(win_rate(rows, name, other, column=column)) for other in names if other != name}
+    return {"score": score.value, "score_ci95": [score.low, score.high], "win_rate_vs": wins}

