@@ -19,6 +19,7 @@ from flowtailor.errors import told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.methods import METHODS
 from flowtailor.pipelines.report import view
+from flowtailor.pipelines.statistics import Interval
 from flowtailor.pipelines.trained import need
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -82,7 +83,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
 
 
 def methods_table(methods: Mapping[str, Any]) -> str:
-    head = ["method", "score", "95%", "guided wins", "by the judge", "valid", "ran", "workflows", "alike"]
+    head = ["method", "score", "guided wins", "by the judge", "valid", "ran", "workflows", "alike"]
     head += ["design s", "render s"]
     guided = methods["guided"]["win_rate_vs"]
     lines = []
@@ -92,10 +93,9 @@ def methods_table(methods: Mapping[str, Any]) -> str:
         lines.append(
             [
                 f"`{name}`",
-                f"{one['score']:.3f}",
-                _range(one["score_ci95"]),
+                _interval([one["score"], *one["score_ci95"]]),
                 "-" if name == "guided" else _share(guided[name]),
-                f"{judge['score']:.3f} ({_range(judge['score_ci95'])})" if judge else "-",
+                _interval([judge["score"], *judge["score_ci95"]]) if judge else "-",
                 f"{one['valid']:.0%}",
                 f"{one['executed']:.0%}",
                 str(one["unique_workflows"]),
@@ -139,7 +139,7 @@ def budgets_table(budgets: Mapping[str, Any]) -> str:
         [
             name,
             "-" if name == "none" else _share(point["kept"]),
-            f"{point['score'][0]:.3f} ({_range(point['score'][1:])})",
+            _interval(point["score"]),
             "-" if point["seconds"] is None else f"{point['seconds'][0]:.2f}",
             str(point["unique_workflows"]),
         ]
@@ -188,17 +188,12 @@ def _image(name: str, plots: Sequence[str]) -> str:
     return f"![{name}](images/results/{name}.svg)" if name in plots else ""
 
 
-def _range(ends: Sequence[float]) -> str:
-    return f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-
 def _share(interval: Sequence[float]) -> str:
-    value, low, high = interval
-    return f"{value:.0%} ({low:.0%} to {high:.0%})"
+    return Interval(*interval).told("{:.0%}")
 
 
 def _interval(value: Sequence[float] | None) -> str:
-    return "-" if value is None else f"{value[0]:.3f} ({_range(value[1:])})"
+    return "-" if value is None else Interval(*value).told("{:.3f}")
 
 
 def _number(value: float | None) -> str:

@@ -228,8 +228,7 @@ def by_category(drawn: Mapping[str, Drawn], prompts: Sequence[Prompt]) -> str:
 
 def told(right_P: np.ndarray) -> str:
     """A share with its interval over prompts."""
-    mean, low, high = bootstrap_mean(right_P)
-    return f"{mean:.0%} ({low:.0%} to {high:.0%})"
+    return bootstrap_mean(right_P).told("{:.0%}")
 
 
 def seed_distance(drawn: Drawn) -> float:

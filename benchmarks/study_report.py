@@ -139,9 +139,9 @@ def _variance(study: Study) -> str:
     lines = []
     for name, score_PWS in study.scores.items():
         found = over_prompts(score_PWS, statistic)
-        percents = [_told(_scaled(found[source], 100), "{:.1f}") for source in Effects._fields]
+        percents = [_scaled(found[source], 100).told("{:.1f}") for source in Effects._fields]
         ratio = Interval(*np.exp(found["log F"]).tolist())
-        lines.append([name, *percents, _told(ratio, "{:.2f}"), f"{_ceiling(score_PWS):.2f}"])
+        lines.append([name, *percents, ratio.told("{:.2f}"), f"{_ceiling(score_PWS):.2f}"])
     return markdown_table(["", *(f"{source} %" for source in Effects._fields), "F", "ceiling"], lines)
 
 
@@ -151,7 +151,7 @@ def _choosing(study: Study) -> str:
         deviation = float(score_PWS.std())
         gain = bootstrap_mean(gain_over_fixed(score_PWS) / deviation)
         counts = different_bests(score_PWS), different_bests_by_chance(score_PWS)
-        lines.append([name, f"{deviation:.3f}", _told(gain, "{:.2f}"), *(f"{count:.1f}" for count in counts)])
+        lines.append([name, f"{deviation:.3f}", gain.told("{:.2f}"), *(f"{count:.1f}" for count in counts)])
     head = ["", "standard deviation", "gain of choosing", "different bests", "by chance"]
     return markdown_table(head, lines)
 
@@ -160,7 +160,7 @@ def _front(study: Study) -> str:
     score_PW = study.scores[WEIGHTED].mean(axis=2)
     lines = []
     for w in pareto_front(score_PW.mean(axis=0), study.seconds_W):
-        score = _told(bootstrap_mean(score_PW[:, w]), "{:.3f}")
+        score = bootstrap_mean(score_PW[:, w]).told("{:.3f}")
         lines.append([f"{study.seconds_W[w]:.2f}", score, summary(study.flows[w])])
     return markdown_table(["seconds", "score", "workflow"], lines)
 
@@ -175,8 +175,8 @@ def _kinds(study: Study) -> str:
             continue
         share, gain = helped(score_PWS, with_W)
         longer_s = np.nanmean(study.seconds_W[with_W]) - np.nanmean(study.seconds_W[~with_W])
-        gained = _told(_scaled(gain, 1 / float(score_PWS.std())), "{:.2f}")
-        helps = _told(_scaled(share, 100), "{:.0f}")
+        gained = _scaled(gain, 1 / float(score_PWS.std())).told("{:.2f}")
+        helps = _scaled(share, 100).told("{:.0f}")
         lines.append([kind, str(with_W.sum()), helps, gained, f"{longer_s:+.2f}"])
     return markdown_table(["kind", "workflows", "helps % of prompts", "gain", "seconds"], lines)
 
@@ -229,8 +229,3 @@ def _ceiling(score_PWS: np.ndarray) -> float:
 
 def _scaled(interval: Interval, factor: float) -> Interval:
     return Interval(*(factor * number for number in interval))
-
-
-def _told(interval: Interval, form: str) -> str:
-    value, low, high = (form.format(number) for number in interval)
-    return f"{value} ({low} to {high})"

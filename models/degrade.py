@@ -1,10 +1,10 @@
 """Faults and tricks: what makes a picture worse, for training the scorers and for testing them.
 
 A picture is uint8 (H, W, 3). `level` runs from 0 (hardly visible) to 1 (ruined). FAULTS_A and FAULTS_B
-hold one fault each of the same five families (blur, noise, compression, few colours, framing), so
-that a scorer that learned one half can be tested on the other. TRICKS are cheap ways to please a
+hold one fault each of the same six families (blur, noise, compression, few colours, framing, uneven
+surfaces), so that a scorer that learned one half can be tested on the other. TRICKS are cheap ways to please a
 careless scorer. Promises: same picture, level and random numbers, same result. Does not know how a
-diffusion model fails: for that, renders of the real models are needed.
+diffusion model fails beyond the uneven surfaces that too few steps leave: for that, renders are needed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ def _crop(image: Image.Image, level: float, rng: np.random.Generator) -> Image.I
     side = round(image.width * (0.75 - 0.5 * level))
     x, y = rng.integers(0, [image.width - side + 1, image.height - side + 1])
     return image.crop((x, y, x + side, y + side)).resize(image.size, Image.Resampling.BICUBIC)
+
+
+def _mottle(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Soft stains, and more contrast, as of a picture whose denoising stopped too early."""
+    cells = 128 // int(rng.integers(4, 12))
+    stains = _field(rng.normal(scale=8 + 34 * level, size=(cells, cells, 3)), image.size)
+    return _clipped((np.asarray(image) - 128.0) * (1 + 0.7 * level) + 128 + stains)
 
 
 def _rescale(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -79,6 +86,20 @@ def _shift(image: Image.Image, level: float, rng: np.random.Generator) -> Image.
     )
 
 
+def _patches(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Square patches on a grid whose colour and contrast do not fit each other."""
+    side = round(image.width / 128 * int(rng.integers(4, 10)))
+    grid = (-(-image.height // side), -(-image.width // side), 3)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        return np.kron(values, np.ones((side, side, 1)))[: image.height, : image.width]
+
+    flat = np.asarray(image.resize(grid[1::-1], Image.Resampling.BOX)).astype(np.float64)
+    kept = spread(rng.uniform(1 - 0.9 * level, 1 + 0.5 * level, grid[:2] + (1,)))
+    offset = spread(rng.normal(scale=2 + 20 * level, size=grid))
+    return _clipped(spread(flat) + (np.asarray(image) - spread(flat)) * kept + offset)
+
+
 def _saturate(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     return ImageEnhance.Color(image).enhance(1.6 + 3 * level)
 
@@ -106,6 +127,7 @@ FAULTS_A: dict[str, Fault] = {
     "jpeg": _jpeg,
     "posterise": _posterise,
     "crop": _crop,
+    "mottle": _mottle,
 }
 FAULTS_B: dict[str, Fault] = {
     "rescale": _rescale,
@@ -113,6 +135,7 @@ FAULTS_B: dict[str, Fault] = {
     "webp": _webp,
     "palette": _palette,
     "shift": _shift,
+    "patches": _patches,
 }
 TRICKS: dict[str, Fault] = {"saturate": _saturate, "sharpen": _sharpen, "tile": _tile, "plain": _plain}
 ALL = FAULTS_A | FAULTS_B | TRICKS
@@ -138,6 +161,12 @@ def with_text(picture: np.ndarray, text: str, rng: np.random.Generator) -> np.nd
 
 def _clipped(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def _field(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Numbers of a coarse grid (h, w, 3) as a smooth field of the picture's `size` (width, height)."""
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(values, -1, 0)]
+    return np.stack([np.asarray(plane.resize(size, Image.Resampling.BICUBIC)) for plane in planes], -1)
 
 
 def _compressed(image: Image.Image, form: str, quality: int) -> Image.Image:

@@ -1,9 +1,9 @@
-"""Sharpness without a reference: crisp is good, but not noise, halos, burnt colours or repetition.
+"""Sharpness without a reference: crisp is good, but not noise, unrest, halos, burnt colours or repetition.
 
 Crispness is Crete's perceptual blur as scikit-image has it (`blur_effect`), of the picture shown
 256 px wide, so that enlarging adds nothing. What would please it cheaply is taken off again, by
 measures that lie near 0 for the studio's real pictures in all four styles. Promises: 0 to 1; a real
-picture loses next to nothing to the four penalties. Does not see compression, few colours or a
+picture loses next to nothing to the five penalties. Does not see compression, few colours or a
 cut-off subject, and reads no prompt.
 """
 
@@ -17,6 +17,7 @@ from skimage.measure import blur_effect
 SHOWN = 256  # px of the longer side
 BLUR_WORST, BLUR_BEST = 0.95, 0.40  # a sigma 3 blur; a crisp drawing made at 256 px
 NOISE_FREE, NOISE_SCALE = 0.01, 0.03  # sigma of grey values in [0, 1]
+UNREST_FREE, UNREST_SCALE = 0.0017, 0.0035  # grey values between two Gaussians
 HALO_FREE, HALO_SCALE = 0.03, 0.06  # of the contrast of the edge
 BURNT_FREE, BURNT_SCALE = 0.002, 0.10  # share of the pixels
 REPEATED = (0.60, 0.85)  # autocorrelation of real pictures stays below, that of tiles above
@@ -29,6 +30,7 @@ def sharpness(image: Image.Image) -> float:
     crisp = np.clip((BLUR_WORST - float(blur_effect(shown))) / (BLUR_WORST - BLUR_BEST), 0, 1)  # type: ignore[arg-type]
     losses = [
         (noise_sigma(half) - NOISE_FREE) / NOISE_SCALE,
+        (unrest(half) - UNREST_FREE) / UNREST_SCALE,
         (halo(shown) - HALO_FREE) / HALO_SCALE,
         (burnt_share(colour) - BURNT_FREE) / BURNT_SCALE,
     ]
@@ -53,6 +55,16 @@ def noise_sigma(grey_HW: np.ndarray) -> float:
     response = np.abs(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:])
     content = response[grey_HW[1:-1, 1:-1] < 0.98]
     return float(np.median(content)) / (6 * 0.6745) if content.size else 0.0
+
+
+def unrest(grey_HW: np.ndarray) -> float:
+    """How uneven surfaces are at the scale of a few pixels: what too few steps leave behind.
+
+    A quantile of the difference of two Gaussians (0.5 and 1.5 px), away from edges.
+    """
+    edges = ndimage.maximum_filter(grey_HW, 3) - ndimage.minimum_filter(grey_HW, 3) > 0.3
+    fine, coarse = (ndimage.gaussian_filter(grey_HW, sigma)[~edges] for sigma in (0.5, 1.5))
+    return float(np.quantile(np.abs(fine - coarse), 0.6)) if fine.size else 0.0
 
 
 def halo(grey_HW: np.ndarray, points: int = 800) -> float:

@@ -33,8 +33,13 @@ BANK_GROUPS = 4500  # of 4 scenes each
 ALIGNMENT_STEPS = 1200
 FIDELITY_STEPS = 800
 REAL_PICTURES = 3000
-# What generated pictures are like that fidelity is to put in order: (steps, cfg), worst first.
-CARE = ((1, 2.0), (2, 2.0), (3, 2.0), (20, 12.0), (5, 2.0), (8, 2.0), (20, 2.0))
+# What generated pictures are like that fidelity is to put in order: groups of (steps, cfg), worst first.
+CARE = (
+    ((1, 2.0), (2, 2.0), (3, 2.0), (5, 2.0), (8, 2.0), (20, 2.0)),
+    ((2, 5.0), (3, 5.0), (5, 5.0), (8, 5.0), (20, 5.0)),
+    ((3, 8.0), (5, 8.0), (8, 8.0), (20, 8.0)),
+    ((20, 12.0), (20, 2.0)),
+)
 RENDERED_PROMPTS = 96
 
 
@@ -117,12 +122,13 @@ class ScorerTraining:
         ]
         renders = []
         for number, name in enumerate(CHECKPOINTS):
-            model = MMDiT().to(self.studio.device)
+            model = MMDiT().to(self.studio.device).eval()
             model.load_state_dict(load_small(self.studio.checkpoint(name)))
             mine = prompts[number :: len(CHECKPOINTS)]
-            for quality, (steps, cfg) in enumerate(CARE):
-                latents = sample(model.eval(), self.studio.captions, mine, steps=steps, cfg=cfg, seed=number)
-                drawn = zip(to_bytes(self.studio.decode(latents)), mine, strict=True)
-                renders += [Render(picture, quality, f"{name} {text}") for picture, text in drawn]
-            self.studio.echo(f"fidelity: {name} drew {len(mine)} prompts with {len(CARE)} degrees of care")
+            for row, group in enumerate(CARE):
+                for quality, (steps, cfg) in enumerate(group):
+                    latents = sample(model, self.studio.captions, mine, steps=steps, cfg=cfg, seed=number)
+                    drawn = zip(to_bytes(self.studio.decode(latents)), mine, strict=True)
+                    renders += [Render(picture, quality, f"{name} {row} {text}") for picture, text in drawn]
+            self.studio.echo(f"fidelity: {name} drew {len(mine)} prompts in {sum(map(len, CARE))} ways")
         return renders

@@ -24,6 +24,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def told(self, form: str) -> str:
+        """Value, low and high in one form: `told("{:.0%}")` is "60% (51% to 69%)"."""
+        value, low, high = (form.format(number) for number in self)
+        return f"{value} ({low} to {high})"
+
 
 def bootstrap_mean(value_p: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The mean over prompts and its percentile bootstrap interval; ValueError on no prompts."""

@@ -1,7 +1,8 @@
 """More workflows from a few: seeded edits that stay valid and within the space.
 
 Three kinds of edit, all driven by types, so that a new node class needs no code here:
-- swap: another value for an input (model, LoRA, sampler, scheduler, steps, cfg, size, text);
+- swap: another value for an input (model, LoRA, sampler, scheduler, steps, cfg, size, text), the
+  likelier the oftener the flows have the old value and the seldomer the new one, so that all are seen;
 - block: insert or drop a node that passes a type through (a LoRA, a model patch, a second sampling
   pass, an upscaler, a post-processing step), wired to what the flow already has;
 - recombine: feed an input with the part of another flow that makes the same type.
@@ -11,18 +12,21 @@ A flow that comes out of the space or over its limits is thrown away.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
 from .codec import encode
 from .grammar import Grammar
 from .graph import Link, Node, Workflow, WorkflowError
-from .rules import LinkNeed, Rule
+from .rules import LinkNeed, Param, Rule
 from .space import OutOfSpace, Space
 
 ATTEMPTS_PER_FLOW = 200
+EDITS_PER_FLOW = 6  # of which the one with the rarest values is taken
 
 
 def augment(
@@ -35,10 +39,16 @@ def augment(
     """
     editor = _Editor(space, Grammar(space, max_tokens), random.Random(seed))
     pool: dict[str, Workflow] = {}
+
+    def add(flow: Workflow) -> None:
+        if flow.key not in pool:
+            pool[flow.key] = flow
+            editor.count(flow)
+
     for flow in seeds:
         canonical = flow.canonical(space.catalog)
         if editor.holds(canonical):
-            pool.setdefault(canonical.key, canonical)
+            add(canonical)
     if not pool:
         raise FlowtailorError(
             f"{space.source}: holds none of the {len(seeds)} seed workflows; widen the space"
@@ -46,9 +56,9 @@ def augment(
     for _ in range(n * ATTEMPTS_PER_FLOW):
         if len(pool) >= n:
             return list(pool.values())[:n]
-        flow = editor.edit(list(pool.values()))
-        if flow is not None:
-            pool.setdefault(flow.key, flow)
+        edited = [editor.edit(list(pool.values())) for _ in range(EDITS_PER_FLOW)]
+        if flows := [flow for flow in edited if flow is not None]:
+            add(min(flows, key=editor.commonness))
     raise FlowtailorError(f"{n} workflows asked for, but {space.source} gave only {len(pool)}; ask for fewer")
 
 
@@ -78,6 +88,13 @@ class _Editor:
     space: Space
     grammar: Grammar
     rng: random.Random
+    met: Counter[tuple[str, str, Any]] = field(default_factory=Counter)  # class, input and its value
+
+    def count(self, flow: Workflow) -> None:
+        """Take note of a flow's values, which swaps then avoid."""
+        for node in flow.nodes.values():
+            for param in self._rule(node).params:
+                self.met[node.class_type, param.name, node.inputs[param.name]] += 1
 
     def holds(self, flow: Workflow) -> bool:
         """Whether the space holds a canonical flow within its limits."""
@@ -106,10 +123,23 @@ class _Editor:
         places = [(i, p) for i, n in flow.nodes.items() for p in self._rule(n).params]
         if not places:
             return None
-        node_id, param = self.rng.choice(places)
+        common = [self._times_its_share(flow.nodes[i], p) for i, p in places]
+        node_id, param = self.rng.choices(places, common)[0]
         node = flow.nodes[node_id]
         values = [v for v in param.values if v != node.inputs[param.name]]
-        return _with(flow, {node_id: {param.name: self.rng.choice(values)}})
+        rare = [1 / (1 + self.met[node.class_type, param.name, v]) for v in values]
+        return _with(flow, {node_id: {param.name: self.rng.choices(values, rare)[0]}})
+
+    def commonness(self, flow: Workflow) -> float:
+        """The mean of `_times_its_share` over all values of a flow."""
+        shares = [self._times_its_share(n, p) for n in flow.nodes.values() for p in self._rule(n).params]
+        return sum(shares) / max(1, len(shares))
+
+    def _times_its_share(self, node: Node, param: Param) -> float:
+        """How many times as often as its even share the node's value was met; 1 where nothing was."""
+        met = [1 + self.met[node.class_type, param.name, value] for value in param.values]
+        mine = 1 + self.met[node.class_type, param.name, node.inputs[param.name]]
+        return mine * len(met) / sum(met)
 
     def say(self, flow: Workflow, word: str) -> Workflow | None:
         """One input with the value that the word says."""
