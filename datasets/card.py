@@ -35,8 +35,9 @@ def dataset_card(
     as versions.
     """
     good = frame[frame["error_type"].isna()]
+    pictures = int(frame["image"].notna().sum())
     summary = {
-        "Rows": f"{len(frame)} ({len(good)} with a picture, {len(frame) - len(good)} failed)",
+        "Rows": f"{len(frame)} ({pictures} with a picture, {len(frame) - len(good)} failed)",
         "Prompts": f"{frame['prompt'].nunique()} in {frame['category'].nunique()} categories",
         "Workflows": str(frame["workflow_key"].nunique()),
         "Engines": ", ".join(sorted(frame["engine"].dropna().unique())) or "none",
@@ -53,7 +54,7 @@ def dataset_card(
         _splits(frame),
         "## Balance\n\nRows of each prompt category, and words of the workflows that it has not met.",
         _balance(frame),
-        "## Measurements\n\nOf the rows with a picture.",
+        "## Measurements\n\nOf the rows that did not fail.",
         _spread(good),
     ]
     if len(good) < len(frame):

@@ -2,9 +2,10 @@
 
 A picture is uint8 (H, W, 3). `level` runs from 0 (hardly visible) to 1 (ruined). FAULTS_A and FAULTS_B
 hold one fault each of the same six families (blur, noise, compression, few colours, framing, uneven
-surfaces), so that a scorer that learned one half can be tested on the other. TRICKS are cheap ways to please a
-careless scorer. Promises: same picture, level and random numbers, same result. Does not know how a
-diffusion model fails beyond the uneven surfaces that too few steps leave: for that, renders are needed.
+surfaces), so that a scorer that learned one half can be tested on the other. TRICKS are cheap ways to
+please a careless scorer. Promises: same picture, level and random numbers, same result. Does not know
+how a diffusion model fails beyond the uneven surfaces that too few steps leave: for that, renders are
+needed.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _patches(image: Image.Image, level: float, rng: np.random.Generator) -> Imag
         return np.kron(values, np.ones((side, side, 1)))[: image.height, : image.width]
 
     flat = np.asarray(image.resize(grid[1::-1], Image.Resampling.BOX)).astype(np.float64)
-    kept = spread(rng.uniform(1 - 0.9 * level, 1 + 0.5 * level, grid[:2] + (1,)))
+    kept = spread(rng.uniform(1 - 0.9 * level, 1 + 0.5 * level, (*grid[:2], 1)))
     offset = spread(rng.normal(scale=2 + 20 * level, size=grid))
     return _clipped(spread(flat) + (np.asarray(image) - spread(flat)) * kept + offset)
 

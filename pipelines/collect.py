@@ -3,7 +3,8 @@
 Ray Data streams blocks of rows through engines (`Renderer`) and scorers to this process, which
 appends each finished block to the store. Whatever kills the command, finished blocks stay, and
 finished pictures of an unfinished block are not rendered again. A failed render is a row with an
-error; only failures of the moment (timeout, lost engine) are tried again by the next call.
+error; only failures of the moment (timeout, lost engine) are tried again by the next call. Rows that
+were rendered elsewhere may be taken over (`head_start.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from ..workflows.graph import Workflow
 from .catalog import World, space_file, survey, write_world
 from .cluster import cluster_address, ensure_ray
 from .config import Config
+from .head_start import lent_rows, take_over
 from .plan import balanced, candidates, planned_rows
 from .stage import Run, is_done, provenance, record
 
@@ -52,11 +55,18 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         planned = plan(config, world)
         missing = store.missing(planned)
         there = len(planned) - len(missing)
+        lent = lent_rows(config, missing)
+        missing = missing.loc[~missing["row_id"].isin(lent["row_id"])]
         _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
+        if len(lent):
+            _say(f"collect: {len(lent)} rows come from {config.collect.head_start}, without pictures")
         if dry_run:
             _say(estimate(client, missing, config.engine))
             return
     write_world(run, world)
+    if len(lent):
+        ratio = take_over(config, lent, store, partial(render, label="pace"))
+        _say(f"collect: this machine takes {ratio:.2f} times their seconds")
     if len(missing):
         render(config, missing, store)
         store.compact()
@@ -67,7 +77,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
 def stage_inputs(config: Config) -> dict[str, Any]:
     """What the dataset depends on."""
     return {
-        "collect": config.collect.model_dump(exclude={"rows_per_block"}),
+        "collect": config.collect.model_dump(exclude={"rows_per_block", "head_start"}),
         "engine": config.engine.model_dump(mode="json", include={"kind", "urls", "path", "args"}),
         "prompts": [config.prompts, Path(config.prompts.file or STUDIO_PROMPTS)],
         "scorers": sorted(config.scorers.weights),

@@ -19,8 +19,9 @@ import pytest
 
 from flowtailor.datasets.flows import SHIPPED
 from flowtailor.datasets.rows import row_id
+from flowtailor.datasets.shipped import write_rows
 from flowtailor.datasets.store import Store
-from flowtailor.pipelines import collect
+from flowtailor.pipelines import collect, head_start
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.stage import Run
 
@@ -81,6 +82,34 @@ def test_a_collection_is_complete_scored_and_done_once(config: Config, capsys: p
     collect.run_stage(config)
     assert "12 there, 0 to render" in capsys.readouterr().out
     assert images(run) == written
+
+
+def test_rows_that_were_rendered_elsewhere_are_taken_over_in_seconds_of_this_machine(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    collect.run_stage(config)
+    rows = Store(Run(config).path("dataset")).rows()
+    elsewhere = tmp_path / "rows.parquet"
+    write_rows(rows.assign(seconds=rows["seconds"] / 10).iloc[:-1], elsewhere)
+    monkeypatch.setattr(head_start, "PACED", 2)
+    config = config.model_copy(
+        update={
+            "run": config.run.model_copy(update={"name": "again"}),
+            "collect": config.collect.model_copy(update={"head_start": str(elsewhere)}),
+        }
+    )
+    capsys.readouterr()
+    collect.run_stage(config)
+    told = capsys.readouterr().out
+    assert f"{ROWS} rows planned, 0 there, 1 to render" in told
+    assert f"{ROWS - 1} rows come from {elsewhere}" in told
+    again = Store(Run(config).path("dataset")).rows()
+    assert list(again["row_id"]) == list(rows["row_id"])
+    assert again["image"].notna().sum() == 3  # one that nobody had, two for the pace
+    assert list(again["score_alignment"]) == pytest.approx(list(rows["score_alignment"]), abs=1e-6)
+    pace = (again["seconds"] / rows["seconds"])[again["image"].isna()] * 10
+    assert pace.std() == pytest.approx(0, abs=1e-6)
+    assert 2 < pace.iloc[0] < 50
 
 
 def failing_flows() -> dict[str, dict[str, Any]]:

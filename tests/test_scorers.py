@@ -62,7 +62,8 @@ def degraded(kind: str, level: float) -> list[np.ndarray]:
     [("alignment", 0.95), ("fidelity", 0.95), ("sharpness", 0.95), ("held_out_alignment", 0.9)],
 )
 def test_real_pictures_score_above_degraded_ones(name: str, share: float):
-    """At two strengths of blur, noise, JPEG, few colours and cropping; the last scorer never saw these."""
+    """At two strengths of blur, noise, JPEG, few colours, cropping and stains; the last scorer never saw
+    these."""
     kinds = [kind for kind in FAULTS_A if name != "sharpness" or kind not in UNSEEN]
     above = [
         real_scores(name) > scores(name, degraded(kind, level)) for kind in kinds for level in (0.5, 0.8)
@@ -103,15 +104,14 @@ def test_the_prompt_written_into_the_picture_does_not_pass_for_it(name: str):
 
 
 def test_twenty_steps_score_above_three():
-    """By the reward of all three; one alone is less sure, and sharpness takes unrest for detail."""
+    """But where the few happen to show the prompt better: of a black cactus, the one that is less green."""
     prompts = json.loads((DATA / "renders.json").read_text())
     pictures = tiles("renders.webp")
     few, many = pictures[: len(prompts)], pictures[len(prompts) :]
     gain = {name: scores(name, many, prompts) - scores(name, few, prompts) for name in SHIPPED}
-    reward = sum(weight * gain[name] for name, weight in Config().scorers.weights.items())
-    assert np.mean(reward > 0) >= 0.9
-    for name in ("alignment", "fidelity", "held_out_alignment"):
-        assert np.mean(gain[name] > 0) >= 0.8
+    gain["reward"] = sum(weight * gain[name] for name, weight in Config().scorers.weights.items())
+    for name, gained in gain.items():
+        assert np.mean(gained > 0) >= 0.85, name
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -1,0 +1,63 @@
+"""Rows that were rendered elsewhere, for a collection to begin with.
+
+A row takes seconds to render and 300 bytes to keep, so rows may come without their pictures. Promises: only
+planned rows are taken over, and none that this dataset has. Their seconds are those of another machine: a
+few are rendered again here, and the others' seconds are scaled by what that took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from flowtailor.errors import FlowtailorError
+
+from ..datasets.rows import COLUMNS
+from ..datasets.shipped import read_rows
+from ..datasets.store import Store
+from .config import Config
+
+_PLANNED = COLUMNS.names[: COLUMNS.names.index("seconds")]  # what is known of a row before it is rendered
+
+PACED = 12  # rows that are rendered again; the median does not mind the first, when models are loaded
+
+Render = Callable[[Config, pd.DataFrame, Store], None]
+
+
+def lent_rows(config: Config, missing: pd.DataFrame) -> pd.DataFrame:
+    """Those of the missing rows that `collect.head_start` holds; FlowtailorError where a score is missing."""
+    if not config.collect.head_start:
+        return missing.iloc[:0]
+    rows = read_rows(config.collect.head_start)
+    for scorer in config.scorers.weights:
+        if f"score_{scorer}" not in rows.columns:
+            raise FlowtailorError(
+                f"collect.head_start = {config.collect.head_start}: its rows have no score of {scorer}; "
+                "set collect.head_start to none, or take that scorer out of scorers.weights"
+            )
+    return rows.loc[rows["row_id"].isin(missing["row_id"])].reset_index(drop=True)
+
+
+def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) -> float:
+    """Append lent rows to the store, in this machine's seconds. Returns how many of them make one of theirs.
+
+    Raises FlowtailorError where none of the rows that are rendered again came out.
+    """
+    again = paced(rows)
+    render(config, again[_PLANNED], store)
+    here = store.rows().set_index("row_id")["seconds"]
+    ratio = (again["row_id"].map(here) / again["seconds"]).median()
+    if not np.isfinite(ratio):
+        raise FlowtailorError(f"none of {len(again)} rows could be rendered again; see the engine's log")
+    rest = rows.loc[~rows["row_id"].isin(again["row_id"])]
+    store.append(rest.assign(seconds=rest["seconds"] * ratio, image=None, image_sha256=None))
+    return float(ratio)
+
+
+def paced(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the workflow that most have been drawn by, so that its models stay loaded."""
+    drawn = rows.loc[rows["error_type"].isna()]
+    commonest = drawn["workflow_key"].value_counts().sort_index(kind="stable").idxmax()
+    return drawn.loc[drawn["workflow_key"] == commonest].head(PACED)
