@@ -1,4 +1,4 @@
-"""Rows without pictures: what is written is read again, and what is no such file is refused."""
+"""Rows without pictures: what is written is read again, no other file is, and what ships is true."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from flowtailor.actors.comfy import ComfyClient
+from flowtailor.actors.images import Images
+from flowtailor.actors.renderer import render_rows
+from flowtailor.actors.scorers import Scorers
 from flowtailor.datasets.rows import COLUMNS
 from flowtailor.datasets.shipped import read_rows, write_rows
 from flowtailor.errors import FlowtailorError
+from flowtailor.pipelines.config import Config
 
 
 def test_rows_are_written_without_pictures_and_failures_of_the_moment(tmp_path: Path):
@@ -40,3 +45,16 @@ def test_what_holds_no_rows_is_refused(tmp_path: Path):
     pd.DataFrame({name: [] for name in COLUMNS.names if name != "seed"}).to_parquet(other)
     with pytest.raises(FlowtailorError, match="lacks the column seed"):
         read_rows(str(other))
+
+
+@pytest.mark.engine
+def test_the_studio_draws_the_shipped_rows_as_they_were(comfy: ComfyClient, tmp_path: Path):
+    """With the models and the scorers that ship; other machines round otherwise."""
+    rows = read_rows("studio")
+    rows = rows.loc[rows["error_type"].isna()].sort_values("seconds").iloc[:: len(rows) // 8].head(6)
+    images = str(tmp_path / "images")
+    scored = Scorers(tuple(Config().scorers.weights), images)(render_rows(comfy, rows, Images(images)))
+    assert scored["error_type"].isna().all()
+    for scorer in Config().scorers.weights:
+        now, then = scored[f"score_{scorer}"], rows[f"score_{scorer}"]
+        assert list(now) == pytest.approx(list(then), abs=0.05), scorer
