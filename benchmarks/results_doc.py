@@ -115,6 +115,8 @@ def reward_table(reward: Mapping[str, Any]) -> str:
         "ridge": "ridge_spearman_within_prompt",
         "workflow mean": "workflow_mean_spearman_within_prompt",
         "pairs in order": "pair_accuracy",
+        "regret": "regret",
+        "regret of workflow mean": "workflow_mean_regret",
         "68% bars cover": "coverage_68",
         "seconds off by (median)": "seconds_median_relative_error",
     }
@@ -197,7 +199,7 @@ def _interval(value: Sequence[float] | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -47,6 +47,18 @@ def pair_accuracy(prompt: Array, measured: Array, predicted: Array, margin: floa
     return float(right / pairs) if pairs else float("nan")
 
 
+def regret(prompt: Array, measured: Array, predicted: Array) -> float:
+    """Mean over prompts of what is lost by taking the row that is predicted best, not the best one.
+
+    In the unit of the scores, 0 at best; equal predictions are worth their mean.
+    """
+    losses = []
+    for rows in _groups(prompt):
+        favourites = predicted[rows] == predicted[rows].max()
+        losses.append(measured[rows].max() - measured[rows][favourites].mean())
+    return _nanmean(losses)
+
+
 def coverage(measured: Array, mean: Array, std: Array, widths: float = 1.0) -> float:
     """Share of rows within `widths` predicted deviations: of one, 0.683 where the bars are right."""
     return _nanmean((np.abs(measured - mean) <= widths * std).astype(float))

@@ -47,8 +47,10 @@ def report(
         told[name] = _of_rows(rows, predictions, weights)
         for baseline, guess in guesses.items():
             guessed = guess(list(rows["prompt"]), list(rows["tokens"]))
-            ranked = metrics.spearman_within(_labels(rows), weighted_score(rows, weights), guessed)
+            prompt, measured = _labels(rows), weighted_score(rows, weights)
+            ranked = metrics.spearman_within(prompt, measured, guessed)
             told[name][f"{baseline}_spearman_within_prompt"] = _number(ranked)
+            told[name][f"{baseline}_regret"] = _number(metrics.regret(prompt, measured, guessed))
     return told
 
 
@@ -77,6 +79,7 @@ def _compare(prompt: np.ndarray, measured: np.ndarray, mean: np.ndarray, std: np
     return {
         "spearman_within_prompt": _number(metrics.spearman_within(prompt, measured, mean)),
         "spearman_overall": _number(metrics.spearman(measured, mean)),
+        "regret": _number(metrics.regret(prompt, measured, mean)),
         "pair_accuracy": _number(metrics.pair_accuracy(prompt, measured, mean)),
         "coverage_68": _number(metrics.coverage(measured, mean, std)),
         "rmse": _number(metrics.rmse(measured, mean)),

@@ -37,6 +37,15 @@ def test_pairs_are_counted_within_prompts_and_above_the_margin():
     assert metrics.pair_accuracy(prompt, measured, np.zeros(4)) == 0.5
 
 
+def test_regret_is_what_the_favourite_loses_to_the_best_of_its_prompt():
+    prompt = np.array(["a", "a", "a", "b", "b"])
+    measured = np.array([0.1, 0.5, 0.9, 0.2, 0.4])
+    assert metrics.regret(prompt, measured, measured) == 0
+    wrong_in_a = np.array([0.0, 1.0, 0.5, 0.0, 1.0])
+    assert metrics.regret(prompt, measured, wrong_in_a) == pytest.approx((0.4 + 0) / 2)
+    assert metrics.regret(prompt, measured, np.zeros(5)) == pytest.approx((0.4 + 0.1) / 2)
+
+
 def test_errors_and_coverage():
     measured, mean = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 2.0])
     assert metrics.coverage(measured, mean, np.array([1.0, 1.0, 1.0])) == pytest.approx(2 / 3)
