@@ -66,7 +66,8 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "One seed each: " + ", ".join(f"`{name}`" for name in SHOWN) + ".",
         "## The reward ensemble",
         reward_table(summary["reward"]),
-        "Rank correlations are within prompts; the ceiling is what a perfect predictor could reach.",
+        "Rank correlations are within prompts; the ceiling is what a perfect predictor could reach. Regret "
+        "is the score that is lost by taking the row that is foreseen best instead of the best one.",
         "## Learning",
         _image("grpo", plots),
         _image("audits", plots),

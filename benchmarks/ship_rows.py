@@ -18,7 +18,9 @@ DATA = Path(__file__).resolve().parent.parent / "datasets" / "data"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="the folder of a run")
     run = parser.parse_args().run
     rows = Store(run / "dataset").rows()

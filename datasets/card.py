@@ -1,7 +1,8 @@
 """The dataset card: what a folder of rows holds, as Markdown for `dataset/README.md`.
 
 Its front matter is Hugging Face's: `datasets.load_dataset("runs/NAME/dataset")` reads the rows, and the
-folder can be uploaded as it is. `image` is the picture's path within the folder.
+folder can be uploaded as it is. `image` is the picture's path within the folder, null where
+a row was taken over from elsewhere.
 """
 
 from __future__ import annotations

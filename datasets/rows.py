@@ -33,7 +33,7 @@ COLUMNS = pa.schema(
         ("seconds", pa.float64()),  # of the render on its engine
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("image", pa.string()),  # relative to the dataset's folder
+        ("image", pa.string()),  # relative to the dataset's folder; null for a row that was taken over
         ("image_sha256", pa.string()),  # of the pixels, not of the file
         ("error_type", pa.string()),
         ("error_message", pa.string()),

@@ -64,7 +64,7 @@ class Store:
         return str(rows.sort_values("created_at")["engine"].iloc[-1])
 
     def known_ids(self) -> set[str]:
-        """Ids that need no render: those with a picture, and those that would fail again."""
+        """Ids that need no render: those that were rendered, and those that would fail again."""
         frame = self.rows()
         return set(frame.loc[~frame["error_type"].isin(list(RETRYABLE_ERRORS)), "row_id"])
 

@@ -90,14 +90,14 @@ def _shift(image: Image.Image, level: float, rng: np.random.Generator) -> Image.
 def _patches(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     """Square patches on a grid whose colour and contrast do not fit each other."""
     side = round(image.width / 128 * int(rng.integers(4, 10)))
-    grid = (-(-image.height // side), -(-image.width // side), 3)
+    down, across = -(-image.height // side), -(-image.width // side)
 
     def spread(values: np.ndarray) -> np.ndarray:
         return np.kron(values, np.ones((side, side, 1)))[: image.height, : image.width]
 
-    flat = np.asarray(image.resize(grid[1::-1], Image.Resampling.BOX)).astype(np.float64)
-    kept = spread(rng.uniform(1 - 0.9 * level, 1 + 0.5 * level, (*grid[:2], 1)))
-    offset = spread(rng.normal(scale=2 + 20 * level, size=grid))
+    flat = np.asarray(image.resize((across, down), Image.Resampling.BOX)).astype(np.float64)
+    kept = spread(rng.uniform(1 - 0.9 * level, 1 + 0.5 * level, (down, across, 1)))
+    offset = spread(rng.normal(scale=2 + 20 * level, size=(down, across, 3)))
     return _clipped(spread(flat) + (np.asarray(image) - spread(flat)) * kept + offset)
 
 

@@ -3,7 +3,7 @@
 Shape legend: N pictures.
 
 A small CNN that looks at 192 px, so that the finer canvas of a larger picture counts. It learned to
-order pictures (models/scorer_fit.py): real ones above faulty ones and tricks, renders of many steps
+order pictures (models/fidelity_fit.py): real ones above faulty ones and tricks, renders of many steps
 above those of few. Promises: `score` keeps that order and lies in (0, 1), half of the real pictures
 above 0.88. Does not read the prompt, and knows only faults of the kinds it was shown.
 """

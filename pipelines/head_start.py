@@ -1,8 +1,8 @@
 """Rows that were rendered elsewhere, for a collection to begin with.
 
-A row takes seconds to render and 300 bytes to keep, so rows may come without their pictures. Promises: only
-planned rows are taken over, and none that this dataset has. Their seconds are those of another machine: a
-few are rendered again here, and the others' seconds are scaled by what that took.
+A row takes seconds to render and less than 100 bytes to ship, so rows may come without their pictures.
+Promises: only planned rows are taken over, and none that this dataset has. Their seconds are those of
+another machine: a few are rendered again here, and the others' seconds are scaled by what that took.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def lent_rows(config: Config, missing: pd.DataFrame) -> pd.DataFrame:
         if f"score_{scorer}" not in rows.columns:
             raise FlowtailorError(
                 f"collect.head_start = {config.collect.head_start}: its rows have no score of {scorer}; "
-                "set collect.head_start to none, or take that scorer out of scorers.weights"
+                'set collect.head_start to "", or take that scorer out of scorers.weights'
             )
     return rows.loc[rows["row_id"].isin(missing["row_id"])].reset_index(drop=True)
 
@@ -50,7 +50,10 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
     here = store.rows().set_index("row_id")["seconds"]
     ratio = (again["row_id"].map(here) / again["seconds"]).median()
     if not np.isfinite(ratio):
-        raise FlowtailorError(f"none of {len(again)} rows could be rendered again; see the engine's log")
+        raise FlowtailorError(
+            f"collect.head_start: none of {len(again)} rows could be rendered again, so their seconds cannot "
+            'be told in those of this machine; see the engine\'s log, or set it to ""'
+        )
     rest = rows.loc[~rows["row_id"].isin(again["row_id"])]
     store.append(rest.assign(seconds=rest["seconds"] * ratio, image=None, image_sha256=None))
     return float(ratio)
@@ -59,5 +62,7 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
 def paced(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the workflow that most have been drawn by, so that its models stay loaded."""
     drawn = rows.loc[rows["error_type"].isna()]
+    if drawn.empty:
+        return drawn
     commonest = drawn["workflow_key"].value_counts().sort_index(kind="stable").idxmax()
     return drawn.loc[drawn["workflow_key"] == commonest].head(PACED)

@@ -1,7 +1,7 @@
 """Pictures for planned rows: taken from datasets that have them already, and rendered where none has.
 
-What evaluate, refine, the audits of GRPO and the studies have in common. Promises: no row that a
-store knows is rendered again; a design is not blamed for an engine that went away. Does not know how
+What evaluate, refine, the audits of GRPO and the studies have in common. Promises: nothing whose
+picture a store has is rendered again; a design is not blamed for an engine that went away. Does not know how
 pictures are made: `render` is passed in.
 """
 

@@ -114,7 +114,7 @@ class ScorerTraining:
         return self.studio.kept(self.studio.out / "scorers" / "fidelity.safetensors", make)
 
     def renders(self) -> list[Render]:
-        """Pictures of the same prompts and seeds in all steps of care, by checkpoints in turn."""
+        """Pictures of the same prompts and seeds in all the ways of CARE, by checkpoints in turn."""
         random = np.random.default_rng([self.studio.seed, 6])
         prompts = [
             caption(self.studio.pictures, Scene(int(subject), "3d"), random)

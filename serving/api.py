@@ -58,7 +58,7 @@ class DesignRequest(Message):
 
 
 class Estimate(Message):
-    """What the reward ensemble expects: mean and standard deviation over its members."""
+    """What the reward ensemble expects: mean and error bar: two thirds of what is measured lie within."""
 
     mean: float
     std: float

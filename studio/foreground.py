@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import downloads
 
 from .engine import EngineProcess, new_run_dir, studio_launch
-from .install import Echo, default_home, install, install_front_end
+from .install import Echo, install, install_front_end
 
 _START_TIMEOUT_S = 90.0
 _SAY = partial(print, flush=True)  # another program may wait for the address
@@ -30,7 +31,7 @@ def run_until_interrupted(port: int, *, front_end: bool = False, echo: Echo = _S
     studio = install(echo=echo)
     # ComfyUI takes the later of two arguments, so these win over the ones for engines without a person.
     extra = ["--front-end-root", str(install_front_end(echo=echo))] if front_end else []
-    desk = default_home() / "desk"
+    desk = downloads() / "desk"
     for name in ("output", "user", "input"):
         (desk / name).mkdir(parents=True, exist_ok=True)
         extra += [f"--{name}-directory", str(desk / name)]

@@ -20,11 +20,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import downloads, one_at_a_time
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "weights"
@@ -54,7 +55,7 @@ def install(home: Path | None = None, echo: Echo = print) -> Studio:
 
     Raises FlowtailorError without network or space, or where a file is not the pinned one.
     """
-    root = (home or default_home()) / "studio"
+    root = (home or downloads()) / "studio"
     tags = f"cp{sys.version_info.major}{sys.version_info.minor}-{platform.system()}-{platform.machine()}"
     engine = root / f"engine-{_digest(tags.encode(), _requirements('engine.txt').read_bytes())}"
     weights = _digest((WEIGHTS / "SHA256SUMS").read_bytes(), _requirements("upscalers.txt").read_bytes())
@@ -71,16 +72,11 @@ def install_front_end(home: Path | None = None, echo: Echo = print) -> Path:
 
     An engine needs it only where a person looks at workflows; raises as `install` does.
     """
-    root = (home or default_home()) / "studio"
+    root = (home or downloads()) / "studio"
     target = root / f"front-end-{_digest(_requirements('front_end.txt').read_bytes())}"
     if not target.exists():
         _install_part(target, _build_front_end, echo)
     return target / "static"
-
-
-def default_home() -> Path:
-    """Where flowtailor keeps what it downloads."""
-    return Path(os.environ.get("FLOWTAILOR_HOME") or Path.home() / ".cache" / "flowtailor")
 
 
 def _install_part(target: Path, build: Callable[[Path, Path, Echo], None], echo: Echo) -> None:
@@ -88,7 +84,7 @@ def _install_part(target: Path, build: Callable[[Path, Path, Echo], None], echo:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with (
-            _lock(target.parent / "install.lock"),
+            one_at_a_time(target.parent / "install.lock"),
             tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as scratch,
         ):
             if target.exists():  # another process built it while this one waited
@@ -207,13 +203,3 @@ def _requirements(name: str) -> Path:
 
 def _digest(*contents: bytes) -> str:
     return hashlib.sha256(b"\0".join(contents)).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One installing process at a time; the kernel frees the lock of a process that dies."""
-    import fcntl  # POSIX only, and needed only when something is to be installed
-
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

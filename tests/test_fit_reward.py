@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flowtailor.actors.reward import Reward
 from flowtailor.datasets.rows import usable
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
+from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_fit import MemberFit
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.fit_reward import _Plan, not_held_out, prepare, run_stage, settings_of, summary
@@ -96,7 +96,7 @@ def test_a_killed_worker_resumes_and_the_second_call_skips(collected, capsys):
     assert killer.killed
 
     folder = collected / "test" / "reward"
-    predictions = Reward(str(folder.parent)).predict(["a pie"], [["VAEDecode", "KSampler", "steps=4"]])
+    predictions = RewardEnsemble.load(folder).predict(["a pie"], [["VAEDecode", "KSampler", "steps=4"]])
     assert predictions.scorers == ("crisp", "match")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training"]["spearman_within_prompt"] > 0.5

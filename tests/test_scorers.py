@@ -109,7 +109,8 @@ def test_twenty_steps_score_above_three():
     pictures = tiles("renders.webp")
     few, many = pictures[: len(prompts)], pictures[len(prompts) :]
     gain = {name: scores(name, many, prompts) - scores(name, few, prompts) for name in SHIPPED}
-    gain["reward"] = sum(weight * gain[name] for name, weight in Config().scorers.weights.items())
+    weights = Config().scorers.weights
+    gain["reward"] = np.sum([weight * gain[name] for name, weight in weights.items()], axis=0)
     for name, gained in gain.items():
         assert np.mean(gained > 0) >= 0.85, name
 

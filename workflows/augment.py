@@ -34,8 +34,9 @@ def augment(
 ) -> list[Workflow]:
     """`n` distinct canonical workflows: the seeds that the space holds, then edits of them.
 
-    Each new flow is a flow from the pool after one to three edits. The same arguments give the same
-    list. Raises FlowtailorError where the space is too small for `n`.
+    Each new flow is a flow from the pool after one to three edits: of six tries, the one whose values the
+    pool has seldomest. The same arguments give the same list. Raises FlowtailorError where the space is
+    too small for `n`.
     """
     editor = _Editor(space, Grammar(space, max_tokens), random.Random(seed))
     pool: dict[str, Workflow] = {}
