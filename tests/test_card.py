@@ -25,7 +25,9 @@ def test_the_folder_is_a_dataset_of_hugging_face(tmp_path: Path, space: Space) -
 def test_the_card_says_what_is_there(space: Space) -> None:
     rows = tiny_rows(space).assign(engine="comfyui-0.3.75", catalog_hash="c", workflow_key="w")
     rows["category"] = rows["prompt"].map(lambda prompt: "food" if prompt == "a taco" else "other")
+    rows["image"] = [None, *(f"images/{i}.png" for i in range(1, len(rows)))]  # the first was taken over
     card = dataset_card(rows, name="tiny", license="other", facts={"Noise": "unknown"})
+    assert f"| Rows | {len(rows)} ({len(rows) - 1} with a picture, 0 failed) |" in card
     assert card.startswith("---\nlicense: other\n")
     assert "| Noise | unknown |" in card
     for category, count in rows["category"].value_counts().items():
