@@ -1,8 +1,10 @@
-"""Makes a run's rows those that ship: scores and seconds, without the pictures.
+"""Adds a run's rows to those that ship: scores and seconds, without the pictures.
 
-    python benchmarks/ship_rows.py runs/studio       # writes datasets/data/studio.parquet
+    python benchmarks/ship_rows.py runs/studio         # writes datasets/data/studio.parquet
+    python benchmarks/ship_rows.py runs/studio-study   # adds the study's
 
-The rows of an unfinished collection are as good: who begins with them renders the rest.
+The rows of an unfinished collection are as good: who begins with them renders the rest. Seconds are those of
+the run's machine; rows that shipped before and that the run has not are told in them too.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flowtailor.datasets.shipped import write_rows
+import pandas as pd
+
+from flowtailor.datasets.shipped import SHIPPED, read_rows, write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError, told_in_one_line
 
-DATA = Path(__file__).resolve().parent.parent / "datasets" / "data"
+FILE = SHIPPED / "studio.parquet"
 
 
 def main() -> None:
@@ -26,9 +30,18 @@ def main() -> None:
     rows = Store(run / "dataset").rows()
     if rows.empty:
         raise FlowtailorError(f"{run}: has no rows; collect some with flowtailor collect")
-    file = DATA / f"{run.name}.parquet"
-    write_rows(rows, file)
-    print(f"{file}: {len(rows)} rows, {file.stat().st_size / 1e6:.1f} MB")
+    if FILE.exists():
+        rows = joined(rows, read_rows(str(FILE)))
+    write_rows(rows, FILE)
+    print(f"{FILE}: {len(rows)} rows, {FILE.stat().st_size / 1e6:.1f} MB")
+
+
+def joined(rows: pd.DataFrame, shipped: pd.DataFrame) -> pd.DataFrame:
+    """All rows, the run's where both have one; the others' seconds scaled by what the shared ones took."""
+    shared = rows.merge(shipped, on="row_id", suffixes=("", "_shipped"))
+    pace = float((shared["seconds"] / shared["seconds_shipped"]).median()) if len(shared) else 1.0
+    others = shipped.loc[~shipped["row_id"].isin(rows["row_id"])]
+    return pd.concat([rows, others.assign(seconds=others["seconds"] * pace)], ignore_index=True)
 
 
 if __name__ == "__main__":

@@ -5,24 +5,25 @@
 
 Prompts are of the training split, workflows the seed workflows and variations of them, both as `flowtailor
 collect` takes them. The same command goes on where it was stopped, and a larger study with the same --out
-keeps what a smaller one has rendered. Writes OUT/study.md and OUT/study.png; a study of at least the default
-size writes docs/STUDIO_STUDY.md and its picture too.
+keeps what a smaller one has rendered; rows that ship are taken over. Writes OUT/study.md and OUT/study.png; a
+study of at least the default size writes docs/STUDIO_STUDY.md and its picture too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from study_montage import study_montage
+from study_montage import extremes, montage
 from study_report import Study, plot, report
 
 from flowtailor.datasets.pictures import Pictures, load_pictures
-from flowtailor.datasets.rows import RETRYABLE_ERRORS, weighted_score
+from flowtailor.datasets.rows import PLANNED, RETRYABLE_ERRORS, weighted_score
 from flowtailor.datasets.scenes import draw
 from flowtailor.datasets.store import Store
 from flowtailor.datasets.studio_prompts import read_scenes
@@ -31,6 +32,8 @@ from flowtailor.pipelines.catalog import look, write_world
 from flowtailor.pipelines.cli import DEFAULT_CONFIG
 from flowtailor.pipelines.collect import plan, render
 from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.head_start import lent_rows, take_over
+from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run
 
 FULL = {"prompts": 80, "flows": 60, "seeds": 2}
@@ -43,7 +46,7 @@ def main() -> None:
     config = study_config(arguments)
     rows = collected(config)
     study = Study.of(rows, config.scorers.weights, engines=config.engine.count)
-    sheet = pictured(Run(config).dataset, rows, config, load_pictures(arguments.pictures))
+    sheet = pictured(Run(config), rows, load_pictures(arguments.pictures))
     write(study, sheet, arguments.out / "study.md", arguments.out / "study.png")
     if all(getattr(arguments, name) >= size for name, size in FULL.items()):
         write(study, sheet, DOCS / "STUDIO_STUDY.md", DOCS / "images" / "studio_study.png")
@@ -79,6 +82,7 @@ def study_config(arguments: argparse.Namespace) -> Config:
         "collect.flows_per_prompt": arguments.flows,
         "collect.seeds": arguments.seeds,
         "collect.repeated": 0.0,
+        "collect.head_start": "studio",
     }
     return load_config(arguments.config, [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
@@ -90,6 +94,10 @@ def collected(config: Config) -> pd.DataFrame:
     world = look(config)
     planned = plan(config, world)
     write_world(run, world)
+    lent = lent_rows(config, store.missing(planned))
+    if len(lent):
+        print(f"study: {len(lent)} rows come from {config.collect.head_start}, without pictures", flush=True)
+        take_over(config, lent, store, partial(render, label="pace"))
     missing = store.missing(planned)
     print(f"study: {len(planned)} pictures, {len(planned) - len(missing)} there", flush=True)
     if len(missing):
@@ -103,17 +111,21 @@ def collected(config: Config) -> pd.DataFrame:
     return rows
 
 
-def pictured(store: Store, rows: pd.DataFrame, config: Config, pictures: Pictures) -> Image.Image:
-    """The montage of best, worst and real pictures."""
-    scenes = read_scenes(pictures)
+def pictured(run: Run, rows: pd.DataFrame, pictures: Pictures) -> Image.Image:
+    """The montage of best, worst and real pictures; those that rows came without are drawn again."""
+    shown = extremes(rows, weighted_score(rows, run.config.scorers.weights).tolist())
+    wanted = [row_id for pair in shown.values() for row_id in pair]
+    planned = rows.loc[rows["row_id"].isin(wanted)].filter(items=PLANNED)
+    folder, drawing = Store(run.path("shown")), partial(render, label="montage")
+    drawn = rendered_rows(run.config, planned, folder, known=[run.dataset], render=drawing, label="montage")
+    images = {row.row_id: Path(folder.images_dir).parent / str(row.image) for row in drawn.itertuples()}
+    scenes, rng = read_scenes(pictures), np.random.default_rng(0)
 
-    def opened(image: str) -> Image.Image:
-        return Image.open(Path(store.images_dir).parent / image)
+    def three(prompt: str, best: str, worst: str) -> tuple[Image.Image, Image.Image, Image.Image]:
+        original = Image.fromarray(draw(pictures, scenes[prompt], 128, rng))
+        return Image.open(images[best]), Image.open(images[worst]), original
 
-    def original(prompt: str) -> Image.Image:
-        return Image.fromarray(draw(pictures, scenes[prompt], 128, np.random.default_rng(0)))
-
-    return study_montage(rows, weighted_score(rows, config.scorers.weights).tolist(), opened, original)
+    return montage({prompt: three(prompt, *pair) for prompt, pair in shown.items()})
 
 
 def write(study: Study, sheet: Image.Image, page: Path, picture: Path) -> None:

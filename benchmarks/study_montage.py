@@ -5,7 +5,7 @@ Best and worst are by the mean score over seeds; the picture shown is of the fir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
@@ -17,12 +17,12 @@ PROMPTS = 48
 
 
 def extremes(rows: pd.DataFrame, score: Sequence[float]) -> dict[str, tuple[str, str]]:
-    """Prompt -> the images (as the rows name them) of its best and of its worst workflow."""
-    drawn = rows.assign(score=score)[rows["image"].notna()]
+    """Prompt -> the row ids of its best and of its worst workflow, for the first prompts of the study."""
+    drawn = rows.assign(score=score)[rows["error_type"].isna()]
     mean = drawn.groupby(["prompt", "workflow_key"])["score"].transform("mean")
     ordered = drawn.assign(mean=mean).sort_values(["prompt", "mean", "seed"], ascending=[True, False, True])
-    per_prompt = ordered.groupby("prompt")["image"]
-    return {str(prompt): (images.iloc[0], images.iloc[-1]) for prompt, images in per_prompt}
+    per_prompt = list(ordered.groupby("prompt")["row_id"])[:PROMPTS]
+    return {str(prompt): (ids.iloc[0], ids.iloc[-1]) for prompt, ids in per_prompt}
 
 
 def montage(
@@ -40,16 +40,3 @@ def montage(
             sheet.paste(square, (left + turn * SIDE, top))
         pen.text((left, top + SIDE + 1), prompt, fill="black", font=font)
     return sheet
-
-
-def study_montage(
-    rows: pd.DataFrame,
-    score: Sequence[float],
-    opened: Callable[[str], Image.Image],
-    original: Callable[[str], Image.Image],
-) -> Image.Image:
-    """The first prompts of the study; `opened` reads an image of the rows, `original` draws a prompt's."""
-    found = list(extremes(rows, score).items())[:PROMPTS]
-    return montage(
-        {prompt: (opened(best), opened(worst), original(prompt)) for prompt, (best, worst) in found}
-    )

@@ -40,6 +40,7 @@ COLUMNS = pa.schema(
         ("created_at", pa.string()),  # ISO 8601, UTC
     ]
 )
+PLANNED = COLUMNS.names[: COLUMNS.names.index("seconds")]  # what is known of a row before it is rendered
 SCORE_PREFIX = "score_"
 
 # Failures of the moment. Any other failed render would fail again and is not tried again.

@@ -14,12 +14,10 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import COLUMNS
+from ..datasets.rows import PLANNED
 from ..datasets.shipped import read_rows
 from ..datasets.store import Store
 from .config import Config
-
-_PLANNED = COLUMNS.names[: COLUMNS.names.index("seconds")]  # what is known of a row before it is rendered
 
 PACED = 12  # rows that are rendered again; the median does not mind the first, when models are loaded
 
@@ -46,7 +44,7 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
     Raises FlowtailorError where none of the rows that are rendered again came out.
     """
     again = paced(rows)
-    render(config, again[_PLANNED], store)
+    render(config, again[PLANNED], store)
     here = store.rows().set_index("row_id")["seconds"]
     ratio = (again["row_id"].map(here) / again["seconds"]).median()
     if not np.isfinite(ratio):

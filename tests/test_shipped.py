@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +46,15 @@ def test_what_holds_no_rows_is_refused(tmp_path: Path):
     pd.DataFrame({name: [] for name in COLUMNS.names if name != "seed"}).to_parquet(other)
     with pytest.raises(FlowtailorError, match="lacks the column seed"):
         read_rows(str(other))
+
+
+def test_rows_of_two_runs_ship_together_in_seconds_of_the_later_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    joined = importlib.import_module("ship_rows").joined
+    shipped = pd.DataFrame({"row_id": ["both", "earlier"], "seconds": [1.0, 3.0]})
+    run = pd.DataFrame({"row_id": ["both", "later"], "seconds": [0.5, 0.7]})
+    seconds = joined(run, shipped).set_index("row_id")["seconds"]
+    assert seconds.to_dict() == {"both": 0.5, "later": 0.7, "earlier": 1.5}
 
 
 @pytest.mark.engine

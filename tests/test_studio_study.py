@@ -109,7 +109,7 @@ def test_the_report_says_what_was_put_in(bench: Any, rows: pd.DataFrame, tmp_pat
 
 
 def test_the_montage_shows_the_best_and_the_worst_workflow(bench: Any, rows: pd.DataFrame):
-    rows = rows.assign(image=rows["prompt"] + rows["workflow_key"])
+    rows = rows.assign(row_id=rows["prompt"] + rows["workflow_key"])
     score = np.where(rows["workflow_key"] == "lora", 0.9, 0.5) - 0.2 * (rows["workflow_key"] == "plain")
     found = bench.montage.extremes(rows, score)
     assert found["prompt 05"] == ("prompt 05lora", "prompt 05plain")
