@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flowtailor.datasets.shipped import SHIPPED, read_rows, write_rows
+from flowtailor.datasets.shipped import SHIPPED, pace, read_rows, write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError, told_in_one_line
 
@@ -38,10 +38,9 @@ def main() -> None:
 
 def joined(rows: pd.DataFrame, shipped: pd.DataFrame) -> pd.DataFrame:
     """All rows, the run's where both have one; the others' seconds scaled by what the shared ones took."""
-    shared = rows.merge(shipped, on="row_id", suffixes=("", "_shipped"))
-    pace = float((shared["seconds"] / shared["seconds_shipped"]).median()) if len(shared) else 1.0
     others = shipped.loc[~shipped["row_id"].isin(rows["row_id"])]
-    return pd.concat([rows, others.assign(seconds=others["seconds"] * pace)], ignore_index=True)
+    ratio = pace(rows, shipped) if len(others) < len(shipped) else 1.0
+    return pd.concat([rows, others.assign(seconds=others["seconds"] * ratio)], ignore_index=True)
 
 
 if __name__ == "__main__":

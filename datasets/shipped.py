@@ -39,6 +39,12 @@ def read_rows(name: str) -> pd.DataFrame:
     return table.to_pandas()
 
 
+def pace(here: pd.DataFrame, there: pd.DataFrame) -> float:
+    """How many seconds of `here` make one of `there`: the median over rows of both, NaN without any."""
+    shared = here.merge(there, on="row_id", suffixes=("", "_there"))
+    return float((shared["seconds"] / shared["seconds_there"]).median())
+
+
 def write_rows(rows: pd.DataFrame, file: Path) -> None:
     """Write the rows without their pictures, and without those that failed for the moment only."""
     told = rows.loc[~rows["error_type"].isin(list(RETRYABLE_ERRORS))]

@@ -15,7 +15,7 @@ import pandas as pd
 from flowtailor.errors import FlowtailorError
 
 from ..datasets.rows import PLANNED
-from ..datasets.shipped import read_rows
+from ..datasets.shipped import pace, read_rows
 from ..datasets.store import Store
 from .config import Config
 
@@ -44,9 +44,9 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
     Raises FlowtailorError where none of the rows that are rendered again came out.
     """
     again = paced(rows)
-    render(config, again[PLANNED], store)
-    here = store.rows().set_index("row_id")["seconds"]
-    ratio = (again["row_id"].map(here) / again["seconds"]).median()
+    if len(again):
+        render(config, again[PLANNED], store)
+    ratio = pace(store.rows(), again)
     if not np.isfinite(ratio):
         raise FlowtailorError(
             f"collect.head_start: none of {len(again)} rows could be rendered again, so their seconds cannot "
@@ -54,13 +54,11 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
         )
     rest = rows.loc[~rows["row_id"].isin(again["row_id"])]
     store.append(rest.assign(seconds=rest["seconds"] * ratio, image=None, image_sha256=None))
-    return float(ratio)
+    return ratio
 
 
 def paced(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the workflow that most have been drawn by, so that its models stay loaded."""
     drawn = rows.loc[rows["error_type"].isna()]
-    if drawn.empty:
-        return drawn
-    commonest = drawn["workflow_key"].value_counts().sort_index(kind="stable").idxmax()
-    return drawn.loc[drawn["workflow_key"] == commonest].head(PACED)
+    commonest = drawn["workflow_key"].mode()  # the first by name of several, none of no rows
+    return drawn.loc[drawn["workflow_key"].isin(commonest[:1])].head(PACED)
