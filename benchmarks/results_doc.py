@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from flowtailor.errors import told_in_one_line
 from flowtailor.markdown import markdown_table
+from flowtailor.pipelines.comparison import NEAREST
 from flowtailor.pipelines.methods import METHODS
 from flowtailor.pipelines.report import view
 from flowtailor.pipelines.statistics import Interval
@@ -61,7 +62,8 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         _image("scores", plots),
         methods_table(summary["methods"]),
         "`by the judge` is an alignment network that nothing was rewarded by. `alike` is how much the "
-        "nearest workflow of the training rows has in common with a design, 1 being the same.",
+        "nearest workflow of the training rows has in common with a design, 1 being the same; `graph` and "
+        "`values` tell the same of node classes and links alone, and of the values set on them.",
         "![pictures](images/results/pictures.webp)",
         "One seed each: " + ", ".join(f"`{name}`" for name in SHOWN) + ".",
         "## The reward ensemble",
@@ -84,8 +86,8 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
 
 
 def methods_table(methods: Mapping[str, Any]) -> str:
-    head = ["method", "score", "guided wins", "by the judge", "valid", "ran", "workflows", "alike"]
-    head += ["design s", "render s"]
+    head = ["method", "score", "guided wins", "by the judge", "valid", "ran", "workflows"]
+    head += ["alike", "graph", "values", "design s", "render s"]
     guided = methods["guided"]["win_rate_vs"]
     lines = []
     for name in METHODS:
@@ -100,7 +102,7 @@ def methods_table(methods: Mapping[str, Any]) -> str:
                 f"{one['valid']:.0%}",
                 f"{one['executed']:.0%}",
                 str(one["unique_workflows"]),
-                f"{one['nearest_training_similarity']:.2f}",
+                *(f"{one[name]:.2f}" for name in NEAREST),
                 f"{one['design_seconds_p50']:.2f}",
                 "-" if one["render_seconds_mean"] is None else f"{one['render_seconds_mean']:.2f}",
             ]

@@ -14,24 +14,28 @@ import pandas as pd
 from ..datasets.rows import weighted_score
 from ..workflows.catalog import Catalog
 from ..workflows.graph import Workflow
-from ..workflows.similarity import nearest
+from ..workflows.similarity import likeness, nearest
 from ..workflows.validate import problems
 from .methods import METHODS, Materials
 from .statistics import bootstrap_mean, win_rate
 
 JUDGE = "score_held_out_alignment"  # nothing was rewarded by it
+# How alike a design and the nearest workflow of the training rows are.
+NEAREST = tuple(f"nearest_training_{side}" for side in ("similarity", "structure", "parameters"))
 
 
 def measure(rows: pd.DataFrame, materials: Materials, catalog: Catalog) -> pd.DataFrame:
     """Rendered rows of planned designs with what was scored, foreseen and found about them.
 
     Adds to the columns of a dataset's rows: method, design_seconds, score, predicted_score,
-    predicted_std, predicted_seconds, valid, nearest_training_similarity.
+    predicted_std, predicted_seconds, valid, nearest_training_similarity, and of the same nearest workflow
+    nearest_training_structure and nearest_training_parameters.
     """
     weights = materials.config.scorers.weights
     tokens = [tuple(text.split()) for text in rows["tokens"]]
-    known = {tuple(text.split()) for text in materials.rows["tokens"]}
-    similarity = {words: nearest(words, known)[0] for words in set(tokens)}
+    known = [tuple(text.split()) for text in sorted(set(materials.rows["tokens"]))]
+    found = {words: nearest(words, known) for words in set(tokens)}
+    alike = {words: likeness(words, known[index]) for words, (_, index) in found.items()}
     predictions = materials.ensemble.predict(list(rows["prompt"]), [list(words) for words in tokens])
     mean_r, std_r = predictions.score(weights)
     return rows.assign(
@@ -43,7 +47,9 @@ def measure(rows: pd.DataFrame, materials: Materials, catalog: Catalog) -> pd.Da
             not problems(Workflow.loads(flow).bind(prompt, int(seed)).to_api(), catalog)
             for flow, prompt, seed in zip(rows["workflow"], rows["prompt"], rows["seed"], strict=True)
         ],
-        nearest_training_similarity=[similarity[words] for words in tokens],
+        nearest_training_similarity=[found[words][0] for words in tokens],
+        nearest_training_structure=[alike[words].structure for words in tokens],
+        nearest_training_parameters=[alike[words].parameters for words in tokens],
     )
 
 
@@ -70,7 +76,7 @@ def _method(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
         "valid": float(np.mean(mine["valid"])),
         "executed": float(rendered_r.mean()),
         "unique_workflows": len(set(mine["workflow_key"])),
-        "nearest_training_similarity": float(np.mean(mine["nearest_training_similarity"])),
+        **{name: float(np.mean(mine[name])) for name in NEAREST},
         "design_seconds_p50": float(np.median(mine["design_seconds"])),
         "render_seconds_mean": float(seconds_r[rendered_r].mean()) if rendered_r.any() else None,
     }

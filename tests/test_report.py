@@ -74,6 +74,8 @@ def summary() -> dict[str, Any]:
             "executed": 0.5 if name == "random_valid" else 1.0,
             "unique_workflows": 2,
             "nearest_training_similarity": 0.8,
+            "nearest_training_structure": 0.9,
+            "nearest_training_parameters": 0.7,
             "design_seconds_p50": 0.5,
             "render_seconds_mean": 0.4,
         }

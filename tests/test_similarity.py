@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtailor.workflows.similarity import nearest, similarity
+from flowtailor.workflows.similarity import likeness, nearest, similarity
 
 PLAIN = ["CheckpointLoaderSimple", "CLIPTextEncode", "KSampler", "steps=8", "VAEDecode", "SaveImage"]
 MORE_STEPS = ["steps=16" if token == "steps=8" else token for token in PLAIN]
@@ -26,6 +26,18 @@ def test_symmetric_within_bounds_and_one_only_for_equal_parts(left: list[str], r
 
 def test_order_counts_as_structure():
     assert similarity(["a", "b", "c"], ["c", "b", "a"]) == 0.5
+
+
+def test_graph_and_values_are_told_apart():
+    assert likeness(PLAIN, PLAIN) == (1.0, 1.0)
+    assert likeness(PLAIN, MORE_STEPS) == (1.0, 0.0)
+    structure, parameters = likeness(PLAIN, UPSCALED)
+    assert structure < 1.0 and parameters == 1.0
+
+
+def test_a_value_belongs_to_the_class_it_is_set_on():
+    left, right = ["KSampler", "LATENT@1", "steps=8"], ["LoraLoader", "steps=8"]
+    assert likeness(left, right).parameters == 0.0
 
 
 def test_a_changed_number_is_nearer_than_an_added_block():

@@ -8,11 +8,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Likeness(NamedTuple):
+    """Two sides of a similarity, each in [0, 1]."""
+
+    structure: float
+    parameters: float
 
 
 def similarity(left: Sequence[str], right: Sequence[str]) -> float:
     """Mean of two multiset Jaccard indices: of single tokens (parts) and of neighbours (structure)."""
     return (_jaccard(Counter(left), Counter(right)) + _jaccard(_neighbours(left), _neighbours(right))) / 2
+
+
+def likeness(left: Sequence[str], right: Sequence[str]) -> Likeness:
+    """How alike the graphs are (node classes and links alone), and the values set on nodes of each class.
+
+    A design with the structure of a known one and other values is a new setting; one whose structure is
+    unknown is a new graph. Two workflows that set nothing have the same parameters.
+    """
+    graphs = ([token for token in tokens if "=" not in token] for tokens in (left, right))
+    return Likeness(similarity(*graphs), _jaccard(_settings(left), _settings(right)))
 
 
 def nearest(tokens: Sequence[str], known: Iterable[Sequence[str]]) -> tuple[float, int]:
@@ -28,6 +46,18 @@ def nearest(tokens: Sequence[str], known: Iterable[Sequence[str]]) -> tuple[floa
 def _neighbours(tokens: Sequence[str]) -> Counter[tuple[str, str]]:
     # The borders count as neighbours, so that a single token has structure too.
     return Counter(zip(("", *tokens), (*tokens, ""), strict=True))
+
+
+def _settings(tokens: Sequence[str]) -> Counter[tuple[str, str]]:
+    """Each value beside the node class that it is set on."""
+    found: Counter[tuple[str, str]] = Counter()
+    node = ""
+    for token in tokens:
+        if "=" in token:
+            found[node, token] += 1
+        elif "@" not in token:  # a link
+            node = token
+    return found
 
 
 def _jaccard(left: Counter, right: Counter) -> float:
