@@ -14,7 +14,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import Ridge
 
-from .reward_features import components
+from ..workflows.components import components
 from .text import TextEncoder
 
 PROMPT_FEATURES = 16

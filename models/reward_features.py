@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..workflows.components import owners
 from ..workflows.rules import END
 from .text import WIDTH, TextEncoder
 from .vocabulary import name_pieces
@@ -70,30 +71,6 @@ class WordTable:
         if words:
             self._index.update({word: i for i, word in enumerate(words, start=len(self._features))})
             self._features = torch.cat([self._features, word_features(words, self._encoder)])
-
-
-def is_node(word: str) -> bool:
-    """Whether a word names a node class, rather than a setting or a reference."""
-    return "=" not in word and "@" not in word
-
-
-def owners(words: Sequence[str]) -> list[int]:
-    """For each word the position of the node class it belongs to: itself, or the latest one before."""
-    latest, places = 0, []
-    for position, word in enumerate(words):
-        latest = position if is_node(word) else latest
-        places.append(latest)
-    return places
-
-
-def components(words: Sequence[str]) -> set[str]:
-    """The parts a workflow is made of, settings with their node: {"KSampler", "KSampler steps=12"}."""
-    places = owners(words)
-    return {
-        word if is_node(word) else f"{words[owner]} {word}"
-        for word, owner in zip(words, places, strict=True)
-        if word != END
-    }
 
 
 def word_features(words: Sequence[str], encoder: TextEncoder) -> Tensor:

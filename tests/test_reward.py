@@ -12,7 +12,7 @@ from flowtailor.models import metrics
 from flowtailor.models.attribution import difference
 from flowtailor.models.baselines import boosted_trees, ridge, workflow_mean
 from flowtailor.models.reward import Predictions, RewardEnsemble
-from flowtailor.models.reward_features import WordTable, components, owners
+from flowtailor.models.reward_features import WordTable
 from flowtailor.models.reward_fit import FitSettings, MemberFit, Scale, bootstrap, targets, training_set
 from flowtailor.models.reward_report import report
 from flowtailor.models.text import TextEncoder
@@ -54,18 +54,6 @@ def ensemble(rows) -> RewardEnsemble:
 
 def predict(ensemble: RewardEnsemble, frame: pd.DataFrame) -> Predictions:
     return ensemble.predict(list(frame["prompt"]), [text.split() for text in frame["tokens"]])
-
-
-def test_settings_belong_to_the_node_before_them():
-    words = ["VAEDecode", "KSampler", "steps=2", "LoraLoader", "MODEL@1"]
-    assert owners(words) == [0, 1, 1, 3, 3]
-    assert components(words) == {
-        "VAEDecode",
-        "KSampler",
-        "KSampler steps=2",
-        "LoraLoader",
-        "LoraLoader MODEL@1",
-    }
 
 
 def test_a_new_word_is_read_by_its_name_and_number():

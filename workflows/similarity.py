@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from .components import components
+
 
 class Likeness(NamedTuple):
     """Two sides of a similarity, each in [0, 1]."""
@@ -48,16 +50,9 @@ def _neighbours(tokens: Sequence[str]) -> Counter[tuple[str, str]]:
     return Counter(zip(("", *tokens), (*tokens, ""), strict=True))
 
 
-def _settings(tokens: Sequence[str]) -> Counter[tuple[str, str]]:
-    """Each value beside the node class that it is set on."""
-    found: Counter[tuple[str, str]] = Counter()
-    node = ""
-    for token in tokens:
-        if "=" in token:
-            found[node, token] += 1
-        elif "@" not in token:  # a link
-            node = token
-    return found
+def _settings(tokens: Sequence[str]) -> Counter[str]:
+    """Each value with the node class that it is set on."""
+    return Counter(part for part in components(tokens) if "=" in part)
 
 
 def _jaccard(left: Counter, right: Counter) -> float:
