@@ -66,10 +66,15 @@ def _speckle(image: Image.Image, level: float, rng: np.random.Generator) -> Imag
     return _clipped(np.where(salt, rng.integers(0, 2) * 255, pixels + grain))
 
 
-def _webp(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    side = max(8, round(image.width * (1 - 0.5 * level)))
-    small = image.resize((side, side), Image.Resampling.BILINEAR)
-    return _compressed(small, "WEBP", round(20 * (1 - level))).resize(image.size, Image.Resampling.BICUBIC)
+def _recompress(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """WebP of a smaller picture, or JPEG of a larger one, whose blocks end up half as wide as JPEG's."""
+    if rng.random() < 0.5:
+        form, scale, quality = "WEBP", 1 - 0.5 * level, round(20 * (1 - level))
+    else:
+        form, scale, quality = "JPEG", 2.0, round(14 - 13 * level)
+    side = max(8, round(image.width * scale))
+    other = image.resize((side, side), Image.Resampling.BILINEAR)
+    return _compressed(other, form, quality).resize(image.size, Image.Resampling.BICUBIC)
 
 
 def _palette(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
@@ -133,7 +138,7 @@ FAULTS_A: dict[str, Fault] = {
 FAULTS_B: dict[str, Fault] = {
     "rescale": _rescale,
     "speckle": _speckle,
-    "webp": _webp,
+    "recompress": _recompress,
     "palette": _palette,
     "shift": _shift,
     "patches": _patches,

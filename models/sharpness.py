@@ -1,10 +1,10 @@
-"""Sharpness without a reference: crisp is good, but not noise, unrest, halos, burnt colours or repetition.
+"""Sharpness without a reference: crisp is good, but not noise, unrest, halos, burnt or few colours, or tiles.
 
 Crispness is Crete's perceptual blur as scikit-image has it (`blur_effect`), of the picture shown
 256 px wide, so that enlarging adds nothing. What would please it cheaply is taken off again, by
 measures that lie near 0 for the studio's real pictures in all four styles. Promises: 0 to 1; nine
-real pictures in ten lose next to nothing to the five penalties. Does not see compression, few colours or a
-cut-off subject, and reads no prompt.
+real pictures in ten lose next to nothing to the six penalties. Does not see compression or a cut-off
+subject, and reads no prompt.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ NOISE_FREE, NOISE_SCALE = 0.01, 0.03  # sigma of grey values in [0, 1]
 UNREST_FREE, UNREST_SCALE = 0.0017, 0.0035  # grey values between two Gaussians
 HALO_FREE, HALO_SCALE = 0.03, 0.06  # of the contrast of the edge
 BURNT_FREE, BURNT_SCALE = 0.002, 0.10  # share of the pixels
+LEVELS_FREE, LEVELS_SCALE = 8, 3  # values of a channel; the plainest pixel art has nine
 REPEATED = (0.60, 0.85)  # autocorrelation of real pictures stays below, that of tiles above
 
 
@@ -33,6 +34,7 @@ def sharpness(image: Image.Image) -> float:
         (unrest(half) - UNREST_FREE) / UNREST_SCALE,
         (halo(shown) - HALO_FREE) / HALO_SCALE,
         (burnt_share(colour) - BURNT_FREE) / BURNT_SCALE,
+        (LEVELS_FREE - levels(colour)) / LEVELS_SCALE,
     ]
     kept = np.exp(-sum(max(0.0, loss) for loss in losses))
     once = np.clip((REPEATED[1] - repetition(half)) / (REPEATED[1] - REPEATED[0]), 0, 1)
@@ -97,6 +99,12 @@ def burnt_share(image: Image.Image) -> float:
     """Share of the pixels whose colour is as strong as numbers allow: some channel full, some empty."""
     pixels = np.asarray(image.resize((64, 64), Image.Resampling.NEAREST))
     return float((np.ptp(pixels, axis=-1) >= 250).mean())
+
+
+def levels(image: Image.Image) -> float:
+    """How many values 99% of the pixels have in a channel, on average: what posterising leaves few of."""
+    counts = [np.sort(np.bincount(channel.ravel()))[::-1] for channel in np.moveaxis(np.asarray(image), -1, 0)]
+    return float(np.mean([np.searchsorted(np.cumsum(count), 0.99 * count.sum()) + 1 for count in counts]))
 
 
 def repetition(grey_HW: np.ndarray) -> float:

@@ -2,8 +2,8 @@
 
 `data/real_pictures.webp` holds drawings of datasets/scenes.py, 128 px each, and `real_pictures.json`
 for each the right caption and a wrong one, of another colour, number, style or a subject like it.
-`data/renders.webp` holds renders of the studio at cfg 5: a row of 3 steps above a row of 20 of the
-same prompts and seeds.
+`data/renders.webp` holds renders of the studio at ComfyUI's default cfg, 8: a row of 3 steps above a row of
+20 of the same prompts and seeds (`benchmarks/scorer_pairs.py` draws it).
 """
 
 import functools
@@ -23,7 +23,6 @@ DATA = Path(__file__).parent / "data"
 SIDE = 128
 SHIPPED = ["alignment", "fidelity", "sharpness", "held_out_alignment"]
 MATCHING = ["alignment", "held_out_alignment"]
-UNSEEN = {"posterise", "crop"}  # by sharpness: neither few colours nor a cut-off subject
 
 
 @functools.cache
@@ -57,18 +56,14 @@ def degraded(kind: str, level: float) -> list[np.ndarray]:
     return [degrade(picture, kind, level, np.random.default_rng(i)) for i, picture in enumerate(PICTURES)]
 
 
-@pytest.mark.parametrize(
-    ("name", "share"),
-    [("alignment", 0.95), ("fidelity", 0.95), ("sharpness", 0.95), ("held_out_alignment", 0.9)],
-)
-def test_real_pictures_score_above_degraded_ones(name: str, share: float):
+@pytest.mark.parametrize("name", SHIPPED)
+def test_real_pictures_score_above_degraded_ones(name: str):
     """At two strengths of blur, noise, JPEG, few colours, cropping and stains; the last scorer never saw
     these."""
-    kinds = [kind for kind in FAULTS_A if name != "sharpness" or kind not in UNSEEN]
     above = [
-        real_scores(name) > scores(name, degraded(kind, level)) for kind in kinds for level in (0.5, 0.8)
+        real_scores(name) > scores(name, degraded(kind, level)) for kind in FAULTS_A for level in (0.5, 0.8)
     ]
-    assert np.mean(above) >= share
+    assert np.mean(above) >= 0.95
 
 
 @pytest.mark.parametrize("name", MATCHING)
@@ -104,7 +99,6 @@ def test_the_prompt_written_into_the_picture_does_not_pass_for_it(name: str):
 
 
 def test_twenty_steps_score_above_three():
-    """But where the few happen to show the prompt better: of a black cactus, the one that is less green."""
     prompts = json.loads((DATA / "renders.json").read_text())
     pictures = tiles("renders.webp")
     few, many = pictures[: len(prompts)], pictures[len(prompts) :]
@@ -112,7 +106,7 @@ def test_twenty_steps_score_above_three():
     weights = Config().scorers.weights
     gain["reward"] = np.sum([weight * gain[name] for name, weight in weights.items()], axis=0)
     for name, gained in gain.items():
-        assert np.mean(gained > 0) >= 0.85, name
+        assert np.mean(gained > 0) >= 0.9, name
 
 
 @pytest.mark.parametrize("name", SHIPPED)
