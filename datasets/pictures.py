@@ -203,7 +203,7 @@ def _fetched(folder: Path, package: str, echo: Callable[[str], None]) -> Path:
         )
     echo(f"pictures: fetches {package}")
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        command = ["npm", "pack", package, "--silent", "--pack-destination", temporary]
+        command = ["npm", "pack", package, "--silent"]  # into the folder that it runs in
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=temporary)
         fresh = Path(temporary) / archive.name
         if done.returncode or not fresh.exists():

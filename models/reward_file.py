@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "ensemble.json"
 
 

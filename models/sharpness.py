@@ -103,7 +103,9 @@ def burnt_share(image: Image.Image) -> float:
 
 def levels(image: Image.Image) -> float:
     """How many values 99% of the pixels have in a channel, on average: what posterising leaves few of."""
-    counts = [np.sort(np.bincount(channel.ravel()))[::-1] for channel in np.moveaxis(np.asarray(image), -1, 0)]
+    counts = [
+        np.sort(np.bincount(channel.ravel()))[::-1] for channel in np.moveaxis(np.asarray(image), -1, 0)
+    ]
     return float(np.mean([np.searchsorted(np.cumsum(count), 0.99 * count.sum()) + 1 for count in counts]))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Config
+from .quiet import HOOK as QUIETEN
 
 # Each worker computes with one thread: Ray runs one process per core, and two-thread processes
 # side by side on a busy machine wait for each other.
@@ -48,12 +49,11 @@ def ensure_ray(config: Config) -> None:
     logging.getLogger("ray").setLevel(logging.WARNING)
     # It tells at each start that token authentication is on, which is what we want.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    options: dict[str, Any] = {
-        "logging_level": logging.WARNING,
-        "runtime_env": {"env_vars": _worker_environment(local=address is None)},
-    }
+    workers: dict[str, Any] = {"env_vars": _worker_environment(local=address is None)}
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "runtime_env": workers}
     if address is None:
         options |= {"num_cpus": os.cpu_count(), "include_dashboard": False}
+        workers["worker_process_setup_hook"] = QUIETEN
     # "local": None would join whatever cluster was last started on this machine.
     ray.init(address=address or "local", **(options | config.ray.init))
 

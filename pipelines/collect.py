@@ -55,7 +55,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         planned = plan(config, world)
         missing = store.missing(planned)
         there = len(planned) - len(missing)
-        lent = lent_rows(config, missing)
+        lent = lent_rows(config, planned, store)
         missing = missing.loc[~missing["row_id"].isin(lent["row_id"])]
         _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
         if len(lent):
@@ -77,7 +77,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
 def stage_inputs(config: Config) -> dict[str, Any]:
     """What the dataset depends on."""
     return {
-        "collect": config.collect.model_dump(exclude={"rows_per_block", "head_start"}),
+        "collect": config.collect.model_dump(exclude={"rows_per_block"}),
         "engine": config.engine.model_dump(mode="json", include={"kind", "urls", "path", "args"}),
         "prompts": [config.prompts, Path(config.prompts.file or STUDIO_PROMPTS)],
         "scorers": sorted(config.scorers.weights),

@@ -60,7 +60,7 @@ class CollectConfig(Section):
     flows_per_prompt: PositiveInt = 12
     seeds: PositiveInt = 1  # pictures per prompt and workflow
     repeated: float = Field(default=0.0, ge=0, le=1)  # share of prompts with one seed more, to know the noise
-    head_start: str | None = None  # Parquet file of rows to take over instead of rendering, or one that ships
+    head_start: str | None = None  # Parquet file of rows to begin with, or one that ships
     rows_per_block: PositiveInt = 8  # what a crash may lose of the rows (pictures stay)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.memory import keep_freed_memory
 
 from ..datasets.rows import usable
 from .cluster import ensure_ray
@@ -160,6 +161,7 @@ def train_members(setup: dict[str, Any]) -> None:
 
     from ..models.reward_fit import MemberFit
 
+    keep_freed_memory()
     logging.disable(logging.INFO)  # Ray Train tells of every report of every worker
     data, settings, members = setup["data"], setup["settings"], setup["members"]
     context = ray.train.get_context()

@@ -1,8 +1,9 @@
 """Rows that were rendered elsewhere, for a collection to begin with.
 
 A row takes seconds to render and less than 100 bytes to ship, so rows may come without their pictures.
-Promises: only planned rows are taken over, and none that this dataset has. Their seconds are those of
-another machine: a few are rendered again here, and the others' seconds are scaled by what that took.
+Promises: only rows of the planned engine and catalog are taken over, planned or more to learn from, and none
+that this dataset has. Their seconds are those of another machine: a few are rendered again here, and the
+others' seconds are scaled by what that took.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ from ..datasets.shipped import pace, read_rows
 from ..datasets.store import Store
 from .config import Config
 
+WORLD = ("engine", "catalog_hash")
 PACED = 12  # rows that are rendered again; the median does not mind the first, when models are loaded
 
 Render = Callable[[Config, pd.DataFrame, Store], None]
 
 
-def lent_rows(config: Config, missing: pd.DataFrame) -> pd.DataFrame:
-    """Those of the missing rows that `collect.head_start` holds; FlowtailorError where a score is missing."""
+def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """The rows of `collect.head_start` that belong to the planned ones' world and that the store has not.
+
+    Raises FlowtailorError where a score is missing.
+    """
     if not config.collect.head_start:
-        return missing.iloc[:0]
+        return planned.iloc[:0]
     rows = read_rows(config.collect.head_start)
     for scorer in config.scorers.weights:
         if f"score_{scorer}" not in rows.columns:
@@ -35,7 +40,8 @@ def lent_rows(config: Config, missing: pd.DataFrame) -> pd.DataFrame:
                 f"collect.head_start = {config.collect.head_start}: its rows have no score of {scorer}; "
                 'set collect.head_start to "", or take that scorer out of scorers.weights'
             )
-    return rows.loc[rows["row_id"].isin(missing["row_id"])].reset_index(drop=True)
+    same = (rows[list(WORLD)] == planned[list(WORLD)].iloc[0]).all(axis=1)
+    return rows.loc[same & ~rows["row_id"].isin(store.known_ids())].reset_index(drop=True)
 
 
 def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) -> float:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowtailor.memory import keep_freed_memory
+
 from .cluster import ensure_ray
 from .config import Config
 from .stage import Run
@@ -76,6 +78,7 @@ def worker_device() -> Any:
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # a line for every checkpoint
     warnings.filterwarnings("ignore", category=FutureWarning)  # between transformers, PEFT and TRL
     torch.set_num_threads(min(MOST_THREADS, os.cpu_count() or 1))
+    keep_freed_memory()
     return ray.train.torch.get_device()
 
 

@@ -19,6 +19,7 @@ import torch
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
+from flowtailor.memory import keep_freed_memory
 
 from ..datasets.pictures import Pictures, load_pictures
 from ..datasets.scenes import Scene, caption
@@ -221,6 +222,7 @@ def train_studio(
     """Make the parts `only` (and what they need), or all; `share` below 1 shortens every training."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    keep_freed_memory()
     settings = {"seed": seed, "share": share}
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "settings.json"

@@ -7,6 +7,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.workflows.augment import augment, including
 from flowtailor.workflows.codec import decode, encode
 from flowtailor.workflows.grammar import Grammar
+from flowtailor.workflows.graph import Workflow
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
@@ -28,6 +29,15 @@ def test_seed_flows_come_first_and_the_seed_decides_the_rest(space: Space):
     assert [flow.key for flow in first[: len(SEEDS)]] == [flow.canonical(space.catalog).key for flow in SEEDS]
     assert [flow.key for flow in first] == [flow.key for flow in augment(SEEDS, space, 60, seed=2)]
     assert {flow.key for flow in first} != {flow.key for flow in augment(SEEDS, space, 60, seed=3)}
+
+
+def test_half_of_the_new_flows_are_seeds_with_another_checkpoint(space: Space):
+    def without_model(flow: Workflow) -> tuple[str, ...]:
+        return tuple(word for word in encode(flow, space) if not word.startswith("ckpt_name="))
+
+    flows = augment(SEEDS, space, len(SEEDS) + 60, seed=2)
+    known = {without_model(flow) for flow in flows[: len(SEEDS)]}
+    assert 28 <= sum(without_model(flow) in known for flow in flows[len(SEEDS) :]) <= 36
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -90,7 +90,10 @@ def test_rows_that_were_rendered_elsewhere_are_taken_over_in_seconds_of_this_mac
     collect.run_stage(config)
     rows = Store(Run(config).path("dataset")).rows()
     elsewhere = tmp_path / "rows.parquet"
-    write_rows(rows.assign(seconds=rows["seconds"] / 10).iloc[:-1], elsewhere)
+    unplanned = rows.iloc[:1].assign(row_id="unplanned", prompt="a newt")
+    of_another = rows.iloc[:1].assign(row_id="of another engine", engine="comfyui-0.1")
+    lent = pd.concat([rows.iloc[:-1], unplanned, of_another], ignore_index=True)
+    write_rows(lent.assign(seconds=lent["seconds"] / 10), elsewhere)
     monkeypatch.setattr(head_start, "PACED", 2)
     config = config.model_copy(
         update={
@@ -102,9 +105,10 @@ def test_rows_that_were_rendered_elsewhere_are_taken_over_in_seconds_of_this_mac
     collect.run_stage(config)
     told = capsys.readouterr().out
     assert f"{ROWS} rows planned, 0 there, 1 to render" in told
-    assert f"{ROWS - 1} rows come from {elsewhere}" in told
+    assert f"{ROWS} rows come from {elsewhere}" in told  # the unplanned one is more to learn from
     again = Store(Run(config).path("dataset")).rows()
-    assert list(again["row_id"]) == list(rows["row_id"])
+    assert set(again["row_id"]) == {*rows["row_id"], "unplanned"}
+    again = again.loc[again["row_id"] != "unplanned"].reset_index(drop=True)
     assert again["image"].notna().sum() == 3  # one that nobody had, two for the pace
     assert list(again["score_alignment"]) == pytest.approx(list(rows["score_alignment"]), abs=1e-6)
     pace = (again["seconds"] / rows["seconds"])[again["image"].isna()] * 10

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def pack(archive: Path, files: dict[str, str] | dict[str, bytes]) -> None:
             member = tarfile.TarInfo(f"package/{name}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
+
+
+def test_packages_are_fetched_into_a_relative_folder(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As npm does it, which packs into the folder that it runs in; the registry is left out."""
+    registry = packages / "downloads"
+    command = tmp_path / "bin" / "npm"
+    command.parent.mkdir()
+    command.write_text(
+        '#!/bin/sh\nname=$(echo "$2" | sed "s/^@//; s#/#-#; s/@/-/")\n' + f'cp "{registry}/$name.tgz" .\n'
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    pictures = load_pictures(Path("elsewhere"), lambda line: None, styles=["3d"])
+    assert [subject.name for subject in pictures.subjects] == ["lemon", "closed padlock"]
 
 
 def test_pictures_are_drawn_once_and_then_mapped(packages: Path, monkeypatch: pytest.MonkeyPatch):

@@ -26,7 +26,7 @@ from .rules import LinkNeed, Param, Rule
 from .space import OutOfSpace, Space
 
 ATTEMPTS_PER_FLOW = 200
-EDITS_PER_FLOW = 6  # of which the one with the rarest values is taken
+TRIES_PER_FLOW = 6  # of which the one with the rarest values is taken
 
 
 def augment(
@@ -34,9 +34,10 @@ def augment(
 ) -> list[Workflow]:
     """`n` distinct canonical workflows: the seeds that the space holds, then edits of them.
 
-    Each new flow is a flow from the pool after one to three edits: of six tries, the one whose values the
-    pool has seldomest. The same arguments give the same list. Raises FlowtailorError where the space is
-    too small for `n`.
+    By turns a new flow is a seed with another checkpoint, as long as there are such, and any flow of the pool
+    after one to three edits. Which model suits a prompt shows only in workflows that are good otherwise, as
+    people's are; the edits go far afield. Of six tries the one is taken whose values the pool has seldomest.
+    The same arguments give the same list. Raises FlowtailorError where the space is too small for `n`.
     """
     editor = _Editor(space, Grammar(space, max_tokens), random.Random(seed))
     pool: dict[str, Workflow] = {}
@@ -54,11 +55,15 @@ def augment(
         raise FlowtailorError(
             f"{space.source}: holds none of the {len(seeds)} seed workflows; widen the space"
         )
-    for _ in range(n * ATTEMPTS_PER_FLOW):
+    known = list(pool.values())
+    for turn in range(n * ATTEMPTS_PER_FLOW):
         if len(pool) >= n:
             return list(pool.values())[:n]
-        edited = [editor.edit(list(pool.values())) for _ in range(EDITS_PER_FLOW)]
-        if flows := [flow for flow in edited if flow is not None]:
+        if turn % 2 == 0:
+            edited = [editor.with_other_model(known) for _ in range(TRIES_PER_FLOW)]
+        else:
+            edited = [editor.edit(list(pool.values())) for _ in range(TRIES_PER_FLOW)]
+        if flows := [flow for flow in edited if flow is not None and flow.key not in pool]:
             add(min(flows, key=editor.commonness))
     raise FlowtailorError(f"{n} workflows asked for, but {space.source} gave only {len(pool)}; ask for fewer")
 
@@ -104,6 +109,12 @@ class _Editor:
         except (OutOfSpace, WorkflowError):
             return False
 
+    def with_other_model(self, pool: Sequence[Workflow]) -> Workflow | None:
+        """A pool member with another value of a node that makes a model from nothing, as loaders do."""
+        changed = self.swap(self.rng.choice(pool), lambda rule: not rule.links and "MODEL" in rule.outputs)
+        flow = changed and changed.canonical(self.space.catalog)
+        return flow if flow and self.holds(flow) else None
+
     def edit(self, pool: Sequence[Workflow]) -> Workflow | None:
         """A pool member after one to three edits; None where the result is not allowed."""
         flow = self.rng.choice(pool)
@@ -119,9 +130,9 @@ class _Editor:
                 return None
         return flow if self.holds(flow) else None
 
-    def swap(self, flow: Workflow) -> Workflow | None:
-        """Another value for one input of one node."""
-        places = [(i, p) for i, n in flow.nodes.items() for p in self._rule(n).params]
+    def swap(self, flow: Workflow, of: Callable[[Rule], bool] = lambda rule: True) -> Workflow | None:
+        """Another value for one input of one node, of a class that `of` accepts."""
+        places = [(i, p) for i, n in flow.nodes.items() if of(self._rule(n)) for p in self._rule(n).params]
         if not places:
             return None
         common = [self._times_its_share(flow.nodes[i], p) for i, p in places]
