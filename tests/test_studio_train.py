@@ -15,7 +15,7 @@ from flowtailor.datasets.pictures import Pictures
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines import scorer_train, studio_train
 from flowtailor.pipelines.studio_train import StudioTraining, train_studio
-from flowtailor.studio.recipe import CHECKPOINTS, LORAS, POOLS
+from flowtailor.studio.recipe import CHECKPOINTS, LORAS, OWN, POOLS
 from flowtailor.studio.upscaler import Upscaler
 
 CATEGORIES = ("animals", "food", "faces", "objects")  # one for each specialist
@@ -69,7 +69,7 @@ def test_a_specialist_is_shown_mostly_its_own(pictures: Pictures):
     weights = CHECKPOINTS["kitchen"].weights(pictures.subjects)
     own = np.array([subject.category == "food" for subject in pictures.subjects])
     assert weights is not None
-    assert weights[own].sum() == pytest.approx(0.9)
+    assert weights[own].sum() == pytest.approx(OWN)
     assert weights.sum() == pytest.approx(1)
 
 
