@@ -44,7 +44,7 @@ from flowtailor.workflows.rules import END
 
 FULL = 100  # prompts
 STEPS = 20
-SPECIAL = 60  # prompts that ask for a colour, and as many for a number
+SPECIAL = 24  # prompts that ask for a colour, and as many for a number
 SHOWN = 16  # prompts in the picture
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 SCORERS = (Alignment, HeldOutAlignment)

@@ -40,7 +40,7 @@ def train_in_ray(
     """
     ensure_ray(config)
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     gpu = ray.cluster_resources().get("GPU", 0) >= 1
@@ -54,6 +54,7 @@ def train_in_ray(
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=RETRIES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     checkpoint = trainer.fit().checkpoint
@@ -77,6 +78,7 @@ def worker_device() -> Any:
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # a line for every checkpoint
     warnings.filterwarnings("ignore", category=FutureWarning)  # between transformers, PEFT and TRL
+    warnings.filterwarnings("ignore", message="Unsupported layer type")  # PEFT wonders at WordHead
     torch.set_num_threads(min(MOST_THREADS, os.cpu_count() or 1))
     keep_freed_memory()
     return ray.train.torch.get_device()
