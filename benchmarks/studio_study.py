@@ -94,10 +94,7 @@ def collected(config: Config) -> pd.DataFrame:
     world = look(config)
     planned = plan(config, world)
     write_world(run, world)
-    lent = lent_rows(config, planned, store)
-    if len(lent):
-        print(f"study: {len(lent)} rows come from {config.collect.head_start}, without pictures", flush=True)
-        take_over(config, lent, store, partial(render, label="pace"))
+    take_over(config, lent_rows(config, planned, store), store, partial(render, label="pace"))
     missing = store.missing(planned)
     print(f"study: {len(planned)} pictures, {len(planned) - len(missing)} there", flush=True)
     if len(missing):

@@ -58,15 +58,11 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         lent = lent_rows(config, planned, store)
         missing = missing.loc[~missing["row_id"].isin(lent["row_id"])]
         _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
-        if len(lent):
-            _say(f"collect: {len(lent)} rows come from {config.collect.head_start}, without pictures")
         if dry_run:
             _say(estimate(client, missing, config.engine))
             return
     write_world(run, world)
-    if len(lent):
-        ratio = take_over(config, lent, store, partial(render, label="pace"))
-        _say(f"collect: this machine takes {ratio:.2f} times their seconds")
+    take_over(config, lent, store, partial(render, label="pace"))
     if len(missing):
         render(config, missing, store)
         store.compact()

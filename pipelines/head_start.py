@@ -41,14 +41,19 @@ def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFra
                 'set collect.head_start to "", or take that scorer out of scorers.weights'
             )
     same = (rows[list(WORLD)] == planned[list(WORLD)].iloc[0]).all(axis=1)
-    return rows.loc[same & ~rows["row_id"].isin(store.known_ids())].reset_index(drop=True)
+    lent = rows.loc[same & ~rows["row_id"].isin(store.known_ids())].reset_index(drop=True)
+    if len(lent):
+        print(f"head start: {len(lent)} rows come from {config.collect.head_start}, no pictures", flush=True)
+    return lent
 
 
-def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) -> float:
-    """Append lent rows to the store, in this machine's seconds. Returns how many of them make one of theirs.
+def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) -> None:
+    """Append lent rows to the store, in this machine's seconds.
 
     Raises FlowtailorError where none of the rows that are rendered again came out.
     """
+    if rows.empty:
+        return
     again = paced(rows)
     if len(again):
         render(config, again[PLANNED], store)
@@ -60,7 +65,7 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
         )
     rest = rows.loc[~rows["row_id"].isin(again["row_id"])]
     store.append(rest.assign(seconds=rest["seconds"] * ratio, image=None, image_sha256=None))
-    return ratio
+    print(f"head start: this machine takes {ratio:.2f} times their seconds", flush=True)
 
 
 def paced(rows: pd.DataFrame) -> pd.DataFrame:
