@@ -20,8 +20,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from flowtailor.markdown import markdown_table
 from flowtailor.models.masked_trainer import MaskedGRPOTrainer
-from flowtailor.models.policy import compute_dtype, lora_config, policy_prompt
+from flowtailor.models.policy import lora_config, policy_prompt
 from flowtailor.models.weights import resolve
+from flowtailor.precision import compute_dtype
 
 
 def options(steps: int, rows: int) -> GRPOConfig:

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from flowtailor.models.constrained import AllowedMasks
-from flowtailor.models.policy import Policy, compute_dtype
+from flowtailor.models.policy import Policy
 from flowtailor.models.weights import resolve
+from flowtailor.precision import compute_dtype
 from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.space import Space

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.precision import compute_dtype
 
 from ..workflows.grammar import Grammar
 from ..workflows.rules import END
 from ..workflows.space import Space
 from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, sample
 from .guidance import BASE, GuidedDecoder
-from .policy import Policy, compute_dtype, policy_prompt
+from .policy import Policy, policy_prompt
 
 ROUNDS, HOTTER = 4, 1.5  # of drawing until designs differ, and by what the temperature grows
 

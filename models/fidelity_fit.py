@@ -21,6 +21,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from flowtailor.precision import mixed_precision
+
 from ..datasets.pictures import Pictures
 from ..datasets.scenes import caption, draw, sample_scene
 from .alignment import normalised
@@ -106,7 +108,7 @@ def _logits(
     pixels = normalised(np.stack([shown(picture) for one in chains for picture in one])).to(device)
     flipped = torch.from_numpy(rng.random(len(pixels)) < 0.5).to(device)
     pixels = torch.where(flipped[:, None, None, None], pixels.flip(3), pixels)
-    with torch.autocast(device, torch.bfloat16):
+    with mixed_precision(device):
         return net(pixels.contiguous(memory_format=torch.channels_last)).view(len(chains), -1)
 
 

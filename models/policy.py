@@ -39,13 +39,6 @@ def policy_prompt(prompt: str, budget_s: float | None = None, score: float | Non
     return "\n".join(lines) + PROMPT_TAIL
 
 
-def compute_dtype(device: str | torch.device = "cpu") -> torch.dtype:
-    """bfloat16 where the device multiplies it natively, else float32 (bfloat16 is the slower one there)."""
-    kind = torch.device(device).type
-    native = torch.cuda.is_bf16_supported() if kind == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
-
-
 class WordHead(nn.Module):
     """The last layer cut down to the words of a space: hidden (..., H) -> logits (..., V) float32.
 

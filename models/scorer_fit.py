@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowtailor.files import written_whole
+from flowtailor.precision import mixed_precision
 
 from ..datasets.phrasing import countable
 from ..datasets.pictures import Pictures
@@ -173,7 +174,7 @@ def batch_losses(
     seen = [*clean[:ruined], *(_slightly_faulty(p, faults, rng) for p in clean[ruined:]), *twins]
     pixels = moved(normalised(np.stack(seen)).to(device), batch, ruined, rng)
     texts = bank.features[rows, phrasing].float().to(device)
-    with torch.autocast(device, torch.bfloat16):
+    with mixed_precision(device):
         pictures = net.pictures(pixels.contiguous(memory_format=torch.channels_last))
         sentences = net.sentences(texts)
     cosine = sentences @ pictures.T  # (N, N + R)

@@ -143,8 +143,10 @@ def _worker(setup: dict[str, Any]) -> None:
     """What the Ray Train worker does."""
     import torch
 
+    from flowtailor.precision import compute_dtype
+
     from ..models.designing import Designer
-    from ..models.policy import Policy, compute_dtype
+    from ..models.policy import Policy
     from ..models.reward import RewardEnsemble
 
     config: Config = setup["config"]

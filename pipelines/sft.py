@@ -74,9 +74,11 @@ def _worker(setup: dict[str, Any]) -> None:
     import torch
     from trl.trainer.sft_config import SFTConfig
 
+    from flowtailor.precision import compute_dtype
+
     from ..models.constrained import AllowedMasks
     from ..models.masked_trainer import MaskedSFTTrainer
-    from ..models.policy import Policy, compute_dtype
+    from ..models.policy import Policy
     from ..models.weights import resolve
     from ..workflows.grammar import Grammar
 

@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowtailor.precision import mixed_precision
+
 from ..datasets.pictures import STYLES, Pictures
 from .pixels import ScenePool, colour_loss, draw_pool, psnr, to_tensor
 from .training import rng, train
@@ -170,7 +172,7 @@ def _train_part(
 
     def step(i: int) -> tuple[Tensor, dict[str, float]]:
         pixels = pool.crops(BATCH, CROP, rng(seed, i)).to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             latents = model.encode(pixels)
             output = model.decode(latents + NOISE * torch.randn_like(latents))
             half = model.decode(F.avg_pool2d(latents, 2))

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flowtailor.precision import mixed_precision
+
 from .latents import SCALE, Batches
 from .mmdit import PATCH, MMDiT
 from .text_encoder import Captions
@@ -138,7 +140,7 @@ def flow_loss(
     noise = torch.randn_like(x0)
     level = sigma.view(-1, 1, 1, 1)
     bias = captions.key_bias(x0[0, 0].numel() // PATCH**2)
-    with torch.autocast(x0.device.type, torch.bfloat16):
+    with mixed_precision(x0.device):
         velocity = model((1 - level) * x0 + level * noise, 1000 * sigma, context, pooled, bias)
     return (velocity.float() - (noise - x0)).square().mean((1, 2, 3))
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
+from flowtailor.precision import mixed_precision
 
 from ..datasets.pictures import Pictures
 from ..datasets.scenes import Scene, draw, sample_scene
@@ -113,7 +114,7 @@ def _encode(encode: Encode, images: np.ndarray, device: str) -> np.ndarray:
     parts = []
     for part in np.array_split(images, -(-images[..., 0].size // _PIXELS)):
         x = to_tensor(part).to(device)
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+        with torch.inference_mode(), mixed_precision(device):
             latents = encode(x.contiguous(memory_format=torch.channels_last))
         parts.append(latents.float().cpu().numpy().astype(np.float16))
     return np.concatenate(parts)

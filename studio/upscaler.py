@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowtailor.precision import mixed_precision
+
 from ..datasets.pictures import STYLES, Pictures
 from .pixels import ScenePool, detail_loss, draw_pool, psnr, to_tensor, turned
 from .training import rng, train
@@ -110,7 +112,7 @@ def train_upscaler(
 
     def step(i: int) -> tuple[Tensor, dict[str, float]]:
         x, y = (t.to(device) for t in crop_pairs(low, pool.pictures[0], BATCH, CROP, rng(seed, i)))
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with mixed_precision(device):
             output = model(x.contiguous(memory_format=torch.channels_last))
         loss = detail_loss(output.float(), y)
         return loss, {"loss": loss.item(), "psnr": psnr(output.detach().float(), y).mean().item()}
