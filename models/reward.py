@@ -202,6 +202,8 @@ class RewardEnsemble:
         content = {
             "format": FORMAT,
             "members": len(self._nets),
+            "categories": self._nets[0].additive.category.out_features,
+            "workflows": len(self._nets[0].additive.known_KV),
             "backbone": self.backbone,
             "scorers": self.scorers,
             "outputs": {"mean": self.scale.mean_O.tolist(), "std": self.scale.std_O.tolist()},
@@ -220,7 +222,12 @@ class RewardEnsemble:
         try:
             nets = []
             for k in range(content["members"]):
-                net = RewardNet(len(content["vocabulary"]), len(content["bars"]))
+                net = RewardNet(
+                    len(content["vocabulary"]),
+                    len(content["bars"]),
+                    content["categories"],
+                    content["workflows"],
+                )
                 net.load_state_dict(load_file(folder / f"member-{k}.safetensors"))
                 nets.append(net)
         except (OSError, KeyError, RuntimeError, SafetensorError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 3
+FORMAT = 4
 DESCRIPTION = "ensemble.json"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .reward_features import Words, WordTable
 from .reward_net import RewardNet
@@ -30,9 +30,9 @@ SECONDS = "seconds"
 
 @dataclass(frozen=True)
 class FitSettings:
-    epochs: int = 40
+    epochs: int = 10
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     seed: int = 0
 
 
@@ -53,12 +53,24 @@ class TrainingSet:
     """Rows as tensors; prompts and workflows that recur are held once."""
 
     features: Tensor  # (M, FEATURES): the word table
-    vocabulary: int
+    vocabulary: tuple[str, ...]
     words: Words  # W workflows
     workflow_N: Tensor
     prompts_PD: Tensor
     prompt_N: Tensor
     targets_NO: Tensor  # standardised
+    category: nn.Linear  # prompt features -> logits of its category
+
+    def network(self) -> RewardNet:
+        """A member for these rows, untrained."""
+        net = RewardNet(
+            len(self.vocabulary),
+            self.targets_NO.shape[1],
+            self.category.out_features,
+            len(self.words.index_WT),
+        )
+        net.additive.category.load_state_dict(self.category.state_dict())
+        return net
 
 
 def targets(frame: pd.DataFrame, scorers: Sequence[str]) -> np.ndarray:
@@ -68,7 +80,12 @@ def targets(frame: pd.DataFrame, scorers: Sequence[str]) -> np.ndarray:
 
 
 def training_set(
-    frame: pd.DataFrame, scorers: Sequence[str], table: WordTable, encoder: TextEncoder, scale: Scale
+    frame: pd.DataFrame,
+    scorers: Sequence[str],
+    table: WordTable,
+    encoder: TextEncoder,
+    scale: Scale,
+    category: nn.Linear,
 ) -> TrainingSet:
     """Tensors of the rows of `frame` (columns prompt, tokens, seconds, score_*; none of them null)."""
     workflow_N, workflows = pd.factorize(frame["tokens"])
@@ -77,12 +94,13 @@ def training_set(
     standard_NO = (targets(frame, scorers) - scale.mean_O) / scale.std_O
     return TrainingSet(
         features=table.features,
-        vocabulary=len(table.vocabulary),
+        vocabulary=table.vocabulary,
         words=words,
         workflow_N=torch.from_numpy(workflow_N),
         prompts_PD=encoder.encode([str(text) for text in prompts]),
         prompt_N=torch.from_numpy(prompt_N),
         targets_NO=torch.from_numpy(standard_NO).float(),
+        category=category,
     )
 
 
@@ -96,11 +114,19 @@ class MemberFit:
         self._seed = settings.seed * 1000 + member
         self.epoch = 0
         torch.manual_seed(self._seed)
-        self.net = RewardNet(data.vocabulary, data.targets_NO.shape[1]).to(device)
-        self._optimizer = torch.optim.AdamW(
-            self.net.parameters(), settings.learning_rate, weight_decay=WEIGHT_DECAY
-        )
         self._rows = bootstrap(data.prompt_N, self._seed)
+        self.net = data.network()
+        self.net.additive.fit(
+            data.words,
+            data.vocabulary,
+            data.prompts_PD,
+            data.workflow_N,
+            data.prompt_N,
+            data.targets_NO,
+        )
+        self.net.to(device)
+        learned = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.AdamW(learned, settings.learning_rate, weight_decay=WEIGHT_DECAY)
         self._features = data.features.to(device)
 
     @property

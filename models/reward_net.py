@@ -1,14 +1,16 @@
 """One member of the reward ensemble: prompt and workflow in, scores and log-seconds out.
 
 Shape legend: N rows, W distinct workflows among them, T words, M words in the table,
-D = 384 sentence features, H = hidden width, O = outputs (the scorers, then log-seconds).
+D = 384 sentence features, C categories of prompts, H = hidden width, O = outputs (the scorers, then
+log-seconds).
 
 The workflow is read by a small transformer once, whatever the number of prompts it is asked for;
 the prompt then says which words of it to look at. A prediction is the sum of what the prompt, the
 workflow and the two together are worth: with few prompts the third part is learned last, and the
 second alone ranks workflows already. A fourth part is the prompt's taste for single words, as in a
 factorization machine (Rendle 2010): which checkpoint suits a prompt is a small difference between long
-workflows, which the transformer is slow to see. It counts as far as the workflow is any good.
+workflows, which the transformer is slow to see. It counts as far as the workflow is any good. A fifth
+is the same at its plainest: what each word is worth more or less than usual to each category of prompts.
 
 Outputs are in units of the training rows' standard deviation; `reward.py` turns them back.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .additive import AdditiveModel
 from .reward_features import FEATURES, Words
 from .text import WIDTH
 
@@ -28,9 +31,19 @@ PROMPT_DROPOUT = 0.2
 class RewardNet(nn.Module):
     """mean_NO and logvar_NO of the standardised targets."""
 
-    def __init__(self, vocabulary: int, outputs: int, width: int = 64, layers: int = 2, heads: int = 4):
+    def __init__(
+        self,
+        vocabulary: int,
+        outputs: int,
+        categories: int,
+        workflows: int,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+    ) -> None:
         super().__init__()
         self.vocabulary, self.outputs = vocabulary, outputs
+        self.additive = AdditiveModel(vocabulary, outputs, categories, workflows)  # fitted before the rest
         self.learned = nn.Embedding(vocabulary + 2, width, padding_idx=0)  # the last row: unknown words
         self.named = nn.Sequential(nn.Linear(FEATURES, width), nn.GELU(), nn.Linear(width, width))
         self.owner = nn.Linear(width, width)
@@ -53,6 +66,9 @@ class RewardNet(nn.Module):
         self.word_dropout = 0.1
         for small in (self.learned, self.position):
             nn.init.normal_(small.weight, std=0.1)
+        for last in (self.of_prompt, self.of_workflow[-1], self.of_both[-1], self.of_taste):
+            for parameter in last.parameters():  # it starts as the additive model
+                nn.init.zeros_(parameter)
 
     def embed(self, features: Tensor, words: Words) -> Tensor:
         """The workflows' words one by one, (W, T, H); `features` is the word table (M, FEATURES)."""
@@ -89,8 +105,9 @@ class RewardNet(nn.Module):
         both_N3H = torch.cat([seen_NH, pooled_NH * prompt_NH, prompt_NH], dim=-1)
         liked_NO = self.of_taste(parts_WH[workflow_N] * taste_NH) * torch.sigmoid(self.gate(pooled_NH))
         alone_NO = self.of_workflow(pooled_NH) + self.of_prompt(prompt_NH)
+        told_NO = self.additive(words, workflow_N, prompts_ND)
         logvar_NO = self.spread(torch.cat([seen_NH, pooled_NH, prompt_NH], dim=-1).detach())
-        return alone_NO + self.of_both(both_N3H) + liked_NO, logvar_NO.clamp(-6, 3)
+        return told_NO + alone_NO + self.of_both(both_N3H) + liked_NO, logvar_NO.clamp(-6, 3)
 
     def _of_prompts(self, prompts_ND: Tensor) -> tuple[Tensor, Tensor]:
         prompt_NH, taste_NH = self.prompt(prompts_ND), self.taste(prompts_ND)

@@ -85,9 +85,9 @@ class ScorersConfig(Section):
 class RewardConfig(Section):
     backbone: str = "minilm-l6"
     members: PositiveInt = 4
-    epochs: PositiveInt = 40
+    epochs: PositiveInt = 10
     batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 3e-4
     workers: PositiveInt = 2
     kappa: float = 0.5
     lambda_seconds: float = 0.02

@@ -22,6 +22,7 @@ import pandas as pd
 from flowtailor.errors import FlowtailorError
 from flowtailor.memory import keep_freed_memory
 
+from ..datasets.prompts import STUDIO_PROMPTS, load_prompts
 from ..datasets.rows import usable
 from .cluster import ensure_ray
 from .config import Config
@@ -68,6 +69,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
     """What the ensemble depends on: rows, its own settings, the weights it is reported under."""
     return {
         "rows": run.path("dataset/rows"),
+        "prompts": Path(config.prompts.file or STUDIO_PROMPTS),
         "reward": config.reward.model_dump(exclude={"workers", "kappa", "lambda_seconds"}),
         "scorers": config.scorers,
         "seed": config.run.seed,
@@ -105,6 +107,7 @@ def fit(
 
 def prepare(config: Config, training: pd.DataFrame, scorers: list[str]) -> tuple[dict[str, Any], TrainingSet]:
     """What an ensemble is made of besides its networks, and the rows as the networks' tensors."""
+    from ..models.categories import category_layer
     from ..models.reward_features import WordTable
     from ..models.reward_fit import Scale, targets, training_set
     from ..models.text import TextEncoder
@@ -114,7 +117,10 @@ def prepare(config: Config, training: pd.DataFrame, scorers: list[str]) -> tuple
     # Words that no training row holds would keep random rows; as unknown words they speak by name.
     vocabulary = sorted({word for text in training["tokens"] for word in str(text).split()})
     scale = Scale.of(targets(training, scorers))
-    data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale)
+    # All training prompts say their category, the few of them that were rendered as well as the others.
+    labelled = {p.text: p.category for p in load_prompts(config.prompts.file) if p.split == "train"}
+    category = category_layer(labelled, encoder)
+    data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale, category)
     return {"vocabulary": vocabulary, "scorers": scorers, "scale": scale, "backbone": backbone}, data
 
 
@@ -240,9 +246,7 @@ def _resume(fits: dict[int, MemberFit], checkpoint: Checkpoint | None) -> int:
 def _network(data: TrainingSet, file: Path) -> RewardNet:
     import torch
 
-    from ..models.reward_net import RewardNet
-
-    net = RewardNet(data.vocabulary, data.targets_NO.shape[1])
+    net = data.network()
     net.load_state_dict(torch.load(file, weights_only=True, map_location="cpu")["net"])
     return net
 

@@ -1,4 +1,4 @@
-"""The studio's optimizer: what makes a matrix orthogonal, and that torch's Muon would have gone the same way."""
+"""The studio's optimizer: a matrix made orthogonal, and the way that torch's Muon goes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_an_update_gets_singular_values_near_one_and_keeps_its_directions(shape:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
     inside = u.mT @ orthogonal(matrix) @ vh.mT
-    assert 0.5 < inside.diagonal().min()
+    assert inside.diagonal().min() > 0.5
     assert inside.diagonal().max() < 1.3
     assert (inside - torch.diag(inside.diagonal())).abs().max() < 0.05
 

@@ -11,6 +11,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.models import metrics
 from flowtailor.models.attribution import difference
 from flowtailor.models.baselines import boosted_trees, ridge, workflow_mean
+from flowtailor.models.categories import category_layer
 from flowtailor.models.reward import Predictions, RewardEnsemble
 from flowtailor.models.reward_features import WordTable
 from flowtailor.models.reward_fit import FitSettings, MemberFit, Scale, bootstrap, targets, training_set
@@ -34,7 +35,9 @@ def prepare(rows: pd.DataFrame):
     vocabulary = sorted({word for text in training["tokens"] for word in text.split()})
     scale = Scale.of(targets(training, SCORERS))
     encoder = TextEncoder.load()
-    return vocabulary, scale, training_set(training, SCORERS, WordTable(vocabulary, encoder), encoder, scale)
+    category = category_layer(dict(zip(training["prompt"], training["category"], strict=True)), encoder)
+    table = WordTable(vocabulary, encoder)
+    return vocabulary, scale, training_set(training, SCORERS, table, encoder, scale, category)
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,6 @@ def _random_ensemble(space: Space) -> RewardEnsemble:
     torch.manual_seed(0)
     words = [word for word in space.vocabulary if word != "<end>"]
     outputs = len(SCORERS) + 1  # log-seconds come last
-    nets = [RewardNet(len(words), outputs) for _ in range(2)]
+    nets = [RewardNet(len(words), outputs, categories=2, workflows=3) for _ in range(2)]
     scale = Scale(np.array([0.6] * len(SCORERS) + [-0.7]), np.array([0.1] * len(SCORERS) + [0.3]))
     return RewardEnsemble(nets, words, SCORERS, scale, "minilm-l6")

@@ -1,0 +1,158 @@
+"""The part of a reward that has a closed form: what a workflow is worth to all prompts, and to a category.
+
+Shape legend: N rows, W workflows, K workflows of the training rows, T words, V words of the vocabulary
+(with padding and unknown words), P prompts, D = 384 sentence features, C categories, O outputs.
+
+    reward(w, p) = usual(w) + sum over words v of w and categories c of worth(v, c) * (share(p, c) - 1/C)
+
+`usual` is kernel regression on the words of workflows: of few hundred workflows a smooth function over
+shared words knows more than a network that sees each of them a few times. `worth` is ridge regression:
+which checkpoint suits which prompts is a small difference between long workflows, which a network is slow
+to see and quick to make up (docs/EXPERIMENTS.md, 15). The networks of the ensemble learn what this leaves.
+
+Words that name models count otherwise than the rest: models differ less in how well they draw, so they lie
+closer, and more in what they know, so their worth to a category is penalised less.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .reward_features import Words
+from .text import WIDTH
+
+LENGTH = 2.0  # workflows with four words between them are alike by exp(-1/2)
+MODEL_DISTANCE = 0.5  # of a word that names a model; other words have 1
+ROW_NOISE = 0.3  # variance of a row around its workflow, against that of the workflows
+PROMPT_NOISE = 3.0  # the same for prompts, whose effect is told apart and left to the networks
+WORTH_PENALTY, MODEL_PENALTY = 100.0, 10.0
+SWEEPS = 6  # over the three effects in turn; more change the third digit
+
+_MODEL = re.compile(r"\.(safetensors|sft|ckpt|pth|pt|bin|gguf)$")
+
+
+class AdditiveModel(nn.Module):
+    """Words, workflow of each row, features of its prompt -> (N, O)."""
+
+    def __init__(self, vocabulary: int, outputs: int, categories: int, workflows: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.category = nn.Linear(WIDTH, categories).requires_grad_(False)  # from `category_layer`
+        self.register_buffer("distance_V", torch.ones(vocabulary + 2))
+        self.register_buffer("known_KV", torch.zeros(workflows, vocabulary + 2))
+        self.register_buffer("weight_KO", torch.zeros(workflows, outputs))
+        self.register_buffer("worth_VCO", torch.zeros(vocabulary + 2, categories, outputs))
+
+    def forward(self, words: Words, workflow_N: Tensor, prompts_ND: Tensor) -> Tensor:
+        bags_WV = self._bags(words)
+        usual_WO = alike(bags_WV * self.distance_V, self.known_KV) @ self.weight_KO
+        worth_WCO = torch.einsum("wv,vco->wco", bags_WV, self.worth_VCO)
+        suited_NO = torch.einsum("nco,nc->no", worth_WCO[workflow_N], self._shares(prompts_ND))
+        return usual_WO[workflow_N] + suited_NO
+
+    @torch.no_grad()
+    def fit(
+        self,
+        words: Words,
+        vocabulary: Sequence[str],
+        prompts_PD: Tensor,
+        workflow_N: Tensor,
+        prompt_N: Tensor,
+        targets_NO: Tensor,
+    ) -> None:
+        """Backfitting (Hastie and Tibshirani 1990): each effect on what the others leave, in turn."""
+        models_V = torch.tensor([False, *(bool(_MODEL.search(word)) for word in vocabulary), False])
+        self.distance_V.copy_(torch.where(models_V, MODEL_DISTANCE, 1.0))
+        bags_KV = self._bags(words)
+        self.known_KV.copy_(bags_KV * self.distance_V)
+        # With a penalty of 1 for all, words in a larger unit are penalised less.
+        unit_V = torch.where(models_V, MODEL_PENALTY, WORTH_PENALTY).double() ** -0.5
+        shares_PC = self._shares(prompts_PD).double()
+        prompt = _Shrunk(len(prompts_PD), prompt_N)
+        usual = _GaussianProcess(self.known_KV, workflow_N)
+        worth = _Ridge((bags_KV - bags_KV.mean(0)) * unit_V, shares_PC[prompt_N], workflow_N)
+        usual_NO = suited_NO = torch.zeros_like(targets_NO, dtype=torch.double)
+        for _ in range(SWEEPS):
+            prompt_NO = prompt(targets_NO - usual_NO - suited_NO)
+            usual_NO = usual(targets_NO - prompt_NO - suited_NO)
+            suited_NO = worth(targets_NO - prompt_NO - usual_NO)
+        self.weight_KO.copy_(usual.weight_KO)
+        self.worth_VCO.copy_(worth.worth_VCO * unit_V.view(-1, 1, 1))
+
+    def _shares(self, prompts_ND: Tensor) -> Tensor:
+        """(N, C): how much more or less likely than others each category is."""
+        shares_NC = self.category(prompts_ND).softmax(-1)
+        return shares_NC - 1 / shares_NC.shape[1]
+
+    def _bags(self, words: Words) -> Tensor:
+        """(W, V): how often each word occurs; unknown words share the last column."""
+        index_WT = words.index_WT.clamp(max=self.vocabulary + 1)
+        bags_WV = torch.zeros(len(index_WT), self.vocabulary + 2, device=index_WT.device)
+        return bags_WV.scatter_add_(1, index_WT, (index_WT > 0).float())
+
+
+def alike(one_WV: Tensor, other_KV: Tensor) -> Tensor:
+    """(W, K) in (0, 1]: a Gaussian of how many words lie between the two."""
+    return torch.exp(-torch.cdist(one_WV, other_KV).square() / (2 * LENGTH**2))
+
+
+class _GaussianProcess:
+    """The mean of each workflow given rows of it and of others that are alike.
+
+    Where n rows have the mean y, the weights are (K + noise / n)^-1 y (Rasmussen and Williams 2006,
+    equation 2.25).
+    """
+
+    def __init__(self, known_KV: Tensor, workflow_N: Tensor) -> None:
+        self._workflow_N, self._kernel_KK = workflow_N, alike(known_KV, known_KV).double()
+        self._count_K1 = torch.bincount(workflow_N, minlength=len(known_KV)).double().unsqueeze(1)
+        noise_KK = torch.diag(ROW_NOISE / self._count_K1.squeeze(1))
+        self._factor = torch.linalg.cholesky(self._kernel_KK + noise_KK)
+
+    def __call__(self, rest_NO: Tensor) -> Tensor:
+        mean_KO = _totals(rest_NO, self._workflow_N, len(self._count_K1)) / self._count_K1
+        self.weight_KO = torch.cholesky_solve(mean_KO, self._factor)
+        return (self._kernel_KK @ self.weight_KO)[self._workflow_N]
+
+
+class _Shrunk:
+    """The mean of each prompt, shrunk towards none."""
+
+    def __init__(self, prompts: int, prompt_N: Tensor) -> None:
+        self._prompt_N = prompt_N
+        self._count_P1 = torch.bincount(prompt_N, minlength=prompts).double().unsqueeze(1)
+
+    def __call__(self, rest_NO: Tensor) -> Tensor:
+        total_PO = _totals(rest_NO, self._prompt_N, len(self._count_P1))
+        return (total_PO / (self._count_P1 + PROMPT_NOISE))[self._prompt_N]
+
+
+class _Ridge:
+    """Regression on word times category, with no matrix of N rows: words are a workflow's."""
+
+    def __init__(self, bags_KV: Tensor, shares_NC: Tensor, workflow_N: Tensor) -> None:
+        self._bags_KV, self._shares_NC, self._workflow_N = bags_KV, shares_NC, workflow_N
+        squares_NCC = shares_NC.unsqueeze(2) * shares_NC.unsqueeze(1)
+        squares_KCC = _totals(squares_NCC, workflow_N, len(bags_KV))
+        gram = torch.einsum("kv,ku,kcd->vcud", bags_KV, bags_KV, squares_KCC)
+        size = bags_KV.shape[1] * shares_NC.shape[1]
+        penalised = gram.reshape(size, size) + torch.eye(size, dtype=torch.double)
+        self._factor = torch.linalg.cholesky(penalised)
+
+    def __call__(self, rest_NO: Tensor) -> Tensor:
+        weighted_NCO = self._shares_NC.unsqueeze(2) * rest_NO.unsqueeze(1)
+        sums_KCO = _totals(weighted_NCO, self._workflow_N, len(self._bags_KV))
+        right_VCO = torch.einsum("kv,kco->vco", self._bags_KV, sums_KCO)
+        self.worth_VCO = torch.cholesky_solve(right_VCO.flatten(0, 1), self._factor).view_as(right_VCO)
+        worth_KCO = torch.einsum("kv,vco->kco", self._bags_KV, self.worth_VCO)
+        return torch.einsum("nco,nc->no", worth_KCO[self._workflow_N], self._shares_NC)
+
+
+def _totals(value_N: Tensor, group_N: Tensor, groups: int) -> Tensor:
+    """Sums of the rows of each group, (groups, ...)."""
+    zeros = torch.zeros(groups, *value_N.shape[1:], dtype=torch.double)
+    return zeros.index_add_(0, group_N, value_N.double())

@@ -1,0 +1,106 @@
+"""The closed form within the reward: what it finds in made-up rows, and its parts beside their formulas."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+
+from flowtailor.models import metrics
+from flowtailor.models.additive import LENGTH, ROW_NOISE, AdditiveModel, _GaussianProcess, _Ridge, alike
+from flowtailor.models.categories import category_layer
+from flowtailor.models.reward_features import WordTable
+from flowtailor.models.text import TextEncoder
+
+from .synthetic_rows import synthetic_rows
+
+
+class Fitted:
+    """An additive model of the score `match` of made-up rows."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        training = rows[(rows["prompt_split"] == "train") & (rows["workflow_split"] == "train")]
+        self.encoder = TextEncoder.load()
+        vocabulary = sorted({word for text in training["tokens"] for word in text.split()})
+        self.table = WordTable(vocabulary, self.encoder)
+        workflow_N, workflows = pd.factorize(training["tokens"])
+        prompt_N, prompts = pd.factorize(training["prompt"])
+        category = category_layer(
+            dict(zip(training["prompt"], training["category"], strict=True)), self.encoder
+        )
+        self.model = AdditiveModel(len(vocabulary), 1, category.out_features, len(workflows))
+        self.model.category.load_state_dict(category.state_dict())
+        self.model.fit(
+            self.table.read([text.split() for text in workflows]),
+            vocabulary,
+            self.encoder.encode(list(prompts)),
+            torch.from_numpy(workflow_N),
+            torch.from_numpy(prompt_N),
+            torch.from_numpy(training[["score_match"]].to_numpy() - training["score_match"].mean()).float(),
+        )
+
+    def __call__(self, prompts: list[str], tokens: list[str]) -> torch.Tensor:
+        words = self.table.read([text.split() for text in tokens])
+        return self.model(words, torch.arange(len(tokens)), self.encoder.encode(prompts)).squeeze(1)
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return synthetic_rows()
+
+
+@pytest.fixture(scope="module")
+def fitted(rows) -> Fitted:
+    return Fitted(rows)
+
+
+@pytest.mark.parametrize(("workflow_split", "least"), [("train", 0.8), ("test", 0.7)])
+def test_held_out_prompts_are_ranked_by_what_suits_their_category(fitted, rows, workflow_split, least):
+    held_out = rows[(rows["prompt_split"] == "test") & (rows["workflow_split"] == workflow_split)]
+    told = fitted(list(held_out["prompt"]), list(held_out["tokens"])).numpy()
+    measured = held_out["score_match"].to_numpy()
+    assert metrics.spearman_within(held_out["prompt"].to_numpy(), measured, told) > least
+
+
+def test_a_word_is_worth_more_to_the_category_that_it_suits(fitted):
+    flow = "VAEDecode KSampler steps=8 sampler_name={} CheckpointLoaderSimple CLIPTextEncode"
+    euler, ddim = flow.format("euler"), flow.format("ddim")
+    salad, lion = fitted(["a salad", "a lion"], [euler, euler]) - fitted(["a salad", "a lion"], [ddim, ddim])
+    assert salad - lion > 0.05
+    assert lion < 0 < salad
+
+
+def test_unknown_words_are_worth_nothing_special(fitted):
+    known = "VAEDecode KSampler steps=8 sampler_name=euler CheckpointLoaderSimple CLIPTextEncode"
+    unlike = " ".join(f"word={i}" for i in range(30))
+    assert fitted(["a salad"], [known]).abs() > 0.05
+    assert fitted(["a salad"], [unlike]).abs() < 1e-3
+
+
+def test_usual_is_the_mean_of_a_gaussian_process():
+    torch.manual_seed(0)
+    known_KV = torch.randint(0, 2, (4, 6)).float()
+    workflow_N = torch.tensor([0, 0, 0, 1, 2, 3, 3])
+    rest_NO = torch.randn(7, 2)
+    process = _GaussianProcess(known_KV, workflow_N)
+    smooth_NO = process(rest_NO)
+    kernel_NN = alike(known_KV, known_KV)[workflow_N][:, workflow_N].double()
+    row_by_row = kernel_NN @ torch.linalg.solve(
+        kernel_NN + ROW_NOISE * torch.eye(7).double(), rest_NO.double()
+    )
+    torch.testing.assert_close(smooth_NO, row_by_row)
+    assert alike(known_KV[:1], known_KV[:1] + torch.eye(6)[:1]).item() == pytest.approx(
+        torch.tensor(-1 / (2 * LENGTH**2)).exp().item()
+    )
+
+
+def test_worth_is_ridge_regression_on_word_times_category():
+    torch.manual_seed(0)
+    bags_KV, shares_NC = torch.randn(5, 3).double(), torch.randn(40, 2).double()
+    workflow_N, rest_NO = torch.randint(0, 5, (40,)), torch.randn(40, 2).double()
+    ridge = _Ridge(bags_KV, shares_NC, workflow_N)
+    told_NO = ridge(rest_NO)
+    rows = (bags_KV[workflow_N].unsqueeze(2) * shares_NC.unsqueeze(1)).flatten(1)
+    weights = torch.linalg.solve(rows.T @ rows + torch.eye(6).double(), rows.T @ rest_NO)
+    torch.testing.assert_close(told_NO, rows @ weights)
+    torch.testing.assert_close(ridge.worth_VCO.flatten(0, 1), weights)
