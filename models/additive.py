@@ -38,6 +38,12 @@ _MODEL = re.compile(r"\.(safetensors|sft|ckpt|pth|pt|bin|gguf)$")
 class AdditiveModel(nn.Module):
     """Words, workflow of each row, features of its prompt -> (N, O)."""
 
+    distance_V: Tensor
+    known_KV: Tensor
+    weight_KO: Tensor
+    precision_KK: Tensor
+    worth_VCO: Tensor
+
     def __init__(self, vocabulary: int, outputs: int, categories: int, workflows: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
@@ -45,6 +51,7 @@ class AdditiveModel(nn.Module):
         self.register_buffer("distance_V", torch.ones(vocabulary + 2))
         self.register_buffer("known_KV", torch.zeros(workflows, vocabulary + 2))
         self.register_buffer("weight_KO", torch.zeros(workflows, outputs))
+        self.register_buffer("precision_KK", torch.zeros(workflows, workflows))
         self.register_buffer("worth_VCO", torch.zeros(vocabulary + 2, categories, outputs))
 
     def forward(self, words: Words, workflow_N: Tensor, prompts_ND: Tensor) -> Tensor:
@@ -53,6 +60,15 @@ class AdditiveModel(nn.Module):
         worth_WCO = torch.einsum("wv,vco->wco", bags_WV, self.worth_VCO)
         suited_NO = torch.einsum("nco,nc->no", worth_WCO[workflow_N], self._shares(prompts_ND))
         return usual_WO[workflow_N] + suited_NO
+
+    def novelty(self, words: Words) -> Tensor:
+        """(W,) in [0, 1]: the variance of `usual` where the workflows' effects have a variance of 1.
+
+        Near zero for workflows with many rows, one for those that are unlike all that were trained on
+        (Rasmussen and Williams 2006, equation 2.26).
+        """
+        alike_WK = alike(self._bags(words) * self.distance_V, self.known_KV)
+        return (1 - torch.einsum("wk,kl,wl->w", alike_WK, self.precision_KK, alike_WK)).clamp(0, 1)
 
     @torch.no_grad()
     def fit(
@@ -81,6 +97,7 @@ class AdditiveModel(nn.Module):
             usual_NO = usual(targets_NO - prompt_NO - suited_NO)
             suited_NO = worth(targets_NO - prompt_NO - usual_NO)
         self.weight_KO.copy_(usual.weight_KO)
+        self.precision_KK.copy_(usual.precision_KK)
         self.worth_VCO.copy_(worth.worth_VCO * unit_V.view(-1, 1, 1))
 
     def _shares(self, prompts_ND: Tensor) -> Tensor:
@@ -111,11 +128,11 @@ class _GaussianProcess:
         self._workflow_N, self._kernel_KK = workflow_N, alike(known_KV, known_KV).double()
         self._count_K1 = torch.bincount(workflow_N, minlength=len(known_KV)).double().unsqueeze(1)
         noise_KK = torch.diag(ROW_NOISE / self._count_K1.squeeze(1))
-        self._factor = torch.linalg.cholesky(self._kernel_KK + noise_KK)
+        self.precision_KK = torch.linalg.inv(self._kernel_KK + noise_KK)
 
     def __call__(self, rest_NO: Tensor) -> Tensor:
         mean_KO = _totals(rest_NO, self._workflow_N, len(self._count_K1)) / self._count_K1
-        self.weight_KO = torch.cholesky_solve(mean_KO, self._factor)
+        self.weight_KO = self.precision_KK @ mean_KO
         return (self._kernel_KK @ self.weight_KO)[self._workflow_N]
 
 

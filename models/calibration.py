@@ -32,16 +32,21 @@ class Bars:
         return self.scale * np.hypot(scatter_N, self.disagreement * spread_N)
 
 
-def fit_bars(error_N: np.ndarray, spread_N: np.ndarray, scatter_N: np.ndarray, new_N: np.ndarray) -> Bars:
+def fit_bars(
+    error_N: np.ndarray, spread_N: np.ndarray, scatter_N: np.ndarray, new_N: np.ndarray, prompt_N: np.ndarray
+) -> Bars:
     """The bars that cover 68.27% of the errors, of new workflows (`new_N`) and of known ones alike.
 
-    With too few rows of either kind, one scale for all and disagreement at face value.
+    Each prompt counts once, however many rows it has, because the errors of one prompt go together. With
+    too few rows of either kind, one scale for all and disagreement at face value.
     """
     if min(new_N.sum(), (~new_N).sum()) < FEWEST:
-        return _scaled(error_N, spread_N, scatter_N, 1.0)
-    weight_N = np.where(new_N, 0.5 / new_N.sum(), 0.5 / (~new_N).sum())
+        return _scaled(error_N, spread_N, scatter_N, 1.0, _once(prompt_N))
+    weight_N = np.empty(len(error_N))
+    for kind_N in (new_N, ~new_N):
+        weight_N[kind_N] = _once(prompt_N[kind_N])
     options = [_scaled(error_N, spread_N, scatter_N, factor, weight_N) for factor in FACTORS]
-    return min(options, key=lambda bars: _unevenness(bars, error_N, spread_N, scatter_N, new_N))
+    return min(options, key=lambda bars: _unevenness(bars, error_N, spread_N, scatter_N, new_N, weight_N))
 
 
 def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray:
@@ -80,24 +85,34 @@ def _width(error_N: np.ndarray) -> float:
     return float(np.quantile(np.abs(error_N), WITHIN_ONE_DEVIATION))
 
 
+def _once(prompt_N: np.ndarray) -> np.ndarray:
+    """weight_N with a sum of 1, the same for each prompt."""
+    _, place_N, count_P = np.unique(prompt_N, return_inverse=True, return_counts=True)
+    return 1 / (count_P[place_N] * len(count_P))
+
+
 def _scaled(
     error_N: np.ndarray,
     spread_N: np.ndarray,
     scatter_N: np.ndarray,
     factor: float,
-    weight_N: np.ndarray | None = None,
+    weight_N: np.ndarray,
 ) -> Bars:
     # A quantile rather than a root mean square: a few wild rows must not widen all bars.
     std_N = np.maximum(Bars(1.0, factor).std(spread_N, scatter_N), 1e-12)
     distance_N = np.abs(error_N) / std_N
-    method = "inverted_cdf" if weight_N is not None else "linear"
-    scale = np.quantile(distance_N, WITHIN_ONE_DEVIATION, weights=weight_N, method=method)
+    scale = np.quantile(distance_N, WITHIN_ONE_DEVIATION, weights=weight_N, method="inverted_cdf")
     return Bars(float(max(scale, 1e-3)), float(factor))
 
 
 def _unevenness(
-    bars: Bars, error_N: np.ndarray, spread_N: np.ndarray, scatter_N: np.ndarray, new_N: np.ndarray
+    bars: Bars,
+    error_N: np.ndarray,
+    spread_N: np.ndarray,
+    scatter_N: np.ndarray,
+    new_N: np.ndarray,
+    weight_N: np.ndarray,
 ) -> float:
     """How far the coverage of new and of known workflows are from each other; ties go to wide averages."""
     inside_N = np.abs(error_N) <= bars.std(spread_N, scatter_N)
-    return abs(float(inside_N[new_N].mean()) - float(inside_N[~new_N].mean()))
+    return abs(float((weight_N * inside_N)[new_N].sum()) - float((weight_N * inside_N)[~new_N].sum()))

@@ -144,9 +144,10 @@ class RewardEnsemble:
         answers = self._outputs(list(frame["prompt"]), [str(t).split() for t in frame["tokens"]])
         target_NO = targets(frame, self.scorers)
         error_NO = answers.mean_NO - target_NO
+        prompt_N = frame["prompt"].to_numpy(dtype=str)
         new_N = (frame["workflow_split"] == "test").to_numpy()
         columns = zip(error_NO.T, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
-        self.bars = tuple(fit_bars(*column, new_N) for column in columns)
+        self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
         distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
         self.correlation_SS = error_correlation(distance_NO[:, :-1])
         one_M, other_M = _pairs(frame["prompt"])
@@ -161,8 +162,8 @@ class RewardEnsemble:
         return np.stack([bars.std(spread_N, scatter_N) for bars, spread_N, scatter_N in columns], axis=1)
 
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
-        mean_KNO, logvar_KNO = self._ask(prompts, tokens)
-        mean_NO, spread_NO, scatter_NO = combine(mean_KNO, logvar_KNO)
+        mean_KNO, logvar_KNO, novelty_N = self._ask(prompts, tokens)
+        mean_NO, spread_NO, scatter_NO = combine(mean_KNO, logvar_KNO, novelty_N)
         scale = self.scale
         return _Answers(
             mean_KNO * scale.std_O + scale.mean_O,
@@ -172,13 +173,15 @@ class RewardEnsemble:
         )
 
     @torch.inference_mode()
-    def _ask(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-        """mean_KNO and logvar_KNO, standardised, as the members give them."""
+    def _ask(
+        self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """mean_KNO and logvar_KNO, standardised, as the members give them, and novelty_N of the workflows."""
         if len(prompts) != len(tokens):
             raise ValueError(f"{len(prompts)} prompts, {len(tokens)} workflows: must be as many")
         if not prompts:
             nothing_KNO = np.zeros((len(self._nets), 0, len(self.bars)))
-            return nothing_KNO, nothing_KNO
+            return nothing_KNO, nothing_KNO, np.zeros(0)
         prompts_ND = self._encoder.encode(prompts)
         distinct = list(dict.fromkeys(tuple(words) for words in tokens))
         place = {words: i for i, words in enumerate(distinct)}
@@ -192,7 +195,9 @@ class RewardEnsemble:
             ]
             parts.append(map(torch.stack, zip(*answers, strict=True)))
         mean_KNO, logvar_KNO = (torch.cat(part, dim=1).double().numpy() for part in zip(*parts, strict=True))
-        return mean_KNO, logvar_KNO
+        additive = self._nets[0].additive  # the same in all members
+        novelty_N = additive.novelty(words)[workflow_N].double().numpy()
+        return mean_KNO, logvar_KNO, novelty_N
 
     def save(self, folder: Path) -> None:
         """Write `ensemble.json` and one `member-K.safetensors` per member."""
@@ -262,6 +267,12 @@ class _Answers:
     scatter_NO: np.ndarray
 
 
-def combine(mean_KNO: np.ndarray, logvar_KNO: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The members as a mixture, (N, O) each: mean, deviation between members, deviation within them."""
-    return mean_KNO.mean(0), mean_KNO.std(0), np.sqrt(np.exp(logvar_KNO).mean(0))
+def combine(
+    mean_KNO: np.ndarray, logvar_KNO: np.ndarray, novelty_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The members as a mixture, (N, O) each: mean, what they do not know, deviation within them.
+
+    They do not know what they disagree about, nor what workflows are worth that none has seen the like of.
+    """
+    unknown_NO = np.sqrt(mean_KNO.var(0) + novelty_N[:, None])
+    return mean_KNO.mean(0), unknown_NO, np.sqrt(np.exp(logvar_KNO).mean(0))

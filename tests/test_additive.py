@@ -77,6 +77,15 @@ def test_unknown_words_are_worth_nothing_special(fitted):
     assert fitted(["a salad"], [unlike]).abs() < 1e-3
 
 
+def test_workflows_are_the_more_novel_the_less_is_known_of_their_like(fitted):
+    known = "VAEDecode KSampler steps=8 sampler_name=euler CheckpointLoaderSimple CLIPTextEncode"
+    flows = [known, known + " steps=7", " ".join(f"word={i}" for i in range(30))]
+    seen, alike_seen, unlike = fitted.model.novelty(fitted.table.read([text.split() for text in flows]))
+    assert 0 <= seen < alike_seen < unlike
+    assert seen < 0.05
+    assert unlike == pytest.approx(1)
+
+
 def test_usual_is_the_mean_of_a_gaussian_process():
     torch.manual_seed(0)
     known_KV = torch.randint(0, 2, (4, 6)).float()

@@ -72,7 +72,7 @@ def test_bars_cover_two_thirds_of_known_and_of_new_workflows():
     spread = np.where(new, 0.3, 0.1) * rng.uniform(0.5, 1.5, 4000)
     scatter = np.full(4000, 0.2)
     error = rng.normal(size=4000) * 1.5 * np.hypot(scatter, 3 * spread)  # members agree far too well
-    bars = fit_bars(error, spread, scatter, new)
+    bars = fit_bars(error, spread, scatter, new, np.arange(4000))
     inside = np.abs(error) <= bars.std(spread, scatter)
     assert inside[new].mean() == pytest.approx(0.683, abs=0.03)
     assert inside[~new].mean() == pytest.approx(0.683, abs=0.03)
@@ -80,10 +80,17 @@ def test_bars_cover_two_thirds_of_known_and_of_new_workflows():
 
 def test_without_new_workflows_one_scale_serves_all():
     error = np.linspace(-1, 1, 101)
-    bars = fit_bars(error, np.zeros(101), np.full(101, 0.1), np.zeros(101, dtype=bool))
+    bars = fit_bars(error, np.zeros(101), np.full(101, 0.1), np.zeros(101, dtype=bool), np.arange(101))
     assert bars.disagreement == 1
     assert bars.scale == pytest.approx(6.83, abs=0.1)
     assert Bars(2.0, 1.0).std(np.array([3.0]), np.array([4.0])).tolist() == [10]
+
+
+def test_a_prompt_counts_once_however_many_rows_it_has():
+    easy, hard = np.full(300, 0.1), np.full(3, 1.0)  # one prompt with 300 rows, three with one
+    error, prompt = np.concatenate([easy, hard]), np.concatenate([np.zeros(300), [1, 2, 3]])
+    bars = fit_bars(error, np.zeros(303), np.ones(303), np.zeros(303, dtype=bool), prompt)
+    assert bars.scale == pytest.approx(1.0)
 
 
 def test_bars_of_a_weighted_mean_know_how_far_the_scorers_err_together():
