@@ -48,5 +48,9 @@ def _random_ensemble(space: Space) -> RewardEnsemble:
     words = [word for word in space.vocabulary if word != "<end>"]
     outputs = len(SCORERS) + 1  # log-seconds come last
     nets = [RewardNet(len(words), outputs, categories=2, workflows=3) for _ in range(2)]
+    with torch.no_grad():
+        for parameter in (parameter for net in nets for parameter in net.parameters()):
+            if not parameter.any():  # zero at first, networks that agree about all
+                torch.nn.init.normal_(parameter, std=0.2)
     scale = Scale(np.array([0.6] * len(SCORERS) + [-0.7]), np.array([0.1] * len(SCORERS) + [0.3]))
     return RewardEnsemble(nets, words, SCORERS, scale, "minilm-l6")
