@@ -1,16 +1,16 @@
 """One member of the reward ensemble: prompt and workflow in, scores and log-seconds out.
 
 Shape legend: N rows, W distinct workflows among them, T words, M words in the table,
-D = 384 sentence features, C categories of prompts, H = hidden width, O = outputs (the scorers, then
-log-seconds).
+D = 384 sentence features, H = hidden width, O = outputs (the scorers, then log-seconds).
 
 The workflow is read by a small transformer once, whatever the number of prompts it is asked for;
 the prompt then says which words of it to look at. A prediction is the sum of what the prompt, the
 workflow and the two together are worth: with few prompts the third part is learned last, and the
 second alone ranks workflows already. A fourth part is the prompt's taste for single words, as in a
 factorization machine (Rendle 2010): which checkpoint suits a prompt is a small difference between long
-workflows, which the transformer is slow to see. It counts as far as the workflow is any good. A fifth
-is the same at its plainest: what each word is worth more or less than usual to each category of prompts.
+workflows, which the transformer is slow to see. It counts as far as the workflow is any good.
+
+All of that starts at zero and is added to the model of `additive.py`, which is solved beforehand.
 
 Outputs are in units of the training rows' standard deviation; `reward.py` turns them back.
 """
