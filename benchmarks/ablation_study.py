@@ -35,8 +35,8 @@ from flowtailor.pipelines.trained import open_run
 VARIANTS = {
     "no_mask_in_the_loss": {"grpo": {"mask_loss": False}},
     "kappa_0": {"reward": {"kappa": 0.0}},
-    "no_budgets": {"sft": {"budgets_per_prompt": 0}, "grpo": {"budgeted": 0.0}},
-    "sft_on_the_best_rows": {"sft": {"keep": 0.01}},
+    "no_budgets": {"sft": {"budgeted": 0.0}, "grpo": {"budgeted": 0.0}},
+    "sft_on_the_best_rows": {"sft": {"teacher": "rows"}},
 }
 POLICIES = ("sft", "grpo", "guided")
 FILES = ("catalog.json", "space.toml")

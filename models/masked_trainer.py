@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -50,11 +51,26 @@ def score_words(
     return said.masked_fill(words < 0, 0.0), logprobs
 
 
+def tree_logits(
+    model: Any, prompts: Sequence[list[int]], words_BT: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """Logits (B, T, V) from which each word is drawn; beginnings that rows share are computed once.
+
+    prompts: token ids. words_BT: word ids, -1 behind the end. columns: (V,), the token id of each word.
+    """
+    tree = PrefixTree()
+    sources = torch.zeros_like(words_BT)  # (B, T): the node from which each word was drawn
+    for row, (prompt, said) in enumerate(zip(prompts, _lists(words_BT, words_BT >= 0), strict=True)):
+        path = tree.add([*prompt, *columns[said[:-1]].tolist()])
+        sources[row, : len(said)] = torch.tensor(path[-len(said) :])
+    return tree.logits(model)[sources]
+
+
 class MaskedSFTTrainer(SFTTrainer):
     """Imitates designs; a word that the grammar forces teaches nothing and costs nothing."""
 
     def __init__(self, policy: Policy, masks: AllowedMasks, **kwargs: Any) -> None:
-        self.masks, self.word_ids = masks, WordIds(policy.columns)
+        self.policy, self.masks, self.word_ids = policy, masks, WordIds(policy.columns)
         super().__init__(model=policy.model, processing_class=policy.tokenizer, **kwargs)  # type: ignore[arg-type]
 
     def compute_loss(
@@ -65,10 +81,12 @@ class MaskedSFTTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Mean negative log-likelihood per word, over the words of the completion."""
-        labels = inputs["labels"][:, 1:]
-        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        words = self.word_ids(labels)
-        said, logprobs = score_words(logits[:, :-1], words, self.masks)
+        ids, labels = inputs["input_ids"], self.word_ids(inputs["labels"])
+        prompts = _lists(ids, (inputs["attention_mask"] > 0) & (labels < 0))
+        designs = [torch.tensor(row) for row in _lists(labels, labels >= 0)]
+        words = pad_sequence(designs, batch_first=True, padding_value=-1).to(ids.device)
+        logits = tree_logits(model, prompts, words, self.policy.columns)
+        said, logprobs = score_words(logits, words, self.masks)
         count = (words >= 0).sum()
         with torch.no_grad():
             chosen = (words >= 0) & (masked_entropy(logprobs) > 0)  # places with a choice
@@ -138,15 +156,10 @@ class MaskedGRPOTrainer(GRPOTrainer):
         self, model: Any, prompts: Sequence[list[int]], words: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`score_words` of designs (B, T) after their prompts, at the sampling temperature."""
-        tree = PrefixTree()
-        sources = torch.zeros_like(words)  # (B, T): the node from which each word was drawn
-        for row, (prompt, said) in enumerate(zip(prompts, _lists(words, words >= 0), strict=True)):
-            path = tree.add([*prompt, *self.policy.columns[said[:-1]].tolist()])
-            sources[row, : len(said)] = torch.tensor(path[-len(said) :])
         with self.accelerator.autocast():
-            logits = tree.logits(model)
+            logits = tree_logits(model, prompts, words, self.policy.columns)
         masks = self.masks if self.mask_loss else None
-        return score_words(logits[sources] / self.temperature, words, masks)
+        return score_words(logits / self.temperature, words, masks)
 
     @torch.no_grad()
     def _log_kl(self, prompts: Sequence[list[int]], words: torch.Tensor, logprobs: torch.Tensor) -> None:

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from .additive import AdditiveModel
 from .reward_features import Words, WordTable
 from .reward_net import RewardNet
 from .text import TextEncoder
@@ -59,17 +60,13 @@ class TrainingSet:
     prompts_PD: Tensor
     prompt_N: Tensor
     targets_NO: Tensor  # standardised
-    category: nn.Linear  # prompt features -> logits of its category
+    additive: AdditiveModel  # solved for these rows
 
     def network(self) -> RewardNet:
-        """A member for these rows, untrained."""
-        net = RewardNet(
-            len(self.vocabulary),
-            self.targets_NO.shape[1],
-            self.category.out_features,
-            len(self.words.index_WT),
-        )
-        net.additive.category.load_state_dict(self.category.state_dict())
+        """A member for these rows, untrained: it starts as the additive model."""
+        categories, workflows = self.additive.category.out_features, len(self.words.index_WT)
+        net = RewardNet(len(self.vocabulary), self.targets_NO.shape[1], categories, workflows)
+        net.additive.load_state_dict(self.additive.state_dict())
         return net
 
 
@@ -87,20 +84,23 @@ def training_set(
     scale: Scale,
     category: nn.Linear,
 ) -> TrainingSet:
-    """Tensors of the rows of `frame` (columns prompt, tokens, seconds, score_*; none of them null)."""
+    """Tensors of the rows of `frame` (columns prompt, tokens, seconds, score_*; none of them null).
+
+    category: prompt features -> logits of the prompt's category.
+    """
     workflow_N, workflows = pd.factorize(frame["tokens"])
     prompt_N, prompts = pd.factorize(frame["prompt"])
     words = table.read([str(text).split() for text in workflows])
-    standard_NO = (targets(frame, scorers) - scale.mean_O) / scale.std_O
+    prompts_PD = encoder.encode([str(text) for text in prompts])
+    standard_NO = torch.from_numpy((targets(frame, scorers) - scale.mean_O) / scale.std_O).float()
+    rows = torch.from_numpy(workflow_N), torch.from_numpy(prompt_N)
+    additive = AdditiveModel(
+        len(table.vocabulary), standard_NO.shape[1], category.out_features, len(workflows)
+    )
+    additive.category.load_state_dict(category.state_dict())
+    additive.fit(words, table.vocabulary, prompts_PD, *rows, standard_NO)
     return TrainingSet(
-        features=table.features,
-        vocabulary=table.vocabulary,
-        words=words,
-        workflow_N=torch.from_numpy(workflow_N),
-        prompts_PD=encoder.encode([str(text) for text in prompts]),
-        prompt_N=torch.from_numpy(prompt_N),
-        targets_NO=torch.from_numpy(standard_NO).float(),
-        category=category,
+        table.features, table.vocabulary, words, rows[0], prompts_PD, rows[1], standard_NO, additive
     )
 
 
@@ -115,16 +115,7 @@ class MemberFit:
         self.epoch = 0
         torch.manual_seed(self._seed)
         self._rows = bootstrap(data.prompt_N, self._seed)
-        self.net = data.network()
-        self.net.additive.fit(
-            data.words,
-            data.vocabulary,
-            data.prompts_PD,
-            data.workflow_N,
-            data.prompt_N,
-            data.targets_NO,
-        )
-        self.net.to(device)
+        self.net = data.network().to(device)
         learned = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(learned, settings.learning_rate, weight_decay=WEIGHT_DECAY)
         self._features = data.features.to(device)

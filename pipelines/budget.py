@@ -1,7 +1,8 @@
 """Does `--budget-s` hold, and what does a second buy? Designs within budgets, rendered and compared.
 
-For each of `evaluate.budgets_s` the guided policy designs for the held-out prompts as the design command
-does, and the pictures stand in the evaluation's rows under a name of their own.
+For each budget the guided policy designs for the held-out prompts as the design command does, and the
+pictures stand in the evaluation's rows under a name of their own. Budgets are quantiles of the seconds that
+training rows took, so that they ask for something on any machine.
 `budget_report` makes `budgets.json` of them, with what fixed workflows score and take on the training
 rows beside it. Seconds are the engine's own; another load on the machine moves them all.
 """
@@ -31,10 +32,16 @@ def method_name(budget_s: float) -> str:
     return f"budget={budget_s:g}"
 
 
+def budgets(materials: Materials) -> list[float]:
+    """Seconds to two digits, as policies read them, the narrowest first."""
+    quantiles = materials.config.evaluate.budget_quantiles
+    return sorted({float(f"{materials.rows['seconds'].quantile(share):.2g}") for share in quantiles})
+
+
 def budget_choices(materials: Materials, prompts: Sequence[Prompt]) -> dict[str, list[Choice]]:
     """One design per prompt for each budget of the configuration."""
     chosen = {}
-    for budget_s in materials.config.evaluate.budgets_s:
+    for budget_s in budgets(materials):
         pick = partial(best_design, materials=materials, n=1, budget_s=budget_s)
         chosen[method_name(budget_s)] = timed(pick, prompts)
         print(f"evaluate: designed within {budget_s:g} s", flush=True)
@@ -47,14 +54,14 @@ def budget_report(rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
     Intervals are over prompts. `unlimited`: the best of several without a budget (`guided_best_of_n`).
     `fixed`: workflows of the training rows, what they score on an average prompt and take.
     """
-    budgets = materials.config.evaluate.budgets_s
-    if not budgets:
+    asked = budgets(materials)
+    if not asked:
         return {"points": [], "unlimited": None, "fixed": []}
     return {
         "guidance": materials.config.design.guidance,
         "points": [
             {"budget_s": budget_s} | _point(rows.loc[rows["method"] == method_name(budget_s)], budget_s)
-            for budget_s in sorted(budgets)
+            for budget_s in asked
         ],
         "unlimited": _point(rows.loc[rows["method"] == "guided_best_of_n"], math.inf),
         "fixed": fixed_points(materials),

@@ -10,7 +10,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -98,8 +98,11 @@ class SftConfig(Section):
     steps: PositiveInt = 70
     batch_size: PositiveInt = 16
     learning_rate: PositiveFloat = 1e-3
-    keep: float = Field(default=0.25, gt=0, le=1)  # the best share of each prompt's rows that is imitated
-    budgets_per_prompt: NonNegativeInt = 3  # time budgets to learn a prompt's best designs for
+    teacher: Literal["ensemble", "rows"] = "ensemble"  # whom to imitate; rows: as without an ensemble
+    teacher_temperature: PositiveFloat = 0.02  # of the ensemble's choice, in reward
+    keep: float = Field(default=0.25, gt=0, le=1)  # teacher "rows": the best share of each prompt's rows
+    designs_per_prompt: PositiveInt = 4  # that the teacher shows each time it is asked
+    budgeted: float = Field(default=0.5, ge=0, le=1)  # share of its answers that keep a time budget
     score_conditioned_steps: PositiveInt = 40
     trl: dict[str, Any] = Field(default_factory=dict)
 
@@ -110,8 +113,7 @@ class GrpoConfig(Section):
     num_generations: int = Field(default=8, ge=2)
     learning_rate: PositiveFloat = 1.5e-4
     temperature: PositiveFloat = 1.0
-    beta: float = 0.05
-    entropy_coef: float = 0.05
+    beta: float = 0.01  # weight of the KL to the SFT policy, in reward per nat
     lora_rank: PositiveInt = 16
     mask_loss: bool = True  # false masks sampling alone: a comparison, it learns little
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of the groups whose prompt has a time budget
@@ -139,13 +141,16 @@ class DesignConfig(Section):
     best_of: PositiveInt = 4
 
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
 class EvaluateConfig(Section):
     prompts: PositiveInt = 12
     seeds: PositiveInt = 1
     guidance_sweep: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
     sweep_designs: PositiveInt = 4  # designs per validation prompt at each guidance
     render_sweep: bool = True  # render the first of them
-    budgets_s: tuple[PositiveFloat, ...] = ()  # render times to design for, and to render within
+    budget_quantiles: tuple[Share, ...] = ()  # of the training rows' seconds: budgets to design within
 
 
 class ServeConfig(Section):

@@ -95,7 +95,7 @@ def describe(config: Config) -> str:
     """What an evaluation would take, before anything is known of it."""
     evaluate = config.evaluate
     pictures = evaluate.prompts * evaluate.seeds
-    budgets = len(evaluate.budgets_s)
+    budgets = len(evaluate.budget_quantiles)
     chosen = len(METHODS) + budgets
     swept = len(evaluate.guidance_sweep) * config.prompts.validation * evaluate.seeds * evaluate.render_sweep
     return (

@@ -1,15 +1,14 @@
-"""What the policy is shown: prompts, wishes and designs, from the rows of training prompts.
+"""What SFT shows to the policy: prompts, wishes and designs, from the rows of training prompts.
 
-An example is a design that did well for its prompt among those that keep a time budget; so the policy
-learns what is good within a budget, and what is good without one. Score-conditioned examples show
-every design, with its score as the wish.
+An imitation example is a teacher's design (`teachers.py`) for a prompt and a time budget, or for none.
+Score-conditioned examples show every design, with its score as the wish. Examples of one prompt follow
+each other, so that a batch reads what they have in common once (`models/prefix_tree.py`).
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -17,6 +16,8 @@ import pandas as pd
 from flowtailor.errors import FlowtailorError
 
 from ..datasets.rows import usable, weighted_score
+from .questions import Question
+from .teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -43,26 +44,38 @@ def training_rows(rows: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFr
     return mine.assign(score=weighted_score(mine, weights)).reset_index(drop=True)
 
 
-def imitation_examples(rows: pd.DataFrame, keep: float, budgets: int, seed: int) -> list[Example]:
-    """Per prompt and budget the best `keep` share of the rows that keep the budget.
+def seconds_range(rows: pd.DataFrame) -> tuple[float, float]:
+    """Budgets worth asking for: what a tenth of the rows keeps, and what a tenth breaks."""
+    low, high = (float(rows["seconds"].quantile(share)) for share in (0.1, 0.9))
+    return low, high
 
-    `budgets` of them are drawn between the fastest and the slowest row of the prompt, evenly in their
-    logarithm; one more is "any".
+
+def imitation_examples(
+    questions: Sequence[Question], teacher: Teacher, *, each: int, seed: int
+) -> list[Example]:
+    """`each` designs of the teacher's for every question."""
+    rng = random.Random(seed)
+    return [
+        Example(question.prompt, tokens, question.budget_s)
+        for question in questions
+        for tokens in teacher.answer(question, each, rng)
+    ]
+
+
+def score_examples(rows: pd.DataFrame, count: int, *, each: int, seed: int) -> list[Example]:
+    """`count` rows, good or bad, with their score as the wish; all rows once before any twice.
+
+    Rows are shuffled by `each` of a prompt.
     """
     rng = random.Random(seed)
-    examples = []
+    parts = []
     for prompt, group in rows.groupby("prompt", sort=True):
-        low, high = (math.log(group["seconds"].agg(end)) for end in ("min", "max"))
-        for budget in [None, *(math.exp(rng.uniform(low, high)) for _ in range(budgets))]:
-            fitting = group if budget is None else group.loc[group["seconds"] <= budget]
-            best = fitting.nlargest(math.ceil(keep * len(fitting)), "score")
-            examples += [Example(str(prompt), tuple(text.split()), budget) for text in best["tokens"]]
-    return examples
-
-
-def score_examples(rows: pd.DataFrame) -> list[Example]:
-    """Every row, good or bad, with its score as the wish."""
-    return [
-        Example(str(prompt), tuple(str(text).split()), score=float(score))
-        for prompt, text, score in zip(rows["prompt"], rows["tokens"], rows["score"], strict=True)
-    ]
+        shown = [
+            Example(str(prompt), tuple(str(tokens).split()), score=float(score))
+            for tokens, score in zip(group["tokens"], group["score"], strict=True)
+        ]
+        parts += [shown[start : start + each] for start in range(0, len(shown), each)]
+    examples: list[Example] = []
+    while len(examples) < count:
+        examples += [example for part in rng.sample(parts, len(parts)) for example in part]
+    return examples[:count]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,10 @@ import numpy as np
 from .audit import Alarm, Auditor, alarm_callback, stop_on_alarm
 from .catalog import read_world
 from .config import Config
-from .examples import training_rows
+from .examples import seconds_range, training_rows
+from .objective import fined
 from .policy_training import train, train_in_ray, trainer_options, worker_device
+from .questions import Question, draw_questions
 from .stage import Run, fingerprint, is_done, stage_output
 from .trained import need
 
@@ -59,10 +60,16 @@ def train_adapter(
     """
     run = Run(config)
     rows = training_rows(run.dataset.rows(), config.scorers.weights)
-    low, high = (float(rows["seconds"].quantile(q)) for q in (0.1, 0.9))
     seed += config.run.seed
+    questions = draw_questions(
+        sorted(set(rows["prompt"])),
+        config.grpo.steps * config.grpo.prompts_per_step,
+        seconds=seconds_range(rows),
+        budgeted=config.grpo.budgeted,
+        seed=seed,
+    )
     setup = {
-        "questions": draw_questions(sorted(set(rows["prompt"])), (low, high), config, seed),
+        "questions": questions,
         "reward": reward.resolve(),
         "start": start.resolve() if start else None,
         "seed": seed,
@@ -84,24 +91,6 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
         "max_tokens": config.space.max_tokens,
         "seed": config.run.seed,
     }
-
-
-def draw_questions(
-    prompts: Sequence[str], seconds: tuple[float, float], config: Config, seed: int
-) -> list[tuple[str, float | None]]:
-    """One (prompt, budget_s) per group of the run; budgets lie evenly in the logarithm of `seconds`.
-
-    seconds: (low, high) of the renders seen. All prompts come once before any comes twice.
-    """
-    rng = random.Random(seed)
-    low, high = (math.log(end) for end in seconds)
-    questions: list[tuple[str, float | None]] = []
-    wanted = config.grpo.steps * config.grpo.prompts_per_step
-    while len(questions) < wanted:
-        for prompt in rng.sample(prompts, len(prompts)):
-            budget = math.exp(rng.uniform(low, high)) if rng.random() < config.grpo.budgeted else None
-            questions.append((prompt, budget))
-    return questions[:wanted]
 
 
 def reward_function(
@@ -126,7 +115,7 @@ def reward_function(
         predictions = ensemble.predict(text, words)
         cautious = predictions.reward(weights, reward.kappa, reward.lambda_seconds)
         budgets = np.array([math.inf if budget is None else budget for budget in budget_s])
-        over = np.maximum(0.0, (predictions.seconds + predictions.seconds_std) / budgets - 1.0)
+        latest = predictions.seconds + predictions.seconds_std
         mean, std = predictions.score(weights)
         log_metric("uncertainty", float(std.mean()))
         log_metric("predicted_score", float(mean.mean()))
@@ -134,7 +123,7 @@ def reward_function(
         log_metric("unique_workflows", len(set(map(tuple, words))) / len(words))
         if np.isfinite(budgets).any():
             log_metric("over_budget", float((predictions.seconds > budgets)[np.isfinite(budgets)].mean()))
-        return (cautious - config.grpo.over_budget_penalty * np.minimum(over, 1.0)).tolist()
+        return fined(cautious, latest, budgets, config.grpo.over_budget_penalty).tolist()
 
     return score
 
@@ -172,7 +161,7 @@ def _trainer(
     policy: Policy,
     space: Space,
     ensemble: RewardEnsemble,
-    questions: Sequence[tuple[str, float | None]],
+    questions: Sequence[Question],
     options: dict[str, Any],
 ) -> MaskedGRPOTrainer:
     """TRL's trainer, which asks the questions in their order and the ensemble for rewards."""
@@ -216,10 +205,10 @@ def _trl_options(config: Config, device: Any, seed: int) -> dict[str, Any]:
         "learning_rate": grpo.learning_rate,
         "temperature": grpo.temperature,
         "beta": grpo.beta,
-        "entropy_coef": grpo.entropy_coef,
-        # Scaled by group, groups whose designs differ by a hair push as hard as any, and the policy ends
-        # with one workflow for everything.
-        "scale_rewards": "batch",
+        # In the reward's own unit, so that `beta` is a temperature: the policy tends to the SFT policy times
+        # exp(reward / beta). Scaled by a deviation, designs that differ by a hair push as hard as any, and it
+        # ends with one workflow for everything.
+        "scale_rewards": "none",
         "lr_scheduler_type": "constant_with_warmup",
         "shuffle_dataset": False,
         "remove_unused_columns": False,

@@ -1,9 +1,9 @@
 """`flowtailor sft`: teach a language model to write workflows, by imitation.
 
-Writes two policies. `policy/sft`: the base model with the space's words, trained on the best designs
-of each training prompt; LoRA and the words' rows learn, and are folded into the weights at the end.
-`policy/score_conditioned`: an adapter on it, trained on all designs with their score as a wish
-(ComfyGen-FT's way), which the evaluation compares against.
+Writes two policies. `policy/sft`: the base model with the space's words, trained on what a teacher
+(`teachers.py`) would design for each training prompt; LoRA and the words' rows learn, and are folded into
+the weights at the end. `policy/score_conditioned`: an adapter on it, trained on all designs with their score
+as a wish (ComfyGen-FT's way), which the evaluation compares against.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from .catalog import read_world
 from .config import Config
-from .examples import Example, imitation_examples, score_examples, training_rows
+from .examples import Example, imitation_examples, score_examples, seconds_range, training_rows
 from .policy_training import train, train_in_ray, trainer_options, worker_device
+from .questions import draw_questions
 from .stage import Run, fingerprint, is_done, stage_output
+from .teachers import EnsembleTeacher, RowsTeacher, Teacher
+from .trained import load_ensemble
 
 if TYPE_CHECKING:
+    import pandas as pd
     from datasets import Dataset
 
     from ..models.policy import Policy
@@ -39,34 +43,63 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     if is_done(run, name, inputs):
         return
     rows = training_rows(run.dataset.rows(), config.scorers.weights)
-    if name == "policy/sft":
-        steps = config.sft.steps
-        examples = imitation_examples(rows, config.sft.keep, config.sft.budgets_per_prompt, config.run.seed)
-    else:
-        steps, examples = config.sft.score_conditioned_steps, score_examples(rows)
+    sft, imitates = config.sft, name == "policy/sft"
+    steps = sft.steps if imitates else sft.score_conditioned_steps
+    source = f"taught by {sft.teacher}" if imitates else "each with its score"
     print(
-        f"{name}: {steps} steps of {config.sft.batch_size} examples, drawn from {len(examples)} "
+        f"{name}: {steps} steps of {sft.batch_size} examples, {source} "
         f"({rows['prompt'].nunique()} prompts, {len(rows)} rows)",
         flush=True,
     )
     if dry_run:
         return
+    count = steps * sft.batch_size
+    if imitates:
+        examples = imitation(config, run, rows, count)
+    else:
+        examples = score_examples(rows, count, each=sft.designs_per_prompt, seed=config.run.seed)
     setup = {"part": name, "examples": examples, "steps": steps}
     with stage_output(run, name, inputs) as folder:
         train_in_ray(config, _worker, setup, f"{Path(name).name}-{fingerprint(inputs)[:12]}", folder)
 
 
+def imitation(config: Config, run: Run, rows: pd.DataFrame, count: int) -> list[Example]:
+    """`count` designs of the configured teacher. Raises FlowtailorError without an ensemble to ask."""
+    sft, seed = config.sft, config.run.seed
+    prompts = sorted(set(rows["prompt"]))
+    questions = draw_questions(
+        prompts,
+        -(-count // sft.designs_per_prompt),
+        seconds=seconds_range(rows),
+        budgeted=sft.budgeted,
+        seed=seed,
+    )
+    if sft.teacher == "rows":
+        teacher: Teacher = RowsTeacher(rows, sft.keep)
+    else:
+        workflows = [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
+        teacher = EnsembleTeacher(load_ensemble(run), prompts, workflows, config)
+    return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
+
+
 def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
     """What a policy depends on."""
-    exclude = {"score_conditioned_steps"} if name == "policy/sft" else {"steps", "keep", "budgets_per_prompt"}
     inputs = {
         "rows": run.path("dataset/rows"),
         "space": [run.path("space.toml"), run.path("catalog.json"), config.space.max_tokens],
-        "sft": config.sft.model_dump(exclude=exclude),
         "scorers": config.scorers,
         "seed": config.run.seed,
     }
-    return inputs if name == "policy/sft" else inputs | {"policy": run.path("policy/sft/model.safetensors")}
+    if name != "policy/sft":
+        unused = {"steps", "teacher", "teacher_temperature", "keep", "budgeted"}
+        sft = config.sft.model_dump(exclude=unused)
+        return inputs | {"sft": sft, "policy": run.path("policy/sft/model.safetensors")}
+    inputs |= {"sft": config.sft.model_dump(exclude={"score_conditioned_steps"})}
+    if config.sft.teacher == "rows":
+        return inputs
+    reward, grpo = config.reward, config.grpo
+    judged_by = [reward.kappa, reward.lambda_seconds, grpo.over_budget_penalty]
+    return inputs | {"reward": run.path("reward/ensemble.json"), "objective": judged_by}
 
 
 def _worker(setup: dict[str, Any]) -> None:
@@ -102,6 +135,8 @@ def _worker(setup: dict[str, Any]) -> None:
                     "per_device_train_batch_size": config.sft.batch_size,
                     "learning_rate": config.sft.learning_rate,
                     "max_length": None,
+                    # Examples come as they were drawn, those of one prompt side by side.
+                    "train_sampling_strategy": "sequential",
                     **config.sft.trl,
                 },
             )

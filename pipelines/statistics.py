@@ -43,16 +43,16 @@ def bootstrap_mean(value_p: np.ndarray, *, seed: int = 0, resamples: int = RESAM
 def win_rate(
     rows: pd.DataFrame, method: str, other: str, *, column: str = "score", seed: int = 0
 ) -> Interval:
-    """How often `method` scores above `other` on the same prompt and seed; a tie counts one half.
+    """On which share of the prompts `method` scores above `other`; a tie counts one half.
 
-    rows: columns prompt, seed, method and `column`. Seeds of a prompt are averaged first, so that the
-    interval is over prompts. ValueError where the two share no (prompt, seed).
+    rows: columns prompt, seed, method and `column`. A prompt is won by the mean over the seeds that both
+    drew. ValueError where the two share no (prompt, seed).
     """
     mine, theirs = (rows[rows["method"] == name] for name in (method, other))
     pair = mine.merge(theirs, on=["prompt", "seed"], suffixes=("", "_other"))
-    gap_r = np.asarray(pair[column] - pair[f"{column}_other"])
-    pair = pair.assign(won=np.where(np.abs(gap_r) < 1e-9, 0.5, gap_r > 0))
-    return bootstrap_mean(np.asarray(pair.groupby("prompt")["won"].mean()), seed=seed)
+    gap_r = pair[column] - pair[f"{column}_other"]
+    gap_p = np.asarray(gap_r.groupby(pair["prompt"]).mean(), dtype=float)
+    return bootstrap_mean(np.where(np.abs(gap_p) < 1e-9, 0.5, gap_p > 0), seed=seed)
 
 
 def workflow_effects(rows: pd.DataFrame, *, shrink: float = 2.0, sweeps: int = 200) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from flowtailor.workflows.codec import decode, encode
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
-CONFIG = Config.model_validate({"evaluate": {"budgets_s": [1.0, 0.5]}})
+CONFIG = Config.model_validate({"evaluate": {"budget_quantiles": [0.9, 0.2]}})
 
 
 def training_rows(space: Space) -> pd.DataFrame:
@@ -53,9 +53,9 @@ def materials(space: Space, config: Config = CONFIG) -> Materials:
 
 
 def rendered() -> pd.DataFrame:
-    """Two prompts, two seeds: 0.5 s is kept three times of four, 1 s always but for a failed render."""
-    seconds = {"budget=0.5": [0.4, 0.45, 0.3, 0.7], "budget=1": [0.9, 0.8, 0.95, np.nan]}
-    score = {"budget=0.5": [0.5, 0.6, 0.5, 0.6], "budget=1": [0.8, 0.9, 0.8, 0.0]}
+    """Two prompts, two seeds: 0.4 s is kept three times of four, 0.6 s always but for a failed render."""
+    seconds = {"budget=0.4": [0.3, 0.35, 0.2, 0.5], "budget=0.6": [0.5, 0.4, 0.55, np.nan]}
+    score = {"budget=0.4": [0.5, 0.6, 0.5, 0.6], "budget=0.6": [0.8, 0.9, 0.8, 0.0]}
     seconds["guided_best_of_n"], score["guided_best_of_n"] = [2.0] * 4, [0.9] * 4
     return pd.concat(
         [
@@ -76,19 +76,22 @@ def rendered() -> pd.DataFrame:
 
 def test_a_budget_is_kept_by_rendered_seconds_and_never_by_a_failure(space: Space):
     report = budget_report(rendered(), materials(space))
-    half, one = report["points"]  # the narrowest first
-    assert (half["budget_s"], one["budget_s"]) == (0.5, 1.0)
-    assert half["kept"][0] == one["kept"][0] == 0.75
-    assert half["score"][0] == pytest.approx(0.55)
-    assert one["score"][0] == pytest.approx(0.625)
-    assert one["seconds"][0] == pytest.approx((0.85 + 0.95) / 2)  # of what was drawn, prompts alike
-    assert (half["prompts"], half["pictures"], half["unique_workflows"]) == (2, 4, 2)
+    narrow, wide = report["points"]
+    assert (narrow["budget_s"], wide["budget_s"]) == (
+        0.4,
+        0.6,
+    )
+    assert narrow["kept"][0] == wide["kept"][0] == 0.75
+    assert narrow["score"][0] == pytest.approx(0.55)
+    assert wide["score"][0] == pytest.approx(0.625)
+    assert wide["seconds"][0] == pytest.approx((0.45 + 0.55) / 2)  # of what was drawn, prompts alike
+    assert (narrow["prompts"], narrow["pictures"], narrow["unique_workflows"]) == (2, 4, 2)
     assert report["unlimited"]["kept"][0] == 1
     assert report["unlimited"]["seconds"][0] == 2
 
 
 def test_without_budgets_there_is_nothing_to_tell(space: Space):
-    assert Config().evaluate.budgets_s == ()
+    assert Config().evaluate.budget_quantiles == ()
     assert budget_report(rendered(), materials(space, Config()))["points"] == []
 
 
@@ -117,7 +120,7 @@ def test_designs_within_budgets_are_valid_and_timed(tmp_path: Path, space: Space
         CONFIG, training_rows(space), (), space, load_designer(run, space), load_ensemble(run)
     )
     choices = budget_choices(trained, [Prompt("a fox", "animals", "test"), Prompt("a car", "", "test")])
-    assert set(choices) == {"budget=1", "budget=0.5"}
+    assert set(choices) == {"budget=0.4", "budget=0.6"}
     for picks in choices.values():
         assert len(picks) == 2
         for pick in picks:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tiny_rows import PROMPTS, SCORERS, tiny_rows
+from tiny_rows import SCORERS, tiny_rows
 from tiny_run import tiny_run
 
 from flowtailor.datasets.store import Store
@@ -17,7 +16,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.models.designing import Designer
 from flowtailor.models.reward import Predictions, RewardEnsemble
 from flowtailor.pipelines.config import Config, load_config
-from flowtailor.pipelines.grpo import draw_questions, reward_function, run_stage, stage_inputs
+from flowtailor.pipelines.grpo import reward_function, run_stage, stage_inputs
 from flowtailor.pipelines.stage import Run
 from flowtailor.workflows.space import Space
 
@@ -68,18 +67,6 @@ def test_the_reward_is_cautious_and_fines_broken_budgets(tmp_path: Path) -> None
 
 def test_without_budgets_no_share_of_broken_ones_is_logged(tmp_path: Path) -> None:
     assert "over_budget" not in rewards(config_in(tmp_path), [[1], [2]], [None, None])[1]
-
-
-def test_every_prompt_is_asked_before_any_is_asked_twice(tmp_path: Path) -> None:
-    config = config_in(tmp_path, "grpo.steps=5", "grpo.prompts_per_step=4")
-    questions = draw_questions(PROMPTS, (0.5, 2.0), config, seed=1)
-    assert len(questions) == 20
-    assert Counter(prompt for prompt, _ in questions) == dict.fromkeys(PROMPTS, 4)
-    budgets = [budget for _, budget in questions if budget is not None]
-    assert 4 < len(budgets) < 16
-    assert all(0.5 <= budget <= 2.0 for budget in budgets)
-    assert questions == draw_questions(PROMPTS, (0.5, 2.0), config, seed=1)
-    assert questions != draw_questions(PROMPTS, (0.5, 2.0), config, seed=2)
 
 
 def test_settings_of_audits_count_only_where_there_are_any(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from flowtailor.models.constrained import CachedDecoder, sample
-from flowtailor.models.masked_trainer import MaskedGRPOTrainer, MaskedSFTTrainer, WordIds
+from flowtailor.models.masked_trainer import MaskedGRPOTrainer, MaskedSFTTrainer, WordIds, tree_logits
 from flowtailor.models.policy import Policy, policy_prompt
 
 WISH = WORDS.index("steps=12")
@@ -141,6 +141,21 @@ def test_sft_imitates_designs(tmp_path: Path) -> None:
     assert before < 0.6
     assert share_of_wish(policy) > 0.95
     assert trainer.state.log_history[0]["choice_accuracy"] <= 1.0
+
+
+def test_what_rows_share_is_read_once_and_changes_no_logit(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path)
+    designs = [("Save", "Steps", "steps=12", "<end>"), ("Save", "Steps", "<end>"), ("Save", "<end>")]
+    prompts = [policy.encode_prompt(policy_prompt(text)) for text in ("an owl", "an owl", "a red apple")]
+    words = torch.full((3, 4), -1)
+    for row, design in enumerate(designs):
+        words[row, : len(design)] = torch.tensor([WORDS.index(word) for word in design])
+    shared = tree_logits(policy.model, prompts, words, policy.columns)
+    for row, prompt in enumerate(prompts):
+        said = words[row][words[row] >= 0]
+        ids = torch.tensor([[*prompt, *policy.columns[said[:-1]].tolist()]])
+        alone = policy.model(input_ids=ids).logits[0, -len(said) :]
+        assert torch.allclose(shared[row, : len(said)], alone, atol=1e-5)
 
 
 def test_tokens_that_are_no_words_have_no_word_id() -> None:

@@ -19,25 +19,21 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.models.designing import Designer
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.examples import imitation_examples, score_examples, training_rows
+from flowtailor.pipelines.questions import Question
 from flowtailor.pipelines.sft import run_stage
+from flowtailor.pipelines.teachers import RowsTeacher
 from flowtailor.workflows.space import Space
 
 WEIGHTS = {"alignment": 0.7, "sharpness": 0.3}
 
 
-def test_the_best_designs_within_each_budget_are_imitated(space: Space) -> None:
+def test_each_question_gets_its_designs_one_after_another(space: Space) -> None:
     rows = training_rows(tiny_rows(space), WEIGHTS)
-    examples = imitation_examples(rows, keep=0.5, budgets=3, seed=0)
-    for example in examples:
-        group = rows.loc[rows["prompt"] == example.prompt]
-        if example.budget_s is not None:
-            group = group.loc[group["seconds"] <= example.budget_s]
-        own = group.loc[group["tokens"] == " ".join(example.tokens), "score"]
-        assert len(own)  # keeps the budget
-        assert own.iloc[0] >= group["score"].median() - 1e-9
-    assert {example.budget_s is None for example in examples} == {True, False}
-    assert examples == imitation_examples(rows, keep=0.5, budgets=3, seed=0)
-    assert examples != imitation_examples(rows, keep=0.5, budgets=3, seed=1)
+    questions = [Question("an owl", None), Question("a taco", 1.0), Question("an owl", 0.7)]
+    examples = imitation_examples(questions, RowsTeacher(rows, keep=0.5), each=3, seed=0)
+    assert [(example.prompt, example.budget_s) for example in examples[::3]] == questions
+    assert [example.prompt for example in examples[:3]] == ["an owl"] * 3
+    assert examples == imitation_examples(questions, RowsTeacher(rows, keep=0.5), each=3, seed=0)
 
 
 def test_test_prompts_and_failed_rows_teach_nothing(space: Space) -> None:
@@ -53,9 +49,13 @@ def test_test_prompts_and_failed_rows_teach_nothing(space: Space) -> None:
 
 def test_score_conditioned_examples_show_every_row_with_its_score(space: Space) -> None:
     rows = training_rows(tiny_rows(space), WEIGHTS)
-    examples = score_examples(rows)
-    assert len(examples) == len(rows)
-    assert [example.score for example in examples] == pytest.approx(list(rows["score"]))
+    examples = score_examples(rows, len(rows) + 5, each=3, seed=0)
+    assert sorted(example.score for example in examples[: len(rows)] if example.score) == pytest.approx(
+        sorted(rows["score"])
+    )
+    assert len(examples) == len(rows) + 5
+    assert {len({example.prompt for example in examples[i : i + 3]}) for i in range(0, len(rows), 3)} == {1}
+    assert [example.prompt for example in examples] != sorted(example.prompt for example in examples)
 
 
 def config_in(folder: Path, *overrides: str) -> Config:

@@ -1,0 +1,81 @@
+"""Whom SFT imitates, and the objective that the ensemble teaches by."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_rows import tiny_rows
+
+from flowtailor.models.reward import Predictions, RewardEnsemble
+from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.examples import training_rows
+from flowtailor.pipelines.objective import fined
+from flowtailor.pipelines.questions import Question
+from flowtailor.pipelines.teachers import EnsembleTeacher, RowsTeacher
+from flowtailor.workflows.space import Space
+
+SLOW, FAST, POOR = ("KSampler", "steps=20"), ("KSampler", "steps=2"), ("KSampler", "steps=1")
+WORKFLOWS = (SLOW, FAST, POOR)
+
+
+class FixedEnsemble(RewardEnsemble):
+    """Foresees the same for each workflow whatever the prompt: (score, seconds)."""
+
+    def __init__(self) -> None:
+        self.answers = {SLOW: (0.80, 4.0), FAST: (0.78, 1.0), POOR: (0.30, 0.5)}
+
+    def predict(self, prompts: Sequence[str], tokens: Any) -> Predictions:
+        score, seconds = np.array([self.answers[words] for words in tokens]).T
+        nothing = np.zeros_like(seconds)
+        return Predictions(
+            score[:, None], nothing[:, None], seconds, nothing, ("alignment",), np.ones((1, 1))
+        )
+
+
+def ensemble_teacher(temperature: float) -> EnsembleTeacher:
+    settings = ["scorers.weights={alignment = 1.0}", "reward.lambda_seconds=0.0"]
+    config = load_config(None, [*settings, f"sft.teacher_temperature={temperature}"])
+    return EnsembleTeacher(FixedEnsemble(), ["an owl"], WORKFLOWS, config)
+
+
+def test_a_design_past_its_budget_is_fined_by_its_excess() -> None:
+    reward_N, latest_N = np.array([0.8, 0.8, 0.8, 0.8]), np.array([1.0, 2.0, 3.0, 9.0])
+    assert fined(reward_N, latest_N, 2.0, penalty=0.4) == pytest.approx([0.8, 0.8, 0.6, 0.4])
+    assert fined(reward_N, latest_N, np.inf, penalty=0.4) == pytest.approx(reward_N)
+
+
+def test_the_ensemble_teaches_in_proportion_to_what_it_foresees() -> None:
+    said = ensemble_teacher(0.02).answer(Question("an owl", None), 4000, random.Random(0))
+    count = Counter(said)
+    assert count[SLOW] / count[FAST] == pytest.approx(np.e, rel=0.1)  # a score of 0.02 apart
+    assert count[POOR] == 0
+
+
+def test_a_cold_teacher_knows_one_answer_which_keeps_the_budget() -> None:
+    teacher = ensemble_teacher(1e-4)
+    for budget, best in ((None, SLOW), (4.0, SLOW), (2.0, FAST)):
+        assert set(teacher.answer(Question("an owl", budget), 50, random.Random(0))) == {best}
+
+
+def test_the_rows_teach_the_best_designs_within_the_budget(space: Space) -> None:
+    rows = training_rows(tiny_rows(space), {"alignment": 0.7, "sharpness": 0.3})
+    teacher = RowsTeacher(rows, keep=0.5)
+    for budget in (None, float(rows["seconds"].median())):
+        for prompt, group in rows.groupby("prompt"):
+            fitting = group if budget is None else group.loc[group["seconds"] <= budget]
+            for words in teacher.answer(Question(str(prompt), budget), 5, random.Random(0)):
+                own = group.loc[group["tokens"] == " ".join(words)].iloc[0]
+                assert own["score"] >= fitting["score"].median() - 1e-9
+                assert budget is None or own["seconds"] <= max(budget, group["seconds"].min())
+
+
+def test_where_no_row_keeps_the_budget_the_fastest_is_taught(space: Space) -> None:
+    rows = training_rows(tiny_rows(space), {"alignment": 1.0})
+    fastest = rows.loc[rows["prompt"] == "an owl"].nsmallest(1, "seconds").iloc[0]
+    said = RowsTeacher(rows, keep=0.5).answer(Question("an owl", 1e-3), 3, random.Random(0))
+    assert {" ".join(words) for words in said} == {fastest["tokens"]}
