@@ -29,7 +29,7 @@ LENGTH = 2.0  # workflows with four words between them are alike by exp(-1/2)
 MODEL_DISTANCE = 0.5  # of a word that names a model; other words have 1
 ROW_NOISE = 0.3  # variance of a row around its workflow, against that of the workflows
 PROMPT_NOISE = 3.0  # the same for prompts, whose effect is told apart and left to the networks
-WORTH_PENALTY, MODEL_PENALTY = 100.0, 10.0
+WORTH_PENALTY, MODEL_PENALTY = 100.0, 3.0
 SWEEPS = 6  # over the three effects in turn; more change the third digit
 
 _MODEL = re.compile(r"\.(safetensors|sft|ckpt|pth|pt|bin|gguf)$")

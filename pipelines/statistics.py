@@ -55,7 +55,7 @@ def win_rate(
     return bootstrap_mean(np.where(np.abs(gap_p) < 1e-9, 0.5, gap_p > 0), seed=seed)
 
 
-def workflow_effects(rows: pd.DataFrame, *, shrink: float = 2.0, sweeps: int = 200) -> pd.DataFrame:
+def workflow_effects(rows: pd.DataFrame, *, shrink: float = 5.0, sweeps: int = 200) -> pd.DataFrame:
     """How much better than usual each workflow scores, whichever prompts it happened to be tried on.
 
     Fits score = prompt level + workflow effect by alternating least squares, so that a workflow
@@ -82,7 +82,7 @@ def workflow_effects(rows: pd.DataFrame, *, shrink: float = 2.0, sweeps: int = 2
     return frame.sort_values(["effect", "workflow_key"], ascending=[False, True]).set_index("workflow_key")
 
 
-def category_effects(rows: pd.DataFrame, *, shrink: float = 2.0) -> pd.DataFrame:
+def category_effects(rows: pd.DataFrame, *, shrink: float = 5.0) -> pd.DataFrame:
     """The same per category of prompts: effect_W of all rows plus a shrunk correction per category.
 
     A pair of category and workflow that was never rendered keeps the workflow's general effect,
