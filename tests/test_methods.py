@@ -48,7 +48,7 @@ def materials(space: Space) -> Materials:
             "score": score,
         }
         for category, table in scores.items()
-        for i in range(6)
+        for i in range(12)
         for name, score in table.items()
     ]
     none = cast(Any, None)  # the baselines use neither policy nor ensemble
