@@ -91,17 +91,20 @@ def training_set(
     workflow_N, workflows = pd.factorize(frame["tokens"])
     prompt_N, prompts = pd.factorize(frame["prompt"])
     words = table.read([str(text).split() for text in workflows])
-    prompts_PD = encoder.encode([str(text) for text in prompts])
-    standard_NO = torch.from_numpy((targets(frame, scorers) - scale.mean_O) / scale.std_O).float()
-    rows = torch.from_numpy(workflow_N), torch.from_numpy(prompt_N)
-    additive = AdditiveModel(
-        len(table.vocabulary), standard_NO.shape[1], category.out_features, len(workflows)
-    )
+    standard_NO = (targets(frame, scorers) - scale.mean_O) / scale.std_O
+    rows = {
+        "words": words,
+        "vocabulary": table.vocabulary,
+        "prompts_PD": encoder.encode([str(text) for text in prompts]),
+        "workflow_N": torch.from_numpy(workflow_N),
+        "prompt_N": torch.from_numpy(prompt_N),
+        "targets_NO": torch.from_numpy(standard_NO).float(),
+    }
+    outputs, categories = standard_NO.shape[1], category.out_features
+    additive = AdditiveModel(len(table.vocabulary), outputs, categories, len(workflows))
     additive.category.load_state_dict(category.state_dict())
-    additive.fit(words, table.vocabulary, prompts_PD, *rows, standard_NO)
-    return TrainingSet(
-        table.features, table.vocabulary, words, rows[0], prompts_PD, rows[1], standard_NO, additive
-    )
+    additive.fit(**rows)
+    return TrainingSet(features=table.features, additive=additive, **rows)
 
 
 class MemberFit:

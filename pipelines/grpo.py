@@ -10,7 +10,6 @@ line a step.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from .audit import Alarm, Auditor, alarm_callback, stop_on_alarm
 from .catalog import read_world
 from .config import Config
 from .examples import seconds_range, training_rows
-from .objective import fined
+from .objective import Objective, limit
 from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .questions import Question, draw_questions
 from .stage import Run, fingerprint, is_done, stage_output
@@ -101,7 +100,7 @@ def reward_function(
     words_of: token ids of a design -> its words without the end. Logs the ensemble's uncertainty, the
     predicted seconds, how many budgets are broken, and how many designs of the step differ.
     """
-    weights, reward = config.scorers.weights, config.reward
+    weights = config.scorers.weights
 
     def score(
         *,
@@ -113,9 +112,7 @@ def reward_function(
     ) -> list[float]:
         words = [words_of(ids) for ids in completion_ids]
         predictions = ensemble.predict(text, words)
-        cautious = predictions.reward(weights, reward.kappa, reward.lambda_seconds)
-        budgets = np.array([math.inf if budget is None else budget for budget in budget_s])
-        latest = predictions.seconds + predictions.seconds_std
+        budgets = np.array([limit(budget) for budget in budget_s])
         mean, std = predictions.score(weights)
         log_metric("uncertainty", float(std.mean()))
         log_metric("predicted_score", float(mean.mean()))
@@ -123,7 +120,7 @@ def reward_function(
         log_metric("unique_workflows", len(set(map(tuple, words))) / len(words))
         if np.isfinite(budgets).any():
             log_metric("over_budget", float((predictions.seconds > budgets)[np.isfinite(budgets)].mean()))
-        return fined(cautious, latest, budgets, config.grpo.over_budget_penalty).tolist()
+        return Objective.of(predictions, config).within(budgets).tolist()
 
     return score
 

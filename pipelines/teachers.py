@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .config import Config
-from .objective import fined
+from .objective import Objective, limit
 from .questions import Question
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class RowsTeacher:
 
     def answer(self, question: Question, count: int, rng: random.Random) -> list[Words]:
         rows = self._rows[question.prompt]
-        budget = math.inf if question.budget_s is None else question.budget_s
-        fitting = rows.loc[rows["seconds"] <= max(budget, rows["seconds"].min())]
+        fitting = rows.loc[rows["seconds"] <= max(limit(question.budget_s), rows["seconds"].min())]
         best = fitting.nlargest(math.ceil(self._keep * len(fitting)), "score")
         return [tuple(str(text).split()) for text in rng.choices(best["tokens"].tolist(), k=count)]
 
@@ -62,17 +61,18 @@ class EnsembleTeacher:
         self, ensemble: RewardEnsemble, prompts: Sequence[str], workflows: Sequence[Words], config: Config
     ) -> None:
         self._workflows, self._temperature = list(workflows), config.sft.teacher_temperature
-        self._place = {prompt: place for place, prompt in enumerate(prompts)}
-        self._penalty = config.grpo.over_budget_penalty
-        reward, weights = config.reward, config.scorers.weights
-        columns = [ensemble.predict(prompts, [words] * len(prompts)) for words in workflows]
-        rewards = [column.reward(weights, reward.kappa, reward.lambda_seconds) for column in columns]
-        self._reward_PW = np.stack(rewards, axis=1)
-        self._latest_PW = np.stack([column.seconds + column.seconds_std for column in columns], axis=1)
+        columns = [
+            Objective.of(ensemble.predict(prompts, [words] * len(prompts)), config) for words in workflows
+        ]
+        reward_PW = np.stack([column.reward_N for column in columns], axis=1)
+        latest_PW = np.stack([column.latest_N for column in columns], axis=1)
+        rows = zip(prompts, reward_PW, latest_PW, strict=True)
+        penalty = config.grpo.over_budget_penalty
+        self._objective = {
+            prompt: Objective(reward_W, latest_W, penalty) for prompt, reward_W, latest_W in rows
+        }
 
     def answer(self, question: Question, count: int, rng: random.Random) -> list[Words]:
-        place = self._place[question.prompt]
-        budget = math.inf if question.budget_s is None else question.budget_s
-        worth_W = fined(self._reward_PW[place], self._latest_PW[place], budget, self._penalty)
+        worth_W = self._objective[question.prompt].within(limit(question.budget_s))
         weight_W = np.exp((worth_W - worth_W.max()) / self._temperature)
         return rng.choices(self._workflows, weight_W.tolist(), k=count)

@@ -34,6 +34,7 @@ def test_each_question_gets_its_designs_one_after_another(space: Space) -> None:
     assert [(example.prompt, example.budget_s) for example in examples[::3]] == questions
     assert [example.prompt for example in examples[:3]] == ["an owl"] * 3
     assert examples == imitation_examples(questions, RowsTeacher(rows, keep=0.5), each=3, seed=0)
+    assert examples != imitation_examples(questions, RowsTeacher(rows, keep=0.5), each=3, seed=1)
 
 
 def test_test_prompts_and_failed_rows_teach_nothing(space: Space) -> None:

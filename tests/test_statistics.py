@@ -48,6 +48,12 @@ def test_win_rate_counts_ties_half_and_mirrors():
     assert win_rate(rows, "b", "a").value == pytest.approx(0.375)
 
 
+def test_win_rate_averages_the_seeds_of_a_prompt_first():
+    rows = scores({"a": [1.0, 1.0, 0.0, 0.0], "b": [0.5, 0.5, 0.5, 0.5]}, seeds=2)
+    rate = win_rate(rows, "a", "b")
+    assert (rate.value, rate.low, rate.high) == (0.5, 0.0, 1.0)  # two prompts, not four trials
+
+
 def test_a_prompt_is_won_by_the_mean_of_its_seeds():
     rows = scores({"a": [0.9, 0.4, 0.4, 0.0], "b": [0.5, 0.5, 0.3, 0.3]}, seeds=2)
     rate = win_rate(rows, "a", "b")  # 0.65 against 0.5, 0.2 against 0.3

@@ -14,7 +14,7 @@ from tiny_rows import tiny_rows
 from flowtailor.models.reward import Predictions, RewardEnsemble
 from flowtailor.pipelines.config import load_config
 from flowtailor.pipelines.examples import training_rows
-from flowtailor.pipelines.objective import fined
+from flowtailor.pipelines.objective import Objective, limit
 from flowtailor.pipelines.questions import Question
 from flowtailor.pipelines.teachers import EnsembleTeacher, RowsTeacher
 from flowtailor.workflows.space import Space
@@ -45,8 +45,9 @@ def ensemble_teacher(temperature: float) -> EnsembleTeacher:
 
 def test_a_design_past_its_budget_is_fined_by_its_excess() -> None:
     reward_N, latest_N = np.array([0.8, 0.8, 0.8, 0.8]), np.array([1.0, 2.0, 3.0, 9.0])
-    assert fined(reward_N, latest_N, 2.0, penalty=0.4) == pytest.approx([0.8, 0.8, 0.6, 0.4])
-    assert fined(reward_N, latest_N, np.inf, penalty=0.4) == pytest.approx(reward_N)
+    objective = Objective(reward_N, latest_N, penalty=0.4)
+    assert objective.within(limit(2.0)) == pytest.approx([0.8, 0.8, 0.6, 0.4])
+    assert objective.within(limit(None)) == pytest.approx(reward_N)
 
 
 def test_the_ensemble_teaches_in_proportion_to_what_it_foresees() -> None:
