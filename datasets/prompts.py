@@ -36,12 +36,17 @@ def split_of(name: str) -> str:
     return SPLITS[(position >= _VALIDATION_FROM) + (position >= _TEST_FROM)]
 
 
+def prompt_file(path: str | Path | None) -> Path:
+    """The file that prompts are read from: the studio's captions where none is named."""
+    return STUDIO_PROMPTS if path is None else Path(path)
+
+
 def load_prompts(path: str | Path | None = None) -> list[Prompt]:
     """Read a prompt file (None: the studio's captions), each text once, in the file's order.
 
     Raises FlowtailorError where the file is missing, empty, not UTF-8, or lacks its columns.
     """
-    file = Path(path) if path is not None else STUDIO_PROMPTS
+    file = prompt_file(path)
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)

@@ -25,7 +25,7 @@ from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, sample
 from .guidance import BASE, GuidedDecoder
 from .policy import Policy, policy_prompt
 
-ROUNDS, HOTTER = 4, 1.5  # of drawing until designs differ, and by what the temperature grows
+ROUNDS, HOTTER = 2, 2.0  # of drawing until designs differ, and by what the temperature grows
 
 T = TypeVar("T")
 Guidance = float | Literal["sft"]

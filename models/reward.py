@@ -3,8 +3,8 @@
 Shape legend: K members, N questions, S scorers, O = S + 1 outputs (the last is log-seconds).
 
 Promises: a mean and a deviation per scorer, and render seconds, for any prompt and any words; the
-deviation holds both the members' disagreement and the scatter of single pictures, scaled so that
-on validation prompts 68% of measured scores lie within it. Nothing is rendered. It knows the
+deviation holds both doubt, which more rows would lessen, and the scatter of single pictures, scaled so
+that on validation prompts 68% of measured scores lie within it. Nothing is rendered. It knows the
 engine and the machine that its rows came from; seconds do not carry over to another one.
 """
 
@@ -38,7 +38,8 @@ class Predictions:
     """Answers to N questions; scores in the scorers' own unit [0, 1], seconds in seconds."""
 
     mean: np.ndarray  # (N, S)
-    std: np.ndarray  # (N, S)
+    std: np.ndarray  # (N, S), of a single picture's score
+    doubt: np.ndarray  # (N, S), the part of it about the mean: what the ensemble does not know
     seconds: np.ndarray  # (N,)
     seconds_std: np.ndarray  # (N,)
     scorers: tuple[str, ...]
@@ -49,9 +50,15 @@ class Predictions:
         share_S = shares(weights, self.scorers)
         return self.mean @ share_S, weighted_std(self.std, share_S, self.correlation)
 
-    def reward(self, weights: Mapping[str, float], kappa: float, lambda_seconds: float) -> np.ndarray:
-        """(N,): weighted mean - kappa * deviation - lambda * seconds.
+    def doubted(self, weights: Mapping[str, float]) -> np.ndarray:
+        """doubt_N of the weighted score."""
+        return weighted_std(self.doubt, shares(weights, self.scorers), self.correlation)
 
+    def reward(self, weights: Mapping[str, float], kappa: float, lambda_seconds: float) -> np.ndarray:
+        """(N,): weighted mean - kappa * doubt - lambda * seconds.
+
+        Of doubt alone, because pictures scatter wherever they are good or bad, but a workflow that has
+        hardly been seen may look good by mistake, and a policy finds the mistakes.
         Raises FlowtailorError on a weight for a scorer that the ensemble does not know.
         """
         unknown = sorted(set(weights) - set(self.scorers))
@@ -60,8 +67,8 @@ class Predictions:
                 f"scorers.weights = {dict(weights)}: the ensemble knows {', '.join(self.scorers)}, and the "
                 "weights must have a positive sum; change the weights or fit the ensemble again"
             )
-        mean_N, std_N = self.score(weights)
-        return mean_N - kappa * std_N - lambda_seconds * self.seconds
+        mean_N, _ = self.score(weights)
+        return mean_N - kappa * self.doubted(weights) - lambda_seconds * self.seconds
 
 
 def shares(weights: Mapping[str, float], scorers: Sequence[str]) -> np.ndarray:
@@ -120,11 +127,12 @@ class RewardEnsemble:
         Raises ValueError where the two are not of the same length.
         """
         answers = self._outputs(prompts, tokens)
-        std_NO = self._std(answers)
+        std_NO, doubt_NO = self._std(answers), self._doubt(answers)
         seconds_N = np.exp(answers.mean_NO[:, -1])
         return Predictions(
             answers.mean_NO[:, :-1],
             std_NO[:, :-1],
+            doubt_NO[:, :-1],
             seconds_N,
             seconds_N * std_NO[:, -1],
             self.scorers,
@@ -160,6 +168,11 @@ class RewardEnsemble:
         """std_NO by the bars, in the targets' own units."""
         columns = zip(self.bars, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
         return np.stack([bars.std(spread_N, scatter_N) for bars, spread_N, scatter_N in columns], axis=1)
+
+    def _doubt(self, answers: _Answers) -> np.ndarray:
+        """doubt_NO, the same without the scatter of single pictures."""
+        columns = zip(self.bars, answers.spread_NO.T, strict=True)
+        return np.stack([bars.std(spread_N, np.zeros_like(spread_N)) for bars, spread_N in columns], axis=1)
 
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
         mean_KNO, logvar_KNO, novelty_N = self._ask(prompts, tokens)

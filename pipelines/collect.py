@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from ..actors.comfy import ComfyClient, EngineConfig, engine
 from ..datasets.card import dataset_card
 from ..datasets.flows import load_seed_flows
-from ..datasets.prompts import STUDIO_PROMPTS, choose, load_prompts
+from ..datasets.prompts import choose, load_prompts, prompt_file
 from ..datasets.rows import RETRYABLE_ERRORS, weighted_score
 from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
@@ -75,7 +74,7 @@ def stage_inputs(config: Config) -> dict[str, Any]:
     return {
         "collect": config.collect.model_dump(exclude={"rows_per_block"}),
         "engine": config.engine.model_dump(mode="json", include={"kind", "urls", "path", "args"}),
-        "prompts": [config.prompts, Path(config.prompts.file or STUDIO_PROMPTS)],
+        "prompts": [config.prompts, prompt_file(config.prompts.file)],
         "scorers": sorted(config.scorers.weights),
         "seed": config.run.seed,
         "space": space_file(config),

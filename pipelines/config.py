@@ -89,8 +89,8 @@ class RewardConfig(Section):
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 3e-4
     workers: PositiveInt = 2
-    kappa: float = 0.5
-    lambda_seconds: float = 0.02
+    kappa: float = 2.0  # the best-looking of many stands about two deviations too high
+    lambda_seconds: float = 0.005  # score that a second must bring
 
 
 class SftConfig(Section):
@@ -99,7 +99,7 @@ class SftConfig(Section):
     batch_size: PositiveInt = 16
     learning_rate: PositiveFloat = 1e-3
     teacher: Literal["ensemble", "rows"] = "ensemble"  # whom to imitate; rows: as without an ensemble
-    teacher_temperature: PositiveFloat = 0.02  # of the ensemble's choice, in reward
+    teacher_temperature: PositiveFloat = 0.01  # of the ensemble's choice, in reward
     keep: float = Field(default=0.25, gt=0, le=1)  # teacher "rows": the best share of each prompt's rows
     designs_per_prompt: PositiveInt = 4  # that the teacher shows each time it is asked
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of its answers that keep a time budget
@@ -113,7 +113,7 @@ class GrpoConfig(Section):
     num_generations: int = Field(default=8, ge=2)
     learning_rate: PositiveFloat = 1.5e-4
     temperature: PositiveFloat = 1.0
-    beta: float = 0.01  # weight of the KL to the SFT policy, in reward per nat
+    beta: float = 0.02  # weight of the KL to the SFT policy, in reward per nat
     lora_rank: PositiveInt = 16
     mask_loss: bool = True  # false masks sampling alone: a comparison, it learns little
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of the groups whose prompt has a time budget

@@ -22,7 +22,7 @@ import pandas as pd
 from flowtailor.errors import FlowtailorError
 from flowtailor.memory import keep_freed_memory
 
-from ..datasets.prompts import STUDIO_PROMPTS, load_prompts
+from ..datasets.prompts import load_prompts, prompt_file
 from ..datasets.rows import usable
 from .cluster import ensure_ray
 from .config import Config
@@ -69,7 +69,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
     """What the ensemble depends on: rows, its own settings, the weights it is reported under."""
     return {
         "rows": run.path("dataset/rows"),
-        "prompts": Path(config.prompts.file or STUDIO_PROMPTS),
+        "prompts": prompt_file(config.prompts.file),
         "reward": config.reward.model_dump(exclude={"workers", "kappa", "lambda_seconds"}),
         "scorers": config.scorers,
         "seed": config.run.seed,

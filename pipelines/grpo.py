@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..datasets.prompts import prompt_file
 from .audit import Alarm, Auditor, alarm_callback, stop_on_alarm
 from .catalog import read_world
 from .config import Config
 from .examples import seconds_range, training_rows
 from .objective import Objective, limit
 from .policy_training import train, train_in_ray, trainer_options, worker_device
-from .questions import Question, draw_questions
+from .questions import Question, askable, draw_questions
 from .stage import Run, fingerprint, is_done, stage_output
 from .trained import need
 
@@ -61,7 +62,7 @@ def train_adapter(
     rows = training_rows(run.dataset.rows(), config.scorers.weights)
     seed += config.run.seed
     questions = draw_questions(
-        sorted(set(rows["prompt"])),
+        askable(config),
         config.grpo.steps * config.grpo.prompts_per_step,
         seconds=seconds_range(rows),
         budgeted=config.grpo.budgeted,
@@ -84,6 +85,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
         "policy": run.path("policy/sft/model.safetensors"),
         "reward": run.path("reward/ensemble.json"),
         "rows": run.path("dataset/rows"),
+        "prompts": prompt_file(config.prompts.file),
         "grpo": config.grpo.model_dump(mode="json", exclude=unused),
         "kappa": [config.reward.kappa, config.reward.lambda_seconds],
         "scorers": config.scorers,
@@ -97,7 +99,7 @@ def reward_function(
 ) -> Callable[..., list[float]]:
     """TRL's reward function: the ensemble's cautious reward, less a fine for breaking the budget.
 
-    words_of: token ids of a design -> its words without the end. Logs the ensemble's uncertainty, the
+    words_of: token ids of a design -> its words without the end. Logs the ensemble's doubt, the
     predicted seconds, how many budgets are broken, and how many designs of the step differ.
     """
     weights = config.scorers.weights
@@ -113,8 +115,8 @@ def reward_function(
         words = [words_of(ids) for ids in completion_ids]
         predictions = ensemble.predict(text, words)
         budgets = np.array([limit(budget) for budget in budget_s])
-        mean, std = predictions.score(weights)
-        log_metric("uncertainty", float(std.mean()))
+        mean, _ = predictions.score(weights)
+        log_metric("doubt", float(predictions.doubted(weights).mean()))
         log_metric("predicted_score", float(mean.mean()))
         log_metric("predicted_seconds", float(predictions.seconds.mean()))
         log_metric("unique_workflows", len(set(map(tuple, words))) / len(words))

@@ -23,9 +23,9 @@ def pick(candidates: pd.DataFrame, renders: int, trials: pd.DataFrame | None = N
     """At most `renders` of the candidates, with the reason as `why`, the two reasons by turns; before them
     the first of the `trials` of what is new, for half of the renders.
 
-    candidates: a row per prompt and workflow with prompt, workflow_key, std (of the predicted score), drawn
-    (how often this prompt got it) and said (how often the policy says this workflow to any prompt).
-    Unsure: the widest error bars, each prompt once before any twice. Frequent: workflows in proportion to
+    candidates: a row per prompt and workflow with prompt, workflow_key, doubt (about the predicted score),
+    drawn (how often this prompt got it) and said (how often the policy says this workflow to any prompt).
+    Unsure: the most doubted, each prompt once before any twice. Frequent: workflows in proportion to
     `said`, each on the prompts that were picked least.
     """
     if trials is not None and len(trials):
@@ -35,7 +35,7 @@ def pick(candidates: pd.DataFrame, renders: int, trials: pd.DataFrame | None = N
     met: Counter[str] = Counter()  # picks of a prompt
     shown: Counter[str] = Counter()  # picks of a workflow
     rules: dict[str, Callable[[dict[str, Any]], tuple[float, ...]]] = {
-        UNSURE: lambda row: (-met[row["prompt"]], row["std"]),
+        UNSURE: lambda row: (-met[row["prompt"]], row["doubt"]),
         # Quotients of the highest averages method, which shares seats out among parties.
         FREQUENT: lambda row: (
             row["said"] / (1 + shown[row["workflow_key"]]),

@@ -79,13 +79,13 @@ class Proposer:
         return pairs
 
     def _foreseen(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Those to learn from, once each, with the predicted score and its deviation."""
+        """Those to learn from, once each, with the predicted score and the doubt about it."""
         known = self.one.run.dataset.rows()["row_id"]
         rows = rows.drop_duplicates("row_id")
         rows = rows.loc[(rows["workflow_split"] == "train") & ~rows["row_id"].isin(known)]
         predictions = self.ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
-        mean_r, std_r = predictions.score(self.one.config.scorers.weights)
-        return rows.assign(predicted=mean_r, std=std_r)
+        weights = self.one.config.scorers.weights
+        return rows.assign(predicted=predictions.score(weights)[0], doubt=predictions.doubted(weights))
 
     def _planned(self, pairs: Sequence[tuple[Prompt, Sequence[str]]]) -> pd.DataFrame:
         return planned_rows(

@@ -7,12 +7,20 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..datasets.prompts import load_prompts
+from .config import Config
+
 
 class Question(NamedTuple):
     """budget_s: seconds of rendering, None for as long as it takes."""
 
     prompt: str
     budget_s: float | None
+
+
+def askable(config: Config) -> list[str]:
+    """All training prompts of the prompt file, rendered or not: the ensemble answers for any."""
+    return [prompt.text for prompt in load_prompts(config.prompts.file) if prompt.split == "train"]
 
 
 def draw_questions(

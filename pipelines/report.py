@@ -39,7 +39,7 @@ GRPO_CURVES = {
     "reward": "reward",
     "entropy": "entropy (nats per token)",
     "kl": "KL to SFT",
-    "uncertainty": "ensemble uncertainty",
+    "doubt": "the ensemble's doubt",
     "completions/mean_length": "tokens per design",
     "unique_workflows": "distinct designs of a step (share)",
 }

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..datasets.prompts import prompt_file
 from .catalog import read_world
 from .config import Config
 from .examples import Example, imitation_examples, score_examples, seconds_range, training_rows
 from .policy_training import train, train_in_ray, trainer_options, worker_device
-from .questions import draw_questions
+from .questions import askable, draw_questions
 from .stage import Run, fingerprint, is_done, stage_output
 from .teachers import EnsembleTeacher, RowsTeacher, Teacher
 from .trained import load_ensemble
@@ -66,7 +67,7 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
 def imitation(config: Config, run: Run, rows: pd.DataFrame, count: int) -> list[Example]:
     """`count` designs of the configured teacher. Raises FlowtailorError without an ensemble to ask."""
     sft, seed = config.sft, config.run.seed
-    prompts = sorted(set(rows["prompt"]))
+    prompts = askable(config) if sft.teacher == "ensemble" else sorted(set(rows["prompt"]))
     questions = draw_questions(
         prompts,
         -(-count // sft.designs_per_prompt),
@@ -78,7 +79,8 @@ def imitation(config: Config, run: Run, rows: pd.DataFrame, count: int) -> list[
         teacher: Teacher = RowsTeacher(rows, sft.keep)
     else:
         workflows = [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
-        teacher = EnsembleTeacher(load_ensemble(run), prompts, workflows, config)
+        asked = list(dict.fromkeys(question.prompt for question in questions))
+        teacher = EnsembleTeacher(load_ensemble(run), asked, workflows, config)
     return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
 
 
@@ -99,7 +101,11 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
         return inputs
     reward, grpo = config.reward, config.grpo
     judged_by = [reward.kappa, reward.lambda_seconds, grpo.over_budget_penalty]
-    return inputs | {"reward": run.path("reward/ensemble.json"), "objective": judged_by}
+    return inputs | {
+        "reward": run.path("reward/ensemble.json"),
+        "objective": judged_by,
+        "prompts": prompt_file(config.prompts.file),
+    }
 
 
 def _worker(setup: dict[str, Any]) -> None:

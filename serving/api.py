@@ -70,7 +70,7 @@ class Forecast(Message):
     score: Estimate = Field(description="the scorers' weighted mean, in 0..1")
     scores: dict[str, Estimate] = Field(description="by scorer, in 0..1")
     seconds: Estimate = Field(description="render time")
-    reward: float = Field(description="score - kappa * std - lambda * seconds, as in training")
+    reward: float = Field(description="score - kappa * doubt - lambda * seconds, as in training")
     keeps_budget: bool | None = Field(
         description="the render is foreseen to, with a margin for the error bar; null without a budget"
     )

@@ -120,7 +120,8 @@ class LovesOneWord(RewardEnsemble):
         mean = np.array([[1.0 if LOVED in words else RENDERED] * len(SCORERS) for words in tokens])
         still = np.zeros(len(mean))
         alike = np.ones((len(SCORERS), len(SCORERS)))
-        return Predictions(mean, np.zeros_like(mean), still + 1.0, still, SCORERS, alike)
+        sure = np.zeros_like(mean)
+        return Predictions(mean, sure, sure, still + 1.0, still, SCORERS, alike)
 
 
 def pretend_to_render(config: Config, missing: pd.DataFrame, store: Store) -> None:

@@ -27,7 +27,10 @@ def config_in(folder: Path, *overrides: str) -> Config:
 
 
 class CountingEnsemble(RewardEnsemble):
-    """Scores are counted words, not learnt: three tenths a word; a second a word."""
+    """Scores are counted words, not learnt: three tenths a word; a second a word.
+
+    It doubts all of them by 0.1, and a single picture scatters by 0.3.
+    """
 
     def __init__(self) -> None:
         pass
@@ -36,7 +39,8 @@ class CountingEnsemble(RewardEnsemble):
         words = np.array([len(design) for design in tokens], dtype=float)
         mean = np.stack([0.3 * words] * len(SCORERS), axis=1)
         alike = np.ones((len(SCORERS), len(SCORERS)))
-        return Predictions(mean, np.full_like(mean, 0.1), words, np.zeros_like(words), SCORERS, alike)
+        std, doubt = np.full_like(mean, 0.3), np.full_like(mean, 0.1)
+        return Predictions(mean, std, doubt, words, np.zeros_like(words), SCORERS, alike)
 
 
 def rewards(
@@ -61,7 +65,7 @@ def test_the_reward_is_cautious_and_fines_broken_budgets(tmp_path: Path) -> None
     given, metrics = rewards(config, [[1, 2]] * 4, [None, 2.0, 1.6, 0.1])
     assert given == pytest.approx([plain, plain, plain - 0.25, plain - 1.0])
     assert metrics["over_budget"] == pytest.approx(2 / 3)
-    assert metrics["uncertainty"] == pytest.approx(0.1)
+    assert metrics["doubt"] == pytest.approx(0.1)
     assert metrics["unique_workflows"] == 0.25
 
 
@@ -106,7 +110,7 @@ def test_the_adapter_designs_and_the_curves_are_logged(
     policy = folder / "tiny/policy"
     log = [json.loads(line) for line in (policy / "grpo/log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == [1, 2, 3]
-    wanted = ("reward", "reward_std", "entropy", "kl", "uncertainty", "completions/mean_length")
+    wanted = ("reward", "reward_std", "entropy", "kl", "doubt", "completions/mean_length")
     for name in (*wanted, "frac_reward_zero_std", "unique_workflows"):
         assert all(np.isfinite(entry[name]) for entry in log), name
 

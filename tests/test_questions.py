@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from tiny_rows import PROMPTS
 
-from flowtailor.pipelines.questions import Question, draw_questions
+from flowtailor.datasets.prompts import load_prompts
+from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.questions import Question, askable, draw_questions
 
 
 def asked(seed: int = 1, budgeted: float = 0.5) -> list[Question]:
@@ -28,3 +31,12 @@ def test_budgets_are_given_to_their_share_and_lie_in_their_range() -> None:
     assert all(0.5 <= budget <= 2.0 for budget in budgets)
     assert {question.budget_s for question in asked(budgeted=0.0)} == {None}
     assert None not in {question.budget_s for question in asked(budgeted=1.0)}
+
+
+def test_all_training_prompts_of_the_file_can_be_asked_and_no_others(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.csv"
+    file.write_text("text,category\n" + "".join(f"a fox {i},animals\n" for i in range(40)))
+    config = load_config(None, [f"prompts.file={str(file)!r}", "prompts.train=1"])
+    texts = {prompt.text for prompt in load_prompts(file) if prompt.split == "train"}
+    assert 10 < len(texts) < 40
+    assert set(askable(config)) == texts

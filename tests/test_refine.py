@@ -25,9 +25,9 @@ config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
 def candidates() -> pd.DataFrame:
     """Four prompts; workflow A is said to all of them, the others once each, and surest of A."""
     rows = [
-        {"prompt": f"p{p}", "workflow_key": key, "std": std + 0.01 * p, "drawn": drawn, "said": said}
+        {"prompt": f"p{p}", "workflow_key": key, "doubt": doubt + 0.01 * p, "drawn": drawn, "said": said}
         for p in range(4)
-        for key, std, drawn, said in (("A", 0.1, 5, 20), (f"B{p}", 0.2, 2, 2), (f"C{p}", 0.3, 1, 1))
+        for key, doubt, drawn, said in (("A", 0.1, 5, 20), (f"B{p}", 0.2, 2, 2), (f"C{p}", 0.3, 1, 1))
     ]
     return pd.DataFrame(rows)
 
@@ -43,7 +43,7 @@ def test_half_of_the_picks_are_unsure_and_half_are_what_the_policy_says_most() -
 
 
 def test_what_is_said_less_gets_its_share_too() -> None:
-    frame = candidates().assign(std=0.0)
+    frame = candidates().assign(doubt=0.0)
     frequent = pick(frame.assign(said=frame["said"].replace({20: 4})), 12)
     assert len(frequent) == 12
     assert not frequent.duplicated(["prompt", "workflow_key"]).any()

@@ -86,6 +86,16 @@ def test_seconds_are_foreseen(ensemble, rows):
     assert metrics.median_relative_error(held_out["seconds"].to_numpy(), seconds) < 0.25
 
 
+def test_doubt_is_of_workflows_that_were_not_seen_and_is_a_part_of_the_bar(ensemble, rows):
+    test_prompts = rows[rows["prompt_split"] == "test"]
+    known, unknown = (
+        predict(ensemble, test_prompts[test_prompts["workflow_split"] == split])
+        for split in ("train", "test")
+    )
+    assert known.doubt.mean() < unknown.doubt.mean()
+    assert (known.doubt < known.std).all()
+
+
 def test_report_compares_splits_and_baselines_and_is_json(ensemble, rows):
     told = report(ensemble, rows, {"match": 3.0, "crisp": 1.0})
     assert set(told) == {"training", "held_out_prompt", "held_out_workflow", "both"}
@@ -113,7 +123,8 @@ def test_trees_learn_what_suits_which_prompt():
 def test_reward_is_mean_less_doubt_less_time():
     predictions = Predictions(
         mean=np.array([[0.8, 0.4]]),
-        std=np.array([[0.1, 0.2]]),
+        std=np.array([[0.5, 0.5]]),
+        doubt=np.array([[0.1, 0.2]]),
         seconds=np.array([2.0]),
         seconds_std=np.array([0.1]),
         scorers=SCORERS,

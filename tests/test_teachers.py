@@ -33,7 +33,13 @@ class FixedEnsemble(RewardEnsemble):
         score, seconds = np.array([self.answers[words] for words in tokens]).T
         nothing = np.zeros_like(seconds)
         return Predictions(
-            score[:, None], nothing[:, None], seconds, nothing, ("alignment",), np.ones((1, 1))
+            score[:, None],
+            nothing[:, None],
+            nothing[:, None],
+            seconds,
+            nothing,
+            ("alignment",),
+            np.ones((1, 1)),
         )
 
 
