@@ -115,7 +115,7 @@ def reward_function(
         words = [words_of(ids) for ids in completion_ids]
         predictions = ensemble.predict(text, words)
         budgets = np.array([limit(budget) for budget in budget_s])
-        mean, _ = predictions.score(weights)
+        mean = predictions.score(weights)[0]
         log_metric("doubt", float(predictions.doubted(weights).mean()))
         log_metric("predicted_score", float(mean.mean()))
         log_metric("predicted_seconds", float(predictions.seconds.mean()))
