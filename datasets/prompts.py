@@ -68,6 +68,11 @@ def load_prompts(path: str | Path | None = None) -> list[Prompt]:
     return list(prompts.values())
 
 
+def training_labels(path: str | Path | None) -> dict[str, str]:
+    """Prompt -> category, of all training prompts of a prompt file; errors as in `load_prompts`."""
+    return {prompt.text: prompt.category for prompt in load_prompts(path) if prompt.split == "train"}
+
+
 def choose(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:
     """The first `counts[split]` prompts of each split, by a fixed shuffle that growth keeps.
 

@@ -3,16 +3,21 @@
 Shape legend: P prompts, D = 384 sentence features, C categories.
 
 Sentence features tell style and phrasing before they tell subjects; what a category has in common takes
-far more prompts to find out than are rendered, and labels are free.
+far more prompts to find out than are rendered, and labels are free. The reward ensemble weighs words by
+categories, and the policy reads the likeliest category beside the prompt: a language model of this size
+needs thousands of prompts to find out by itself which of them belong together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from .text import WIDTH, TextEncoder
@@ -20,6 +25,7 @@ from .text import WIDTH, TextEncoder
 INVERSE_PENALTY = (
     10.0  # on captions of names that were left out, the likeliest of six; 72% of ten categories right
 )
+CATEGORIES_FILE = "categories.safetensors"
 
 
 def category_layer(labelled: Mapping[str, str], encoder: TextEncoder) -> nn.Linear:
@@ -27,14 +33,59 @@ def category_layer(labelled: Mapping[str, str], encoder: TextEncoder) -> nn.Line
 
     labelled: prompt -> category. With one category alone, C is 1 and all prompts are of it.
     """
+    from sklearn.linear_model import LogisticRegression  # a second of import, which only fitting needs
+
     names, category_P = np.unique(list(labelled.values()), return_inverse=True)
-    layer = nn.Linear(WIDTH, len(names)).requires_grad_(False)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    layer = _layer(len(names))
     if len(names) > 1:
         features_PD = encoder.encode(list(labelled)).numpy()
         fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit(features_PD, category_P)
         told = len(fitted.coef_)  # of two categories sklearn gives the logit of the second alone
         layer.weight[-told:] = torch.from_numpy(fitted.coef_).float()
         layer.bias[-told:] = torch.from_numpy(fitted.intercept_).float()
+    return layer
+
+
+class Categories:
+    """The names of categories and the layer that tells them, kept beside the policy that reads them."""
+
+    def __init__(self, names: Sequence[str], layer: nn.Linear, backbone: str) -> None:
+        self.names, self.backbone = tuple(names), backbone
+        self._layer = layer
+
+    @classmethod
+    def fit(cls, labelled: Mapping[str, str], backbone: str) -> Categories:
+        """labelled: prompt -> category. backbone: a name of `TextEncoder.load`."""
+        return cls(
+            sorted(set(labelled.values())), category_layer(labelled, TextEncoder.load(backbone)), backbone
+        )
+
+    @classmethod
+    def find(cls, folder: Path) -> Categories | None:
+        """Those that `save` wrote into `folder`, None where there are none."""
+        file = folder / CATEGORIES_FILE
+        if not file.is_file():
+            return None
+        with safe_open(file, framework="pt") as content:
+            names, backbone = json.loads(content.metadata()["names"]), content.metadata()["backbone"]
+            layer = _layer(len(names))
+            layer.load_state_dict({name: content.get_tensor(name) for name in ("weight", "bias")})
+        return cls(names, layer, backbone)
+
+    def save(self, folder: Path) -> None:
+        """Write `categories.safetensors`."""
+        told = {"names": json.dumps(self.names), "backbone": self.backbone}
+        save_file(self._layer.state_dict(), folder / CATEGORIES_FILE, metadata=told)
+
+    def of(self, prompt: str) -> str:
+        """The name of the likeliest category."""
+        with torch.inference_mode():
+            logits_1C = self._layer(TextEncoder.load(self.backbone).encode([prompt]))
+        return self.names[int(logits_1C.argmax())]
+
+
+def _layer(categories: int) -> nn.Linear:
+    layer = nn.Linear(WIDTH, categories).requires_grad_(False)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
     return layer

@@ -23,7 +23,7 @@ from ..workflows.rules import END
 from ..workflows.space import Space
 from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, sample
 from .guidance import BASE, GuidedDecoder
-from .policy import Policy, policy_prompt
+from .policy import Policy
 
 ROUNDS, HOTTER = 2, 2.0  # of drawing until designs differ, and by what the temperature grows
 
@@ -94,7 +94,7 @@ class Designer:
         size = len(prompts)
         strengths = [0.0 if w == "sft" else float(w) for w in _each(guidance, size)]
         budgets, seeds = _each(budget_s, size), _each(seed, size)
-        texts = [policy_prompt(text, b, score) for text, b in zip(prompts, budgets, strict=True)]
+        texts = [self.policy.prompt(text, b, score) for text, b in zip(prompts, budgets, strict=True)]
         with self._lock:
             samples = sample(
                 self._decoder(adapter, strengths),

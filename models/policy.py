@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .categories import Categories
 from .vocabulary import Vocabulary, add_words
 
 PROMPT_TOKENS = 160
@@ -28,12 +29,18 @@ PROMPT_TAIL = "\nWorkflow:"
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def policy_prompt(prompt: str, budget_s: float | None = None, score: float | None = None) -> str:
-    """The text that the policy reads: the prompt, what it may cost, and (if asked for) a score to reach.
+def policy_prompt(
+    prompt: str, budget_s: float | None = None, score: float | None = None, category: str | None = None
+) -> str:
+    """The text that the policy reads: the prompt, its category where one is known, what it may cost, and
+    (if asked for) a score to reach.
 
     Kept short, because each of its tokens is paid for in every training step.
     """
-    lines = [" ".join(prompt.split()), f"Seconds: {'any' if budget_s is None else f'{budget_s:.2g}'}"]
+    lines = [" ".join(prompt.split())]
+    if category is not None:
+        lines.append(f"Category: {category}")
+    lines.append(f"Seconds: {'any' if budget_s is None else f'{budget_s:.2g}'}")
     if score is not None:
         lines.append(f"Score: {score:.2f}")
     return "\n".join(lines) + PROMPT_TAIL
@@ -59,15 +66,17 @@ class WordHead(nn.Module):
 
 @dataclass
 class Policy:
-    """A model, its tokenizer, the words it knows, and which of them are the space's.
+    """A model, its tokenizer, the words it knows, which of them are the space's, and how it tells categories.
 
     columns: (V,) int64, the token id of each word of the space; logits come in this order.
+    categories: None for a policy that reads the prompt alone.
     """
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
     vocabulary: Vocabulary
     columns: torch.Tensor
+    categories: Categories | None = None
 
     @classmethod
     def from_base(
@@ -77,7 +86,8 @@ class Policy:
         "auto" is that of its file."""
         model, tokenizer = _read(folder, dtype)
         vocabulary = add_words(model, tokenizer, words, Vocabulary.find(folder))
-        return cls(model, tokenizer, vocabulary, vocabulary.columns(words)).narrowed()
+        columns = vocabulary.columns(words)
+        return cls(model, tokenizer, vocabulary, columns, Categories.find(folder)).narrowed()
 
     @classmethod
     def load(
@@ -96,7 +106,7 @@ class Policy:
                 model.load_adapter(str(path), adapter_name=name)
             else:
                 model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
-        policy = cls(model, tokenizer, vocabulary, columns).narrowed()
+        policy = cls(model, tokenizer, vocabulary, columns, Categories.find(folder)).narrowed()
         policy.model.eval()
         return policy
 
@@ -137,7 +147,13 @@ class Policy:
         base.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.vocabulary.save(folder)
+        if self.categories:
+            self.categories.save(folder)
         self.narrowed()
+
+    def prompt(self, text: str, budget_s: float | None = None, score: float | None = None) -> str:
+        """The `policy_prompt` for what a person asks for."""
+        return policy_prompt(text, budget_s, score, self.categories.of(text) if self.categories else None)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a `policy_prompt`, at most PROMPT_TOKENS; of a longer one the middle is cut.

@@ -101,7 +101,7 @@ class SftConfig(Section):
     teacher: Literal["ensemble", "rows"] = "ensemble"  # whom to imitate; rows: as without an ensemble
     teacher_temperature: PositiveFloat = 0.01  # of the ensemble's choice, in reward
     keep: float = Field(default=0.25, gt=0, le=1)  # teacher "rows": the best share of each prompt's rows
-    designs_per_prompt: PositiveInt = 4  # that the teacher shows each time it is asked
+    designs_per_prompt: PositiveInt = 2  # that the teacher shows each time it is asked
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of its answers that keep a time budget
     score_conditioned_steps: PositiveInt = 40
     trl: dict[str, Any] = Field(default_factory=dict)

@@ -22,7 +22,7 @@ import pandas as pd
 from flowtailor.errors import FlowtailorError
 from flowtailor.memory import keep_freed_memory
 
-from ..datasets.prompts import load_prompts, prompt_file
+from ..datasets.prompts import prompt_file, training_labels
 from ..datasets.rows import usable
 from .cluster import ensure_ray
 from .config import Config
@@ -118,8 +118,7 @@ def prepare(config: Config, training: pd.DataFrame, scorers: list[str]) -> tuple
     vocabulary = sorted({word for text in training["tokens"] for word in str(text).split()})
     scale = Scale.of(targets(training, scorers))
     # All training prompts say their category, the few of them that were rendered as well as the others.
-    labelled = {p.text: p.category for p in load_prompts(config.prompts.file) if p.split == "train"}
-    category = category_layer(labelled, encoder)
+    category = category_layer(training_labels(config.prompts.file), encoder)
     data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale, category)
     return {"vocabulary": vocabulary, "scorers": scorers, "scale": scale, "backbone": backbone}, data
 

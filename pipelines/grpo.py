@@ -170,7 +170,6 @@ def _trainer(
 
     from ..models.constrained import AllowedMasks
     from ..models.masked_trainer import MaskedGRPOTrainer, WordIds
-    from ..models.policy import policy_prompt
     from ..workflows.grammar import Grammar
 
     to_words = WordIds(policy.columns)
@@ -179,7 +178,7 @@ def _trainer(
         return [space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()][:-1]
 
     asked = [
-        {"prompt": policy_prompt(text, budget), "text": text, "budget_s": budget}
+        {"prompt": policy.prompt(text, budget), "text": text, "budget_s": budget}
         for text, budget in questions
     ]
     return MaskedGRPOTrainer(

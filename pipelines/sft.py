@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..datasets.prompts import prompt_file
+from ..datasets.prompts import prompt_file, training_labels
 from .catalog import read_world
 from .config import Config
 from .examples import Example, imitation_examples, score_examples, seconds_range, training_rows
@@ -89,6 +89,7 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
     inputs = {
         "rows": run.path("dataset/rows"),
         "space": [run.path("space.toml"), run.path("catalog.json"), config.space.max_tokens],
+        "prompts": prompt_file(config.prompts.file),
         "scorers": config.scorers,
         "seed": config.run.seed,
     }
@@ -101,11 +102,7 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
         return inputs
     reward, grpo = config.reward, config.grpo
     judged_by = [reward.kappa, reward.lambda_seconds, grpo.over_budget_penalty]
-    return inputs | {
-        "reward": run.path("reward/ensemble.json"),
-        "objective": judged_by,
-        "prompts": prompt_file(config.prompts.file),
-    }
+    return inputs | {"reward": run.path("reward/ensemble.json"), "objective": judged_by}
 
 
 def _worker(setup: dict[str, Any]) -> None:
@@ -115,6 +112,7 @@ def _worker(setup: dict[str, Any]) -> None:
 
     from flowtailor.precision import compute_dtype
 
+    from ..models.categories import Categories
     from ..models.constrained import AllowedMasks
     from ..models.masked_trainer import MaskedSFTTrainer
     from ..models.policy import Policy
@@ -128,6 +126,9 @@ def _worker(setup: dict[str, Any]) -> None:
     from_base = setup["part"] == "policy/sft"
     source = resolve(config.sft.base) if from_base else run.path("policy/sft")
     policy = Policy.from_base(source, space.vocabulary, compute_dtype(device))
+    labels = training_labels(config.prompts.file)
+    if from_base and len(set(labels.values())) > 1:
+        policy.categories = Categories.fit(labels, config.reward.backbone)
     policy.add_adapter(LORA_RANK, train_words=from_base)
     trainer = MaskedSFTTrainer(
         policy,
@@ -165,12 +166,10 @@ def _dataset(policy: Policy, vocabulary: Sequence[str], examples: Sequence[Examp
     """Token ids, and labels that count for the words of the design only."""
     from datasets import Dataset
 
-    from ..models.policy import policy_prompt
-
     end = vocabulary[-1]
     columns = []
     for example in examples:
-        prompt = policy.encode_prompt(policy_prompt(example.prompt, example.budget_s, example.score))
+        prompt = policy.encode_prompt(policy.prompt(example.prompt, example.budget_s, example.score))
         design = policy.vocabulary.columns([*example.tokens, end]).tolist()
         columns.append({"input_ids": prompt + design, "labels": [-100] * len(prompt) + design})
     return Dataset.from_list(columns)

@@ -1,9 +1,11 @@
 """Categories told from sentence features: names that were left out, two categories, one alone."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from flowtailor.models.categories import category_layer
+from flowtailor.models.categories import Categories, category_layer
 from flowtailor.models.text import TextEncoder
 
 from .synthetic_rows import ANIMALS, FOODS
@@ -39,3 +41,14 @@ def test_three_categories_are_told_by_probability(encoder):
 def test_one_category_alone_says_nothing(encoder):
     layer = category_layer({"a fox": "animals", "a cat": "animals"}, encoder)
     assert torch.equal(layer(encoder.encode(["a dog", "a pie"])).softmax(-1), torch.ones(2, 1))
+
+
+def test_saved_and_found_again_they_say_the_same(tmp_path: Path):
+    categories = Categories.fit(labelled(20), "minilm-l6")
+    assert Categories.find(tmp_path) is None
+    categories.save(tmp_path)
+    found = Categories.find(tmp_path)
+    assert found is not None and found.names == ("animals", "food")
+    said = [found.of(f"a {name}") for name in (*ANIMALS[20:], *FOODS[20:])]
+    assert said == [categories.of(f"a {name}") for name in (*ANIMALS[20:], *FOODS[20:])]
+    assert set(said) == {"animals", "food"}

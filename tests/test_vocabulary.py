@@ -91,4 +91,5 @@ def test_the_prompt_text_is_one_line_and_carries_the_wishes() -> None:
     assert policy_prompt("a red\n apple", budget_s=1.25, score=0.9) == (
         "a red apple\nSeconds: 1.2\nScore: 0.90\nWorkflow:"
     )
+    assert policy_prompt("an apple", category="food") == "an apple\nCategory: food\nSeconds: any\nWorkflow:"
     assert policy_prompt("an apple") == "an apple\nSeconds: any\nWorkflow:"
