@@ -47,9 +47,10 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     sft, imitates = config.sft, name == "policy/sft"
     steps = sft.steps if imitates else sft.score_conditioned_steps
     source = f"taught by {sft.teacher}" if imitates else "each with its score"
+    prompts = asked(config, rows) if imitates else set(rows["prompt"])
     print(
         f"{name}: {steps} steps of {sft.batch_size} examples, {source} "
-        f"({rows['prompt'].nunique()} prompts, {len(rows)} rows)",
+        f"({len(prompts)} prompts, {len(rows)} rows)",
         flush=True,
     )
     if dry_run:
@@ -64,12 +65,16 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
         train_in_ray(config, _worker, setup, f"{Path(name).name}-{fingerprint(inputs)[:12]}", folder)
 
 
+def asked(config: Config, rows: pd.DataFrame) -> list[str]:
+    """The prompts that the configured teacher has answers for."""
+    return askable(config) if config.sft.teacher == "ensemble" else sorted(set(rows["prompt"]))
+
+
 def imitation(config: Config, run: Run, rows: pd.DataFrame, count: int) -> list[Example]:
     """`count` designs of the configured teacher. Raises FlowtailorError without an ensemble to ask."""
     sft, seed = config.sft, config.run.seed
-    prompts = askable(config) if sft.teacher == "ensemble" else sorted(set(rows["prompt"]))
     questions = draw_questions(
-        prompts,
+        asked(config, rows),
         -(-count // sft.designs_per_prompt),
         seconds=seconds_range(rows),
         budgeted=sft.budgeted,
@@ -79,8 +84,8 @@ def imitation(config: Config, run: Run, rows: pd.DataFrame, count: int) -> list[
         teacher: Teacher = RowsTeacher(rows, sft.keep)
     else:
         workflows = [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
-        asked = list(dict.fromkeys(question.prompt for question in questions))
-        teacher = EnsembleTeacher(load_ensemble(run), asked, workflows, config)
+        prompts = list(dict.fromkeys(question.prompt for question in questions))
+        teacher = EnsembleTeacher(load_ensemble(run), prompts, workflows, config)
     return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
 
 

@@ -16,6 +16,7 @@ from tiny_run import tiny_run
 
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
+from flowtailor.models.categories import Categories
 from flowtailor.models.designing import Designer
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.examples import imitation_examples, score_examples, training_rows
@@ -86,8 +87,8 @@ def folder(tmp_path: Path, space: Space) -> Path:
 def test_dry_run_says_on_what_it_would_train(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_stage(config_in(folder), dry_run=True)
     said = capsys.readouterr().out
-    assert "policy/sft: 12 steps of 4 examples" in said
-    assert "4 prompts, 24 rows" in said
+    assert "policy/sft: 12 steps of 4 examples, taught by ensemble (891 prompts, 24 rows)" in said
+    assert "each with its score (4 prompts, 24 rows)" in said
     assert not (folder / "tiny/stages").exists()
 
 
@@ -106,6 +107,9 @@ def test_a_killed_worker_resumes_and_the_policies_design(
     assert [entry["step"] for entry in log] == list(range(1, 13))  # nothing twice, nothing missing
     assert log[-1]["loss"] < log[0]["loss"]
     assert not list((folder / "tiny/ray").iterdir())
+
+    categories = Categories.find(policy / "sft")
+    assert categories is not None and categories.of("a red apple") == "food"
 
     designer = Designer.load(policy / "sft", None, space, score_conditioned_dir=policy / "score_conditioned")
     designs = designer.design(["an owl"], n=2, adapter="score_conditioned", score=0.9)
