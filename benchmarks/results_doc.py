@@ -79,7 +79,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "## Budgets",
         _image("budgets", plots),
         budgets_table(seen["budgets"]),
-        "## Refinement",
+        "## Refinement" if seen["refined"] else "",
         *[refined_table(one) for one in seen["refined"]],
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -37,6 +37,8 @@ def category_layer(labelled: Mapping[str, str], encoder: TextEncoder) -> nn.Line
 
     names, category_P = np.unique(list(labelled.values()), return_inverse=True)
     layer = _layer(len(names))
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
     if len(names) > 1:
         features_PD = encoder.encode(list(labelled)).numpy()
         fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit(features_PD, category_P)
@@ -85,7 +87,4 @@ class Categories:
 
 
 def _layer(categories: int) -> nn.Linear:
-    layer = nn.Linear(WIDTH, categories).requires_grad_(False)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+    return nn.Linear(WIDTH, categories).requires_grad_(False)

@@ -127,7 +127,8 @@ class RewardEnsemble:
         Raises ValueError where the two are not of the same length.
         """
         answers = self._outputs(prompts, tokens)
-        std_NO, doubt_NO = self._std(answers), self._doubt(answers)
+        std_NO = self._std(answers.spread_NO, answers.scatter_NO)
+        doubt_NO = self._std(answers.spread_NO, np.zeros_like(answers.scatter_NO))
         seconds_N = np.exp(answers.mean_NO[:, -1])
         return Predictions(
             answers.mean_NO[:, :-1],
@@ -156,7 +157,7 @@ class RewardEnsemble:
         new_N = (frame["workflow_split"] == "test").to_numpy()
         columns = zip(error_NO.T, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
         self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
-        distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
+        distance_NO = error_NO / np.maximum(self._std(answers.spread_NO, answers.scatter_NO), 1e-12)
         self.correlation_SS = error_correlation(distance_NO[:, :-1])
         one_M, other_M = _pairs(frame["prompt"])
         if len(one_M) and len(self._nets) > 1:
@@ -164,15 +165,10 @@ class RewardEnsemble:
             gap_KMO = error_KNO[:, one_M] - error_KNO[:, other_M]
             self.widths_O = difference_widths(gap_KMO.mean(0), gap_KMO.std(0, ddof=1))
 
-    def _std(self, answers: _Answers) -> np.ndarray:
+    def _std(self, spread_NO: np.ndarray, scatter_NO: np.ndarray) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
-        columns = zip(self.bars, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
+        columns = zip(self.bars, spread_NO.T, scatter_NO.T, strict=True)
         return np.stack([bars.std(spread_N, scatter_N) for bars, spread_N, scatter_N in columns], axis=1)
-
-    def _doubt(self, answers: _Answers) -> np.ndarray:
-        """doubt_NO, the same without the scatter of single pictures."""
-        columns = zip(self.bars, answers.spread_NO.T, strict=True)
-        return np.stack([bars.std(spread_N, np.zeros_like(spread_N)) for bars, spread_N in columns], axis=1)
 
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
         mean_KNO, logvar_KNO, novelty_N = self._ask(prompts, tokens)

@@ -47,7 +47,8 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     sft, imitates = config.sft, name == "policy/sft"
     steps = sft.steps if imitates else sft.score_conditioned_steps
     source = f"taught by {sft.teacher}" if imitates else "each with its score"
-    prompts = asked(config, rows) if imitates else set(rows["prompt"])
+    knows_all = imitates and sft.teacher == "ensemble"
+    prompts = askable(config) if knows_all else sorted(set(rows["prompt"]))
     print(
         f"{name}: {steps} steps of {sft.batch_size} examples, {source} "
         f"({len(prompts)} prompts, {len(rows)} rows)",
@@ -57,7 +58,7 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
         return
     count = steps * sft.batch_size
     if imitates:
-        examples = imitation(config, run, rows, count)
+        examples = imitation(config, run, rows, prompts, count)
     else:
         examples = score_examples(rows, count, each=sft.designs_per_prompt, seed=config.run.seed)
     setup = {"part": name, "examples": examples, "steps": steps}
@@ -65,16 +66,16 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
         train_in_ray(config, _worker, setup, f"{Path(name).name}-{fingerprint(inputs)[:12]}", folder)
 
 
-def asked(config: Config, rows: pd.DataFrame) -> list[str]:
-    """The prompts that the configured teacher has answers for."""
-    return askable(config) if config.sft.teacher == "ensemble" else sorted(set(rows["prompt"]))
+def imitation(
+    config: Config, run: Run, rows: pd.DataFrame, prompts: Sequence[str], count: int
+) -> list[Example]:
+    """`count` designs of the configured teacher for `prompts`.
 
-
-def imitation(config: Config, run: Run, rows: pd.DataFrame, count: int) -> list[Example]:
-    """`count` designs of the configured teacher. Raises FlowtailorError without an ensemble to ask."""
+    Raises FlowtailorError without an ensemble to ask.
+    """
     sft, seed = config.sft, config.run.seed
     questions = draw_questions(
-        asked(config, rows),
+        prompts,
         -(-count // sft.designs_per_prompt),
         seconds=seconds_range(rows),
         budgeted=sft.budgeted,
@@ -84,8 +85,8 @@ def imitation(config: Config, run: Run, rows: pd.DataFrame, count: int) -> list[
         teacher: Teacher = RowsTeacher(rows, sft.keep)
     else:
         workflows = [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
-        prompts = list(dict.fromkeys(question.prompt for question in questions))
-        teacher = EnsembleTeacher(load_ensemble(run), prompts, workflows, config)
+        asked = list(dict.fromkeys(question.prompt for question in questions))
+        teacher = EnsembleTeacher(load_ensemble(run), asked, workflows, config)
     return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
 
 
@@ -104,7 +105,7 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
         return inputs | {"sft": sft, "policy": run.path("policy/sft/model.safetensors")}
     inputs |= {"sft": config.sft.model_dump(exclude={"score_conditioned_steps"})}
     if config.sft.teacher == "rows":
-        return inputs
+        return inputs | {"backbone": config.reward.backbone}  # by which prompts have their categories
     reward, grpo = config.reward, config.grpo
     judged_by = [reward.kappa, reward.lambda_seconds, grpo.over_budget_penalty]
     return inputs | {"reward": run.path("reward/ensemble.json"), "objective": judged_by}
