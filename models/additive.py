@@ -1,17 +1,19 @@
 """The part of a reward that has a closed form: what a workflow is worth to all prompts, and to a category.
 
 Shape legend: N rows, W workflows, K workflows of the training rows, T words, V words of the vocabulary
-(with padding and unknown words), P prompts, D = 384 sentence features, C categories, O outputs.
+(with padding and unknown words), F = 2 V features of a workflow, P prompts, D = 384 sentence features,
+C categories, O outputs.
 
     reward(w, p) = usual(w) + sum over words v of w and categories c of worth(v, c) * (share(p, c) - 1/C)
 
-`usual` is kernel regression on the words of workflows: of few hundred workflows a smooth function over
+`usual` is a Gaussian process on the words of workflows: of few hundred workflows a smooth function over
 shared words knows more than a network that sees each of them a few times. `worth` is ridge regression:
 which checkpoint suits which prompts is a small difference between long workflows, which a network is slow
 to see and quick to make up (docs/EXPERIMENTS.md, 15). The networks of the ensemble learn what this leaves.
 
-Words that name models count otherwise than the rest: models differ less in how well they draw, so they lie
-closer, and more in what they know, so their worth to a category is penalised less.
+How far words set workflows apart in the first is learned (`relevance.py`). Words that name models start
+closer than the rest, because models differ less in how well they draw, and their worth to a category is
+penalised less, because they differ more in what they know.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .relevance import alike, relevance
 from .reward_features import Words
 from .text import WIDTH
 
-LENGTH = 2.0  # workflows with four words between them are alike by exp(-1/2)
-MODEL_DISTANCE = 0.5  # of a word that names a model; other words have 1
-ROW_NOISE = 0.3  # variance of a row around its workflow, against that of the workflows
+SCALE, MODEL_SCALE = 0.5, 0.25  # where words start: workflows with four between them are alike by exp(-1/2)
+ROW_NOISE = 0.3  # where the variance of a row around its workflow starts, against that of the workflows
 PROMPT_NOISE = 3.0  # the same for prompts, whose effect is told apart and left to the networks
 WORTH_PENALTY, MODEL_PENALTY = 100.0, 3.0
 SWEEPS = 6  # over the three effects in turn; more change the third digit
@@ -38,37 +40,39 @@ _MODEL = re.compile(r"\.(safetensors|sft|ckpt|pth|pt|bin|gguf)$")
 class AdditiveModel(nn.Module):
     """Words, workflow of each row, features of its prompt -> (N, O)."""
 
-    distance_V: Tensor
-    known_KV: Tensor
+    scale_F: Tensor
+    known_KF: Tensor
     weight_KO: Tensor
     precision_KK: Tensor
+    variance_O: Tensor
     worth_VCO: Tensor
 
     def __init__(self, vocabulary: int, outputs: int, categories: int, workflows: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
         self.category = nn.Linear(WIDTH, categories).requires_grad_(False)  # from `category_layer`
-        self.register_buffer("distance_V", torch.ones(vocabulary + 2))
-        self.register_buffer("known_KV", torch.zeros(workflows, vocabulary + 2))
+        self.register_buffer("scale_F", torch.ones(2 * (vocabulary + 2)))
+        self.register_buffer("known_KF", torch.zeros(workflows, 2 * (vocabulary + 2)))
         self.register_buffer("weight_KO", torch.zeros(workflows, outputs))
         self.register_buffer("precision_KK", torch.zeros(workflows, workflows))
+        self.register_buffer("variance_O", torch.ones(outputs))
         self.register_buffer("worth_VCO", torch.zeros(vocabulary + 2, categories, outputs))
 
     def forward(self, words: Words, workflow_N: Tensor, prompts_ND: Tensor) -> Tensor:
-        bags_WV = self._bags(words)
-        usual_WO = alike(bags_WV * self.distance_V, self.known_KV) @ self.weight_KO
-        worth_WCO = torch.einsum("wv,vco->wco", bags_WV, self.worth_VCO)
+        usual_WO = alike(self._features(words) * self.scale_F, self.known_KF) @ self.weight_KO
+        worth_WCO = torch.einsum("wv,vco->wco", self._bags(words), self.worth_VCO)
         suited_NO = torch.einsum("nco,nc->no", worth_WCO[workflow_N], self._shares(prompts_ND))
         return usual_WO[workflow_N] + suited_NO
 
     def novelty(self, words: Words) -> Tensor:
-        """(W,) in [0, 1]: the variance of `usual` where the workflows' effects have a variance of 1.
+        """(W, O): the variance of `usual`.
 
-        Near zero for workflows with many rows, one for those that are unlike all that were trained on
-        (Rasmussen and Williams 2006, equation 2.26).
+        Near zero for workflows with many rows, as large as workflows vary for those that are unlike all that
+        were trained on (Rasmussen and Williams 2006, equation 2.26).
         """
-        alike_WK = alike(self._bags(words) * self.distance_V, self.known_KV)
-        return (1 - torch.einsum("wk,kl,wl->w", alike_WK, self.precision_KK, alike_WK)).clamp(0, 1)
+        alike_WK = alike(self._features(words) * self.scale_F, self.known_KF)
+        left_W = 1 - torch.einsum("wk,kl,wl->w", alike_WK, self.precision_KK, alike_WK)
+        return left_W.clamp(0, 1).unsqueeze(1) * self.variance_O
 
     @torch.no_grad()
     def fit(
@@ -82,22 +86,28 @@ class AdditiveModel(nn.Module):
     ) -> None:
         """Backfitting (Hastie and Tibshirani 1990): each effect on what the others leave, in turn."""
         models_V = torch.tensor([False, *(bool(_MODEL.search(word)) for word in vocabulary), False])
-        self.distance_V.copy_(torch.where(models_V, MODEL_DISTANCE, 1.0))
-        bags_KV = self._bags(words)
-        self.known_KV.copy_(bags_KV * self.distance_V)
+        start_F = torch.where(models_V, MODEL_SCALE, SCALE).repeat(2)
+        features_KF, bags_KV = self._features(words), self._bags(words)
         # With a penalty of 1 for all, words in a larger unit are penalised less.
         unit_V = torch.where(models_V, MODEL_PENALTY, WORTH_PENALTY).double() ** -0.5
         shares_PC = self._shares(prompts_PD).double()
         prompt = _Shrunk(len(prompts_PD), prompt_N)
-        usual = _GaussianProcess(self.known_KV, workflow_N)
+        usual = _GaussianProcess(features_KF * start_F, workflow_N, ROW_NOISE)
         worth = _Ridge((bags_KV - bags_KV.mean(0)) * unit_V, shares_PC[prompt_N], workflow_N)
         usual_NO = suited_NO = torch.zeros_like(targets_NO, dtype=torch.double)
-        for _ in range(SWEEPS):
+        for sweep in range(2 * SWEEPS):
             prompt_NO = prompt(targets_NO - usual_NO - suited_NO)
+            if sweep == SWEEPS:  # the workflows' effects are told apart well enough to learn their scales
+                mean_KO = usual.means(targets_NO - prompt_NO - suited_NO)
+                scale_F, noise = relevance(features_KF, mean_KO, usual.count_K, start_F, ROW_NOISE)
+                usual = _GaussianProcess(features_KF * scale_F, workflow_N, noise)
             usual_NO = usual(targets_NO - prompt_NO - suited_NO)
             suited_NO = worth(targets_NO - prompt_NO - usual_NO)
+        self.scale_F.copy_(scale_F)
+        self.known_KF.copy_(features_KF * scale_F)
         self.weight_KO.copy_(usual.weight_KO)
         self.precision_KK.copy_(usual.precision_KK)
+        self.variance_O.copy_(usual.variance())
         self.worth_VCO.copy_(worth.worth_VCO * unit_V.view(-1, 1, 1))
 
     def _shares(self, prompts_ND: Tensor) -> Tensor:
@@ -105,16 +115,19 @@ class AdditiveModel(nn.Module):
         shares_NC = self.category(prompts_ND).softmax(-1)
         return shares_NC - 1 / shares_NC.shape[1]
 
-    def _bags(self, words: Words) -> Tensor:
-        """(W, V): how often each word occurs; unknown words share the last column."""
+    def _features(self, words: Words) -> Tensor:
+        """(W, F): how often each word occurs, and how often in a node that repeats a class.
+
+        So that what the first of two samplers does is not taken for what the last one does.
+        """
+        return torch.cat([self._bags(words), self._bags(words, words.repeating())], dim=1)
+
+    def _bags(self, words: Words, where_WT: Tensor | None = None) -> Tensor:
+        """(W, V): how often each word occurs (where it counts); unknown words share the last column."""
         index_WT = words.index_WT.clamp(max=self.vocabulary + 1)
+        counts_WT = index_WT > 0 if where_WT is None else (index_WT > 0) & where_WT
         bags_WV = torch.zeros(len(index_WT), self.vocabulary + 2, device=index_WT.device)
-        return bags_WV.scatter_add_(1, index_WT, (index_WT > 0).float())
-
-
-def alike(one_WV: Tensor, other_KV: Tensor) -> Tensor:
-    """(W, K) in (0, 1]: a Gaussian of how many words lie between the two."""
-    return torch.exp(-torch.cdist(one_WV, other_KV).square() / (2 * LENGTH**2))
+        return bags_WV.scatter_add_(1, index_WT, counts_WT.float())
 
 
 class _GaussianProcess:
@@ -124,15 +137,22 @@ class _GaussianProcess:
     equation 2.25).
     """
 
-    def __init__(self, known_KV: Tensor, workflow_N: Tensor) -> None:
-        self._workflow_N, self._kernel_KK = workflow_N, alike(known_KV, known_KV).double()
-        self._count_K1 = torch.bincount(workflow_N, minlength=len(known_KV)).double().unsqueeze(1)
-        noise_KK = torch.diag(ROW_NOISE / self._count_K1.squeeze(1))
-        self.precision_KK = torch.linalg.inv(self._kernel_KK + noise_KK)
+    def __init__(self, known_KF: Tensor, workflow_N: Tensor, noise: float) -> None:
+        self._workflow_N, self._kernel_KK = workflow_N, alike(known_KF, known_KF).double()
+        self.count_K = torch.bincount(workflow_N, minlength=len(known_KF)).double()
+        self.precision_KK = torch.linalg.inv(self._kernel_KK + torch.diag(noise / self.count_K))
+
+    def means(self, rest_NO: Tensor) -> Tensor:
+        """(K, O): the means of the workflows' rows."""
+        return _totals(rest_NO, self._workflow_N, len(self.count_K)) / self.count_K.unsqueeze(1)
+
+    def variance(self) -> Tensor:
+        """variance_O of workflows that was likeliest given the latest rows (as in `relevance`)."""
+        return (self.mean_KO * self.weight_KO).mean(0)
 
     def __call__(self, rest_NO: Tensor) -> Tensor:
-        mean_KO = _totals(rest_NO, self._workflow_N, len(self._count_K1)) / self._count_K1
-        self.weight_KO = self.precision_KK @ mean_KO
+        self.mean_KO = self.means(rest_NO)
+        self.weight_KO = self.precision_KK @ self.mean_KO
         return (self._kernel_KK @ self.weight_KO)[self._workflow_N]
 
 

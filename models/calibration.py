@@ -2,9 +2,10 @@
 
 Shape legend: N rows, M pairs of rows, S scorers, O outputs.
 
-The variance of a prediction has two parts: scatter, what single pictures do around their mean as
-the members learned it, and disagreement between the members. Disagreement grows on workflows that
-no member has seen, but by its own measure; how much it must count is read off such rows.
+The variance of a prediction has two parts: disagreement between the members, and the rest, which is what
+single pictures do around their mean as the members learned it, and what no rendered workflow tells. The
+members disagree about workflows that they have not seen, but by their own measure; how much that must
+count is read off such rows.
 
 Scorers partly err together, so the bar of their weighted mean also needs how far they do.
 """
@@ -22,31 +23,33 @@ FEWEST = 10  # rows of a kind before its coverage counts
 
 @dataclass(frozen=True)
 class Bars:
-    """Variance = `scale`^2 * (scatter + (`disagreement` * spread of the members)^2)."""
+    """Variance = `scale`^2 * (rest^2 + (`disagreement` * spread of the members)^2)."""
 
     scale: float = 1.0
     disagreement: float = 1.0
 
-    def std(self, spread_N: np.ndarray, scatter_N: np.ndarray) -> np.ndarray:
-        """Standard deviations, in the unit of the inputs: `spread_N` a deviation, `scatter_N` likewise."""
-        return self.scale * np.hypot(scatter_N, self.disagreement * spread_N)
+    def std(self, spread_N: np.ndarray, rest_N: np.ndarray) -> np.ndarray:
+        """Standard deviations, in the unit of the inputs: `spread_N` a deviation, `rest_N` likewise."""
+        return self.scale * np.hypot(rest_N, self.disagreement * spread_N)
 
 
 def fit_bars(
-    error_N: np.ndarray, spread_N: np.ndarray, scatter_N: np.ndarray, new_N: np.ndarray, prompt_N: np.ndarray
+    error_N: np.ndarray, spread_N: np.ndarray, rest_N: np.ndarray, new_N: np.ndarray, prompt_N: np.ndarray
 ) -> Bars:
-    """The bars that cover 68.27% of the errors, of new workflows (`new_N`) and of known ones alike.
+    """The bars that cover 68.27% of the errors, wide where errors are large and narrow where they are small.
 
-    Each prompt counts once, however many rows it has, because the errors of one prompt go together. With
-    too few rows of either kind, one scale for all and disagreement at face value.
+    Of all weights of disagreement the one with the best interval score (Gneiting and Raftery 2007, equation
+    43). New workflows (`new_N`) count as much as known ones, and each prompt once, however many rows it has,
+    because the errors of one prompt go together. With too few rows of either kind, one scale for all and
+    disagreement at face value.
     """
     if min(new_N.sum(), (~new_N).sum()) < FEWEST:
-        return _scaled(error_N, spread_N, scatter_N, 1.0, _once(prompt_N))
+        return _scaled(error_N, spread_N, rest_N, 1.0, _once(prompt_N))
     weight_N = np.empty(len(error_N))
     for kind_N in (new_N, ~new_N):
         weight_N[kind_N] = _once(prompt_N[kind_N])
-    options = [_scaled(error_N, spread_N, scatter_N, factor, weight_N) for factor in FACTORS]
-    return min(options, key=lambda bars: _unevenness(bars, error_N, spread_N, scatter_N, new_N, weight_N))
+    options = [_scaled(error_N, spread_N, rest_N, factor, weight_N) for factor in FACTORS]
+    return min(options, key=lambda bars: _interval_score(bars, error_N, spread_N, rest_N) @ weight_N)
 
 
 def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray:
@@ -94,25 +97,18 @@ def _once(prompt_N: np.ndarray) -> np.ndarray:
 def _scaled(
     error_N: np.ndarray,
     spread_N: np.ndarray,
-    scatter_N: np.ndarray,
+    rest_N: np.ndarray,
     factor: float,
     weight_N: np.ndarray,
 ) -> Bars:
     # A quantile rather than a root mean square: a few wild rows must not widen all bars.
-    std_N = np.maximum(Bars(1.0, factor).std(spread_N, scatter_N), 1e-12)
+    std_N = np.maximum(Bars(1.0, factor).std(spread_N, rest_N), 1e-12)
     distance_N = np.abs(error_N) / std_N
     scale = np.quantile(distance_N, WITHIN_ONE_DEVIATION, weights=weight_N, method="inverted_cdf")
     return Bars(float(max(scale, 1e-3)), float(factor))
 
 
-def _unevenness(
-    bars: Bars,
-    error_N: np.ndarray,
-    spread_N: np.ndarray,
-    scatter_N: np.ndarray,
-    new_N: np.ndarray,
-    weight_N: np.ndarray,
-) -> float:
-    """How far the coverage of new and of known workflows are from each other; ties go to wide averages."""
-    inside_N = np.abs(error_N) <= bars.std(spread_N, scatter_N)
-    return abs(float((weight_N * inside_N)[new_N].sum()) - float((weight_N * inside_N)[~new_N].sum()))
+def _interval_score(bars: Bars, error_N: np.ndarray, spread_N: np.ndarray, rest_N: np.ndarray) -> np.ndarray:
+    """(N,): the width of each interval, and a fine for how far the error lies outside it; less is better."""
+    std_N = bars.std(spread_N, rest_N)
+    return 2 * std_N + 2 / (1 - WITHIN_ONE_DEVIATION) * np.maximum(np.abs(error_N) - std_N, 0)

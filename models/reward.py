@@ -127,8 +127,8 @@ class RewardEnsemble:
         Raises ValueError where the two are not of the same length.
         """
         answers = self._outputs(prompts, tokens)
-        std_NO = self._std(answers.spread_NO, answers.scatter_NO)
-        doubt_NO = self._std(answers.spread_NO, np.zeros_like(answers.scatter_NO))
+        std_NO = self._std(answers.spread_NO, answers.rest_NO)
+        doubt_NO = self._std(answers.spread_NO, answers.novel_NO)
         seconds_N = np.exp(answers.mean_NO[:, -1])
         return Predictions(
             answers.mean_NO[:, :-1],
@@ -155,9 +155,9 @@ class RewardEnsemble:
         error_NO = answers.mean_NO - target_NO
         prompt_N = frame["prompt"].to_numpy(dtype=str)
         new_N = (frame["workflow_split"] == "test").to_numpy()
-        columns = zip(error_NO.T, answers.spread_NO.T, answers.scatter_NO.T, strict=True)
+        columns = zip(error_NO.T, answers.spread_NO.T, answers.rest_NO.T, strict=True)
         self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
-        distance_NO = error_NO / np.maximum(self._std(answers.spread_NO, answers.scatter_NO), 1e-12)
+        distance_NO = error_NO / np.maximum(self._std(answers.spread_NO, answers.rest_NO), 1e-12)
         self.correlation_SS = error_correlation(distance_NO[:, :-1])
         one_M, other_M = _pairs(frame["prompt"])
         if len(one_M) and len(self._nets) > 1:
@@ -165,32 +165,33 @@ class RewardEnsemble:
             gap_KMO = error_KNO[:, one_M] - error_KNO[:, other_M]
             self.widths_O = difference_widths(gap_KMO.mean(0), gap_KMO.std(0, ddof=1))
 
-    def _std(self, spread_NO: np.ndarray, scatter_NO: np.ndarray) -> np.ndarray:
+    def _std(self, spread_NO: np.ndarray, rest_NO: np.ndarray) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
-        columns = zip(self.bars, spread_NO.T, scatter_NO.T, strict=True)
-        return np.stack([bars.std(spread_N, scatter_N) for bars, spread_N, scatter_N in columns], axis=1)
+        columns = zip(self.bars, spread_NO.T, rest_NO.T, strict=True)
+        return np.stack([bars.std(spread_N, rest_N) for bars, spread_N, rest_N in columns], axis=1)
 
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
-        mean_KNO, logvar_KNO, novelty_N = self._ask(prompts, tokens)
-        mean_NO, spread_NO, scatter_NO = combine(mean_KNO, logvar_KNO, novelty_N)
-        scale = self.scale
+        mean_KNO, logvar_KNO, novelty_NO = self._ask(prompts, tokens)
+        member_KNO = mean_KNO * self.scale.std_O + self.scale.mean_O
+        novel_NO, scatter_NO = np.sqrt(novelty_NO), np.sqrt(np.exp(logvar_KNO).mean(0))
         return _Answers(
-            mean_KNO * scale.std_O + scale.mean_O,
-            mean_NO * scale.std_O + scale.mean_O,
-            spread_NO * scale.std_O,
-            scatter_NO * scale.std_O,
+            member_KNO,
+            member_KNO.mean(0),
+            member_KNO.std(0),
+            novel_NO * self.scale.std_O,
+            np.hypot(novel_NO, scatter_NO) * self.scale.std_O,
         )
 
     @torch.inference_mode()
     def _ask(
         self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """mean_KNO and logvar_KNO, standardised, as the members give them, and novelty_N of the workflows."""
+        """mean_KNO and logvar_KNO, standardised, as the members give them, and novelty_NO, a variance."""
         if len(prompts) != len(tokens):
             raise ValueError(f"{len(prompts)} prompts, {len(tokens)} workflows: must be as many")
         if not prompts:
             nothing_KNO = np.zeros((len(self._nets), 0, len(self.bars)))
-            return nothing_KNO, nothing_KNO, np.zeros(0)
+            return nothing_KNO, nothing_KNO, nothing_KNO[0]
         prompts_ND = self._encoder.encode(prompts)
         distinct = list(dict.fromkeys(tuple(words) for words in tokens))
         place = {words: i for i, words in enumerate(distinct)}
@@ -205,8 +206,8 @@ class RewardEnsemble:
             parts.append(map(torch.stack, zip(*answers, strict=True)))
         mean_KNO, logvar_KNO = (torch.cat(part, dim=1).double().numpy() for part in zip(*parts, strict=True))
         additive = self._nets[0].additive  # the same in all members
-        novelty_N = additive.novelty(words)[workflow_N].double().numpy()
-        return mean_KNO, logvar_KNO, novelty_N
+        novelty_NO = additive.novelty(words)[workflow_N].double().numpy()
+        return mean_KNO, logvar_KNO, novelty_NO
 
     def save(self, folder: Path) -> None:
         """Write `ensemble.json` and one `member-K.safetensors` per member."""
@@ -217,7 +218,7 @@ class RewardEnsemble:
             "format": FORMAT,
             "members": len(self._nets),
             "categories": self._nets[0].additive.category.out_features,
-            "workflows": len(self._nets[0].additive.known_KV),
+            "workflows": len(self._nets[0].additive.known_KF),
             "backbone": self.backbone,
             "scorers": self.scorers,
             "outputs": {"mean": self.scale.mean_O.tolist(), "std": self.scale.std_O.tolist()},
@@ -268,20 +269,14 @@ def _pairs(prompts: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What the members say, in the targets' own units, before the bars; log-seconds come last."""
+    """What the members say, in the targets' own units, before the bars; log-seconds come last.
+
+    spread: how far they disagree; novel: what they cannot know, because no workflow like it was rendered;
+    rest: that, and the scatter of single pictures. All are deviations.
+    """
 
     member_KNO: np.ndarray
     mean_NO: np.ndarray
     spread_NO: np.ndarray
-    scatter_NO: np.ndarray
-
-
-def combine(
-    mean_KNO: np.ndarray, logvar_KNO: np.ndarray, novelty_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The members as a mixture, (N, O) each: mean, what they do not know, deviation within them.
-
-    They do not know what they disagree about, nor what workflows are worth that none has seen the like of.
-    """
-    unknown_NO = np.sqrt(mean_KNO.var(0) + novelty_N[:, None])
-    return mean_KNO.mean(0), unknown_NO, np.sqrt(np.exp(logvar_KNO).mean(0))
+    novel_NO: np.ndarray
+    rest_NO: np.ndarray

@@ -34,6 +34,17 @@ class Words:
     def to(self, device: torch.device | str) -> Words:
         return Words(self.index_WT.to(device), self.owner_WT.to(device))
 
+    def repeating(self) -> Tensor:
+        """(W, T): whether a word belongs to a node of a class that the workflow has named before.
+
+        Workflows are told from their output, so of two samplers that is the first to run.
+        """
+        place_T = torch.arange(self.index_WT.shape[1], device=self.index_WT.device)
+        node_WT = (self.owner_WT == place_T) & (self.index_WT > 0)
+        class_WT = self.index_WT.gather(1, self.owner_WT)
+        same_WTT = (class_WT.unsqueeze(2) == class_WT.unsqueeze(1)) & node_WT.unsqueeze(1)
+        return (same_WTT & (place_T < self.owner_WT.unsqueeze(2))).any(2)
+
     def __getitem__(self, rows: Tensor) -> Words:
         """The chosen workflows, cut to the longest of them."""
         index_WT = self.index_WT[rows]

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 4
+FORMAT = 5
 DESCRIPTION = "ensemble.json"
 
 

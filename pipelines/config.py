@@ -100,6 +100,7 @@ class SftConfig(Section):
     learning_rate: PositiveFloat = 1e-3
     teacher: Literal["ensemble", "rows"] = "ensemble"  # whom to imitate; rows: as without an ensemble
     teacher_temperature: PositiveFloat = 0.01  # of the ensemble's choice, in reward
+    variants: NonNegativeInt = 6000  # edits of good workflows that the ensemble may choose unrendered
     keep: float = Field(default=0.25, gt=0, le=1)  # teacher "rows": the best share of each prompt's rows
     designs_per_prompt: PositiveInt = 2  # that the teacher shows each time it is asked
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of its answers that keep a time budget

@@ -24,6 +24,7 @@ from flowtailor.memory import keep_freed_memory
 
 from ..datasets.prompts import prompt_file, training_labels
 from ..datasets.rows import usable
+from ..models.reward_file import FORMAT
 from .cluster import ensure_ray
 from .config import Config
 from .stage import Run, fingerprint, is_done, stage_output, write_json
@@ -73,6 +74,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
         "reward": config.reward.model_dump(exclude={"workers", "kappa", "lambda_seconds"}),
         "scorers": config.scorers,
         "seed": config.run.seed,
+        "format": FORMAT,  # or a fit that was cut short would go on from members of another make
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 from .config import Config
 
 if TYPE_CHECKING:
-    from ..models.reward import Predictions
+    from ..models.reward import Predictions, RewardEnsemble
 
 
 def limit(budget_s: float | None) -> float:
@@ -23,7 +24,7 @@ def limit(budget_s: float | None) -> float:
 class Objective:
     """The cautious reward of N designs, and the seconds that they are fined by.
 
-    latest_N: the predicted seconds plus their deviation.
+    latest_N: the predicted seconds plus their deviation. A `table` has P prompts x W workflows for N.
     """
 
     reward_N: np.ndarray
@@ -37,6 +38,25 @@ class Objective:
         )
         latest_N = predictions.seconds + predictions.seconds_std
         return cls(reward_N, latest_N, config.grpo.over_budget_penalty)
+
+    @classmethod
+    def table(
+        cls,
+        ensemble: RewardEnsemble,
+        prompts: Sequence[str],
+        workflows: Sequence[Sequence[str]],
+        config: Config,
+    ) -> Objective:
+        """Each workflow for each prompt: (P, W) in the place of N."""
+        columns = [cls.of(ensemble.predict(prompts, [words] * len(prompts)), config) for words in workflows]
+        reward_PW = np.stack([column.reward_N for column in columns], axis=1)
+        latest_PW = np.stack([column.latest_N for column in columns], axis=1)
+        return cls(reward_PW, latest_PW, config.grpo.over_budget_penalty)
+
+    def beside(self, other: Objective) -> Objective:
+        """Two tables of the same prompts as one."""
+        reward_PW = np.concatenate([self.reward_N, other.reward_N], axis=1)
+        return Objective(reward_PW, np.concatenate([self.latest_N, other.latest_N], axis=1), self.penalty)
 
     def within(self, limit_N: np.ndarray | float) -> np.ndarray:
         """reward_N less `penalty` times the share by which a design passes its limit, at most one penalty."""

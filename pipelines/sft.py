@@ -18,6 +18,7 @@ from .config import Config
 from .examples import Example, imitation_examples, score_examples, seconds_range, training_rows
 from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .questions import askable, draw_questions
+from .repertoire import repertoire
 from .stage import Run, fingerprint, is_done, stage_output
 from .teachers import EnsembleTeacher, RowsTeacher, Teacher
 from .trained import load_ensemble
@@ -84,9 +85,12 @@ def imitation(
     if sft.teacher == "rows":
         teacher: Teacher = RowsTeacher(rows, sft.keep)
     else:
-        workflows = [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
+        ensemble, (_, space) = load_ensemble(run), read_world(run)
+        rendered = [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
         asked = list(dict.fromkeys(question.prompt for question in questions))
-        teacher = EnsembleTeacher(load_ensemble(run), asked, workflows, config)
+        workflows = repertoire(rendered, asked, ensemble, space, config)
+        print(f"policy/sft: {len(workflows)} workflows to choose from", flush=True)
+        teacher = EnsembleTeacher(ensemble, asked, workflows, config)
     return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
 
 

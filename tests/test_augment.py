@@ -4,7 +4,7 @@ import pytest
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.errors import FlowtailorError
-from flowtailor.workflows.augment import augment, including
+from flowtailor.workflows.augment import augment, including, variants
 from flowtailor.workflows.codec import decode, encode
 from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.graph import Workflow
@@ -38,6 +38,14 @@ def test_half_of_the_new_flows_are_seeds_with_another_checkpoint(space: Space):
     flows = augment(SEEDS, space, len(SEEDS) + 60, seed=2)
     known = {without_model(flow) for flow in flows[: len(SEEDS)]}
     assert 28 <= sum(without_model(flow) in known for flow in flows[len(SEEDS) :]) <= 36
+
+
+def test_variants_are_few_edits_away_from_their_seeds_and_none_of_them(space: Space):
+    seeds = [flow.canonical(space.catalog) for flow in SEEDS]
+    found = variants(seeds, space, 100, seed=1)
+    assert found == variants(seeds, space, 100, seed=1)
+    assert 20 < len({flow.key for flow in found} - {flow.key for flow in seeds}) == len(found)
+    assert not any(problems(flow.bind("a red apple", 1), space.catalog) for flow in found)
 
 
 @pytest.mark.parametrize("seed", range(3))

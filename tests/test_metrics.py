@@ -73,6 +73,7 @@ def test_bars_cover_two_thirds_of_known_and_of_new_workflows():
     scatter = np.full(4000, 0.2)
     error = rng.normal(size=4000) * 1.5 * np.hypot(scatter, 3 * spread)  # members agree far too well
     bars = fit_bars(error, spread, scatter, new, np.arange(4000))
+    assert bars.disagreement == pytest.approx(3, rel=0.2)
     inside = np.abs(error) <= bars.std(spread, scatter)
     assert inside[new].mean() == pytest.approx(0.683, abs=0.03)
     assert inside[~new].mean() == pytest.approx(0.683, abs=0.03)

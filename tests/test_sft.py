@@ -70,6 +70,7 @@ def config_in(folder: Path, *overrides: str) -> Config:
             "sft.steps=12",
             "sft.batch_size=4",
             "sft.score_conditioned_steps=2",
+            "sft.variants=60",
             *overrides,
         ],
     )

@@ -68,6 +68,19 @@ def augment(
     raise FlowtailorError(f"{n} workflows asked for, but {space.source} gave only {len(pool)}; ask for fewer")
 
 
+def variants(
+    flows: Sequence[Workflow], space: Space, tries: int, seed: int = 0, max_tokens: int = 64
+) -> list[Workflow]:
+    """The distinct canonical workflows that come out of `tries` times one to three edits of any of `flows`.
+
+    Some tries end outside the space or where another did. The same arguments give the same list.
+    """
+    editor = _Editor(space, Grammar(space, max_tokens), random.Random(seed))
+    edited = (editor.edit(flows) for _ in range(tries))
+    found = {flow.key: flow for flow in edited if flow is not None}
+    return [flow for key, flow in found.items() if key not in {one.key for one in flows}]
+
+
 def including(flow: Workflow, word: str, grammar: Grammar, *, seed: int = 0) -> Workflow | None:
     """The flow with the value that `word` says, in place of another or in a node that is inserted for it.
 

@@ -1,0 +1,59 @@
+"""The workflows that SFT's teacher chooses from: rendered ones, and variants that nobody has rendered.
+
+Shape legend: P prompts, W workflows.
+
+What was rendered is a small sample of what can be designed. Of its near neighbours the ensemble is hardly
+less sure, and where it is, its doubt counts against them. Only what may be somebody's answer is kept: the
+best on average and for each of some prompts, within time limits from tight to none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..workflows.augment import variants
+from ..workflows.codec import canonical_words, decode
+from ..workflows.space import Space
+from .config import Config
+from .objective import Objective
+
+if TYPE_CHECKING:
+    from ..models.reward import RewardEnsemble
+
+Words = tuple[str, ...]
+
+JUDGES = 30  # prompts that workflows are compared on
+SEEDS = 100  # good rendered workflows whose variants are looked at
+KEPT = 100  # within each time limit
+QUANTILES = (0.1, 0.3, 0.6)  # of the rendered workflows' seconds, the time limits besides none
+
+
+def repertoire(
+    rendered: Sequence[Words], prompts: Sequence[str], ensemble: RewardEnsemble, space: Space, config: Config
+) -> list[Words]:
+    """The best of `rendered` and of `sft.variants` edits of them, by the ensemble's cautious objective."""
+    judges = prompts[:: max(1, len(prompts) // JUDGES)]
+    told = Objective.table(ensemble, judges, rendered, config)
+    limits = [math.inf, *np.quantile(told.latest_N.mean(0), QUANTILES)]
+    seeds = [decode(rendered[w], space) for w in best(told, limits, SEEDS // len(limits))]
+    edited = variants(seeds, space, config.sft.variants, config.run.seed, config.space.max_tokens)
+    new = sorted({canonical_words(flow, space) for flow in edited} - set(rendered))
+    everything = [*rendered, *new]
+    if new:
+        told = told.beside(Objective.table(ensemble, judges, new, config))
+    return [everything[w] for w in best(told, limits, KEPT)]
+
+
+def best(told: Objective, limits: Sequence[float], count: int) -> list[int]:
+    """Indices of the workflows that are among the `count` best on average, or the best for a prompt, within
+    one of the limits."""
+    found: set[int] = set()
+    for limit in limits:
+        worth_PW = told.within(limit)
+        found |= set(np.argsort(-worth_PW.mean(0), kind="stable")[:count].tolist())
+        found |= set(worth_PW.argmax(1).tolist())
+    return sorted(found)
