@@ -17,8 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import DynamicCache
+
+from .row_lora import with_rows
 
 
 class TokenGrammar(Protocol):
@@ -98,19 +101,19 @@ class Decoder(Protocol):
 
 
 class CachedDecoder:
-    """A model behind a KV cache.
+    """A model behind a KV cache; of a PEFT model's adapters the active one, as they are now.
 
-    With `adapters`, every row is held once per name (PEFT's "__base__" is no adapter) in the one batch:
-    logits are then (len(adapters) * R, V), the rows of the first name first.
+    With `adapters`, names of them, every row is held once per name (`BASE` is no adapter) in the one
+    batch: logits are then (len(adapters) * R, V), the rows of the first name first.
     """
 
     def __init__(
         self, model: nn.Module, columns: torch.Tensor, *, pad_id: int, adapters: Sequence[str] = ()
     ) -> None:
-        self.model, self.pad_id, self.adapters = model, pad_id, tuple(adapters)
-        self.columns = columns.tolist()
+        names = adapters or getattr(model, "active_adapters", ())
+        self.model = with_rows(model.get_base_model(), names) if isinstance(model, PeftModel) else model
+        self.pad_id, self.columns, self.copies = pad_id, columns.tolist(), max(1, len(adapters))
         self.device = next(model.parameters()).device
-        self.copies = max(1, len(self.adapters))
 
     def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         self.cache = DynamicCache(config=self.model.config)  # type: ignore[arg-type]
@@ -137,9 +140,6 @@ class CachedDecoder:
         real = [[0] * (longest - len(chunk)) + [1] * len(chunk) for chunk in chunks] * self.copies
         self.mask = torch.cat([self.mask, torch.tensor(real, device=self.device)], dim=1)  # (B, K)
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -longest:]
-        names: dict[str, Any] = {}
-        if self.adapters:
-            names["adapter_names"] = [name for name in self.adapters for _ in chunks]
         return self.model(
             input_ids=torch.tensor(padded, device=self.device),
             attention_mask=self.mask,
@@ -147,7 +147,6 @@ class CachedDecoder:
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
-            **names,
         ).logits[:, -1]
 
 

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from .constrained import CachedDecoder
-
-BASE = "__base__"  # PEFT's name for "no adapter"
+from .row_lora import BASE
 
 
 def mix(base: torch.Tensor, adapted: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

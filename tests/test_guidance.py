@@ -109,3 +109,13 @@ def test_tiny_base_is_deterministic(tmp_path: Path) -> None:
     one, other = (Policy.from_base(tiny_base(tmp_path / name), WORDS) for name in "ab")
     ids = torch.tensor([one.encode_prompt("an apple")])
     assert torch.equal(one.model(ids).logits, other.model(ids).logits)
+
+
+@torch.no_grad()
+def test_decoding_leaves_the_model_as_it_was(trio: tuple[Policy, Policy, Policy]) -> None:
+    both, ids = trio[0], torch.tensor([[5, 6, 7]])
+    modules, before = list(both.model.modules()), both.model(ids).logits
+    decoder = CachedDecoder(both.model, both.columns, pad_id=0)  # the active adapter, as the model itself
+    assert torch.allclose(decoder.start([[5, 6, 7]]), before[:, -1], atol=1e-5)
+    assert list(both.model.modules()) == modules
+    assert torch.equal(both.model(ids).logits, before)
