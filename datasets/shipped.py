@@ -21,15 +21,18 @@ from .rows import COLUMNS, RETRYABLE_ERRORS, to_table
 SHIPPED = Path(__file__).parent / "data"
 
 
-def read_rows(name: str) -> pd.DataFrame:
-    """The rows of a Parquet file, or of the one that ships under a bare name.
-
-    Raises FlowtailorError where there is no such file, or where it holds something else.
-    """
+def rows_file(name: str) -> Path:
+    """A Parquet file, or the one that ships under a bare name. Raises FlowtailorError where there is none."""
     file = next((path for path in (Path(name), SHIPPED / f"{name}.parquet") if path.is_file()), None)
     if file is None:
         ships = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.parquet")))
         raise FlowtailorError(f"{name}: no such file of rows; give a Parquet file, or one of: {ships}")
+    return file
+
+
+def read_rows(name: str) -> pd.DataFrame:
+    """The rows of a `rows_file`. Raises FlowtailorError where it holds something else, or is not there."""
+    file = rows_file(name)
     try:
         table = pq.read_table(file)
     except pa.ArrowException as error:

@@ -26,6 +26,7 @@ from ..datasets.card import dataset_card
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import choose, load_prompts, prompt_file
 from ..datasets.rows import RETRYABLE_ERRORS, weighted_score
+from ..datasets.shipped import rows_file
 from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
 from ..workflows.graph import Workflow
@@ -73,6 +74,7 @@ def stage_inputs(config: Config) -> dict[str, Any]:
     """What the dataset depends on."""
     return {
         "collect": config.collect.model_dump(exclude={"rows_per_block"}),
+        "head_start": config.collect.head_start and rows_file(config.collect.head_start),
         "engine": config.engine.model_dump(mode="json", include={"kind", "urls", "path", "args"}),
         "prompts": [config.prompts, prompt_file(config.prompts.file)],
         "scorers": sorted(config.scorers.weights),
