@@ -39,17 +39,25 @@ def fit_bars(
     """The bars that cover 68.27% of the errors, wide where errors are large and narrow where they are small.
 
     Of all weights of disagreement the one with the best interval score (Gneiting and Raftery 2007, equation
-    43). New workflows (`new_N`) count as much as known ones, and each prompt once, however many rows it has,
-    because the errors of one prompt go together. With too few rows of either kind, one scale for all and
-    disagreement at face value.
+    43); rows count as by `row_weights`. With too few rows of either kind, disagreement counts at face value.
     """
-    if min(new_N.sum(), (~new_N).sum()) < FEWEST:
-        return _scaled(error_N, spread_N, rest_N, 1.0, _once(prompt_N))
-    weight_N = np.empty(len(error_N))
-    for kind_N in (new_N, ~new_N):
-        weight_N[kind_N] = _once(prompt_N[kind_N])
-    options = [_scaled(error_N, spread_N, rest_N, factor, weight_N) for factor in FACTORS]
+    weight_N = row_weights(new_N, prompt_N)
+    factors = FACTORS if _both_kinds(new_N) else [1.0]
+    options = [_scaled(error_N, spread_N, rest_N, factor, weight_N) for factor in factors]
     return min(options, key=lambda bars: _interval_score(bars, error_N, spread_N, rest_N) @ weight_N)
+
+
+def row_weights(new_N: np.ndarray, prompt_N: np.ndarray) -> np.ndarray:
+    """weight_N: new workflows (`new_N`) count as much as known ones, where there are enough of both.
+
+    Each prompt counts once, however many rows it has, because the errors of one prompt go together.
+    """
+    if not _both_kinds(new_N):
+        return _once(prompt_N)
+    weight_N = np.empty(len(new_N))
+    for kind_N in (new_N, ~new_N):
+        weight_N[kind_N] = _once(prompt_N[kind_N]) / 2
+    return weight_N
 
 
 def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray:
@@ -61,21 +69,25 @@ def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray
     return np.quantile(np.abs(error_MO) / np.maximum(spread_MO, 1e-12), WITHIN_ONE_DEVIATION, axis=0)
 
 
-def error_correlation(distance_NS: np.ndarray) -> np.ndarray:
+def error_correlation(distance_NS: np.ndarray, weight_N: np.ndarray) -> np.ndarray:
     """(S, S): how far the scorers err together; `distance_NS` holds errors in units of their own bars.
 
-    The estimator of Gnanadesikan and Kettenring (Biometrics, 1972) with the same quantile as the bars:
-    the sum of two errors is wide where they go together, their difference where they do not.
+    By the estimator of Gnanadesikan and Kettenring (Biometrics, 1972) with the quantile of the bars: the sum
+    of two errors is wide where they go together, their difference where they do not. All are then moved alike
+    so that the sum of all scorers' errors is as wide as the matrix says.
     """
     scorers = distance_NS.shape[1]
     correlation_SS = np.eye(scorers)
     for i in range(scorers):
         for j in range(i):
-            sums = _width(distance_NS[:, i] + distance_NS[:, j])
-            differences = _width(distance_NS[:, i] - distance_NS[:, j])
+            sums = _width(distance_NS[:, i] + distance_NS[:, j], weight_N)
+            differences = _width(distance_NS[:, i] - distance_NS[:, j], weight_N)
             both = sums**2 + differences**2
             correlation_SS[i, j] = correlation_SS[j, i] = (sums**2 - differences**2) / both if both else 1.0
-    return correlation_SS
+    if scorers > 1:
+        missing = _width(distance_NS.sum(1), weight_N) ** 2 - correlation_SS.sum()
+        correlation_SS += missing / (scorers * (scorers - 1)) * (1 - np.eye(scorers))
+    return correlation_SS.clip(-1, 1)
 
 
 def weighted_std(std_NS: np.ndarray, share_S: np.ndarray, correlation_SS: np.ndarray) -> np.ndarray:
@@ -84,8 +96,14 @@ def weighted_std(std_NS: np.ndarray, share_S: np.ndarray, correlation_SS: np.nda
     return np.sqrt(np.einsum("ns,st,nt->n", parts_NS, correlation_SS, parts_NS).clip(min=0))
 
 
-def _width(error_N: np.ndarray) -> float:
-    return float(np.quantile(np.abs(error_N), WITHIN_ONE_DEVIATION))
+def _both_kinds(new_N: np.ndarray) -> bool:
+    return min(new_N.sum(), (~new_N).sum()) >= FEWEST
+
+
+def _width(error_N: np.ndarray, weight_N: np.ndarray) -> float:
+    """What 68.27% of the errors stay within."""
+    within = np.quantile(np.abs(error_N), WITHIN_ONE_DEVIATION, weights=weight_N, method="inverted_cdf")
+    return float(within)
 
 
 def _once(prompt_N: np.ndarray) -> np.ndarray:
@@ -103,9 +121,7 @@ def _scaled(
 ) -> Bars:
     # A quantile rather than a root mean square: a few wild rows must not widen all bars.
     std_N = np.maximum(Bars(1.0, factor).std(spread_N, rest_N), 1e-12)
-    distance_N = np.abs(error_N) / std_N
-    scale = np.quantile(distance_N, WITHIN_ONE_DEVIATION, weights=weight_N, method="inverted_cdf")
-    return Bars(float(max(scale, 1e-3)), float(factor))
+    return Bars(max(_width(error_N / std_N, weight_N), 1e-3), float(factor))
 
 
 def _interval_score(bars: Bars, error_N: np.ndarray, spread_N: np.ndarray, rest_N: np.ndarray) -> np.ndarray:

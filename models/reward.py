@@ -3,9 +3,9 @@
 Shape legend: K members, N questions, S scorers, O = S + 1 outputs (the last is log-seconds).
 
 Promises: a mean and a deviation per scorer, and render seconds, for any prompt and any words; the
-deviation holds both doubt, which more rows would lessen, and the scatter of single pictures, scaled so
-that on validation prompts 68% of measured scores lie within it. Nothing is rendered. It knows the
-engine and the machine that its rows came from; seconds do not carry over to another one.
+deviation holds doubt, which more rows would lessen, disagreement and the scatter of single pictures,
+scaled so that on validation prompts 68% of measured scores lie within it. Nothing is rendered. It knows
+the engine and the machine that its rows came from; seconds do not carry over to another one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from safetensors.torch import load_file, save_file
 
 from flowtailor.errors import FlowtailorError
 
-from .calibration import Bars, difference_widths, error_correlation, fit_bars, weighted_std
+from .calibration import (
+    Bars,
+    difference_widths,
+    error_correlation,
+    fit_bars,
+    row_weights,
+    weighted_std,
+)
 from .reward_features import WordTable
 from .reward_file import DESCRIPTION, FORMAT, no_ensemble, read_description
 from .reward_fit import Scale, targets
@@ -39,7 +46,7 @@ class Predictions:
 
     mean: np.ndarray  # (N, S)
     std: np.ndarray  # (N, S), of a single picture's score
-    doubt: np.ndarray  # (N, S), the part of it about the mean: what the ensemble does not know
+    doubt: np.ndarray  # (N, S), the part of it about the workflow: what no rendered one tells
     seconds: np.ndarray  # (N,)
     seconds_std: np.ndarray  # (N,)
     scorers: tuple[str, ...]
@@ -128,7 +135,7 @@ class RewardEnsemble:
         """
         answers = self._outputs(prompts, tokens)
         std_NO = self._std(answers.spread_NO, answers.rest_NO)
-        doubt_NO = self._std(answers.spread_NO, answers.novel_NO)
+        doubt_NO = self._std(np.zeros_like(answers.novel_NO), answers.novel_NO)
         seconds_N = np.exp(answers.mean_NO[:, -1])
         return Predictions(
             answers.mean_NO[:, :-1],
@@ -158,7 +165,7 @@ class RewardEnsemble:
         columns = zip(error_NO.T, answers.spread_NO.T, answers.rest_NO.T, strict=True)
         self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
         distance_NO = error_NO / np.maximum(self._std(answers.spread_NO, answers.rest_NO), 1e-12)
-        self.correlation_SS = error_correlation(distance_NO[:, :-1])
+        self.correlation_SS = error_correlation(distance_NO[:, :-1], row_weights(new_N, prompt_N))
         one_M, other_M = _pairs(frame["prompt"])
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO

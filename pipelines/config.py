@@ -118,7 +118,7 @@ class GrpoConfig(Section):
     lora_rank: PositiveInt = 16
     mask_loss: bool = True  # false masks sampling alone: a comparison, it learns little
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of the groups whose prompt has a time budget
-    over_budget_penalty: float = 0.3  # reward lost where the predicted seconds are twice the budget
+    over_budget_penalty: float = 0.3  # reward lost where the budget is broken by a quarter or more
     audit_every: NonNegativeInt = 20  # steps between audits by really rendering; 0: none
     audit_designs: int = Field(default=16, ge=2)  # of one audit, each for a prompt of its own
     audit_max_gap: float = 0.15  # predicted less rendered score that stops the run

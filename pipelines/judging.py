@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .config import Config
+from .objective import slowest
 
 if TYPE_CHECKING:
     from ..models.designing import Design, Designer
     from ..models.reward import RewardEnsemble
-
-SAFE_DEVIATIONS = 1.645  # the seconds that 19 of 20 renders stay below, if the error bars are right
 
 
 @dataclass(frozen=True)
@@ -113,11 +110,6 @@ def judge(pairs: Sequence[tuple[Wish, Design]], ensemble: RewardEnsemble, config
         )
         for i, (wish, design) in enumerate(pairs)
     ]
-
-
-def slowest(seconds: np.ndarray, seconds_std: np.ndarray) -> np.ndarray:
-    """Seconds that a render stays below, with the safety margin; their logarithm is what errs evenly."""
-    return seconds * np.exp(SAFE_DEVIATIONS * seconds_std / seconds)
 
 
 def best_first(designs: Sequence[Judged]) -> list[Judged]:

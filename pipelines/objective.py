@@ -14,6 +14,14 @@ from .config import Config
 if TYPE_CHECKING:
     from ..models.reward import Predictions, RewardEnsemble
 
+SAFE_DEVIATIONS = 1.645  # the seconds that 19 of 20 renders stay below, if the error bars are right
+SLACK = 0.25  # the share of a budget beyond which all designs are alike too slow
+
+
+def slowest(seconds: np.ndarray, seconds_std: np.ndarray) -> np.ndarray:
+    """Seconds that a render stays below, with the safety margin; their logarithm is what errs evenly."""
+    return seconds * np.exp(SAFE_DEVIATIONS * seconds_std / seconds)
+
 
 def limit(budget_s: float | None) -> float:
     """Seconds that a design may take, infinite without a budget."""
@@ -24,7 +32,7 @@ def limit(budget_s: float | None) -> float:
 class Objective:
     """The cautious reward of N designs, and the seconds that they are fined by.
 
-    latest_N: the predicted seconds plus their deviation. A `table` has P prompts x W workflows for N.
+    latest_N: what its seconds stay below (`slowest`). A `table` has P prompts x W workflows for N.
     """
 
     reward_N: np.ndarray
@@ -36,7 +44,7 @@ class Objective:
         reward_N = predictions.reward(
             config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
         )
-        latest_N = predictions.seconds + predictions.seconds_std
+        latest_N = slowest(predictions.seconds, predictions.seconds_std)
         return cls(reward_N, latest_N, config.grpo.over_budget_penalty)
 
     @classmethod
@@ -59,6 +67,6 @@ class Objective:
         return Objective(reward_PW, np.concatenate([self.latest_N, other.latest_N], axis=1), self.penalty)
 
     def within(self, limit_N: np.ndarray | float) -> np.ndarray:
-        """reward_N less `penalty` times the share by which a design passes its limit, at most one penalty."""
-        over_N = np.clip(self.latest_N / limit_N - 1.0, 0.0, 1.0)
+        """reward_N less `penalty` as far as a design passes its limit, all of it from SLACK on."""
+        over_N = np.clip((self.latest_N / limit_N - 1.0) / SLACK, 0.0, 1.0)
         return self.reward_N - self.penalty * over_N

@@ -98,7 +98,7 @@ def test_bars_of_a_weighted_mean_know_how_far_the_scorers_err_together():
     rng = np.random.default_rng(0)
     shared, own = rng.normal(size=4000), rng.normal(size=(4000, 3))
     error = np.stack([shared, 0.6 * shared + 0.8 * own[:, 0], own[:, 1]], axis=1)
-    correlation = error_correlation(error)
+    correlation = error_correlation(error, np.full(4000, 1 / 4000))
     expected = [[1, 0.6, 0], [0.6, 1, 0], [0, 0, 1]]
     assert np.abs(correlation - expected).max() < 0.06
     share = np.array([0.5, 0.3, 0.2])
