@@ -28,7 +28,7 @@ from .relevance import alike, relevance
 from .reward_features import Words
 from .text import WIDTH
 
-SCALE, MODEL_SCALE = 0.5, 0.25  # where words start: workflows with four between them are alike by exp(-1/2)
+SCALE, MODEL_SCALE = 0.5, 0.25  # where words start: workflows with four between them are alike by half
 ROW_NOISE = 0.3  # where the variance of a row around its workflow starts, against that of the workflows
 PROMPT_NOISE = 3.0  # the same for prompts, whose effect is told apart and left to the networks
 WORTH_PENALTY, MODEL_PENALTY = 100.0, 3.0

@@ -18,11 +18,21 @@ from torch import Tensor
 
 PRIOR_STD = 0.5  # of the logarithm of a scale around where it starts
 EVALUATIONS = 40
+TINY = 1e-12  # a square root has no gradient at zero
 
 
 def alike(one_WF: Tensor, other_KF: Tensor) -> Tensor:
-    """(W, K) in (0, 1]: a Gaussian of how far apart two workflows are, each feature in its own scale."""
-    return torch.exp(-torch.cdist(one_WF, other_KF).square() / 2)
+    """(W, K) in (0, 1]: how alike two workflows are, each feature in its own scale.
+
+    The Matern kernel of order 3/2, because a smoother one believes in what lies beyond all that was seen.
+    """
+    return _matern(torch.cdist(one_WF, other_KF))
+
+
+def _matern(distance: Tensor) -> Tensor:
+    """Rasmussen and Williams 2006, equation 4.17."""
+    far = math.sqrt(3) * distance
+    return (1 + far) * torch.exp(-far)
 
 
 def relevance(
@@ -62,7 +72,8 @@ def _improbability(scaled_KF: Tensor, mean_KO: Tensor, noise_K: Tensor) -> Tenso
     squares_K = scaled_KF.square().sum(1)
     # Not cdist, whose gradient is infinite between equal workflows.
     distance_KK = squares_K[:, None] + squares_K - 2 * scaled_KF @ scaled_KF.T
-    factor_KK = torch.linalg.cholesky(torch.exp(-distance_KK.clamp(min=0) / 2) + torch.diag(noise_K))
+    alike_KK = _matern((distance_KK.clamp(min=0) + TINY).sqrt())
+    factor_KK = torch.linalg.cholesky(alike_KK + torch.diag(noise_K))
     white_KO = torch.linalg.solve_triangular(factor_KK, mean_KO, upper=False)
     outputs, workflows = mean_KO.shape[1], len(mean_KO)
     variance_O = white_KO.square().mean(0).clamp(min=math.ulp(1.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy.stats import multivariate_normal
@@ -17,7 +19,8 @@ def bags() -> torch.Tensor:
 def test_alike_falls_with_the_words_between_two_workflows(bags):
     one, word = bags[:1], torch.eye(5)[:1]
     assert alike(one, one).item() == 1
-    assert alike(one, one + word).item() == pytest.approx(torch.tensor(-0.5).exp().item())
+    assert alike(one, one + word).item() == pytest.approx((1 + 3**0.5) * math.exp(-(3**0.5)))
+    assert alike(one, one + 2 * word) < alike(one, one + word)
 
 
 def test_words_that_change_nothing_lie_close_and_those_that_do_far_apart(bags):
