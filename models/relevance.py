@@ -45,9 +45,8 @@ def relevance(
     is solved for, an output each.
     """
     features_KF, mean_KO, count_K = features_KF.double(), mean_KO.double(), count_K.double()
-    change = torch.zeros(
-        len(start_F) + 1, dtype=torch.double, requires_grad=True
-    )  # log(scales, noise / start)
+    # The logarithms of scale / start, and then of noise / its start.
+    change = torch.zeros(len(start_F) + 1, dtype=torch.double, requires_grad=True)
     solver = torch.optim.LBFGS(
         [change], max_iter=EVALUATIONS, tolerance_change=1e-2, line_search_fn="strong_wolfe"
     )
@@ -55,9 +54,8 @@ def relevance(
     def loss() -> Tensor:
         solver.zero_grad()
         factor = change.exp()
-        improbability = _improbability(
-            features_KF * start_F * factor[:-1], mean_KO, noise * factor[-1] / count_K
-        )
+        scaled_KF, noise_K = features_KF * start_F * factor[:-1], noise * factor[-1] / count_K
+        improbability = _improbability(scaled_KF, mean_KO, noise_K)
         total = improbability + change[:-1].square().sum() / (2 * PRIOR_STD**2)
         total.backward()
         return total

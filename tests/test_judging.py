@@ -10,7 +10,8 @@ import pytest
 from tiny_run import tiny_run
 
 from flowtailor.pipelines.config import Config
-from flowtailor.pipelines.judging import Judged, Wish, best_first, draw, how_many, slowest
+from flowtailor.pipelines.judging import Judged, Wish, best_first, draw, how_many
+from flowtailor.pipelines.objective import slowest
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.workflows.space import Space
 
