@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..models.reward import Predictions, RewardEnsemble
 
 SAFE_DEVIATIONS = 1.645  # the seconds that 19 of 20 renders stay below, if the error bars are right
-SLACK = 0.25  # the share of a budget beyond which all designs are alike too slow
+SLACK = 0.25  # the share of a budget beyond which a design is not worth having
 
 
 def slowest(seconds: np.ndarray, seconds_std: np.ndarray) -> np.ndarray:
@@ -67,6 +67,9 @@ class Objective:
         return Objective(reward_PW, np.concatenate([self.latest_N, other.latest_N], axis=1), self.penalty)
 
     def within(self, limit_N: np.ndarray | float) -> np.ndarray:
-        """reward_N less `penalty` as far as a design passes its limit, all of it from SLACK on."""
-        over_N = np.clip((self.latest_N / limit_N - 1.0) / SLACK, 0.0, 1.0)
-        return self.reward_N - self.penalty * over_N
+        """reward_N less `penalty` as far as a design passes its limit: all of it from SLACK on, then slowly more.
+
+        More, because where nothing keeps a limit, what comes near it is to be preferred.
+        """
+        times_N = np.maximum(self.latest_N / limit_N, 1.0)
+        return self.reward_N - self.penalty * (np.minimum((times_N - 1.0) / SLACK, 1.0) + np.log(times_N))

@@ -63,7 +63,7 @@ def test_the_reward_is_cautious_and_fines_broken_budgets(tmp_path: Path) -> None
     config = config_in(tmp_path, *settings)
     plain = 0.3 * 2 - 0.1 - 0.01 * 2
     given, metrics = rewards(config, [[1, 2]] * 4, [None, 2.0, 2.0 / 1.125, 0.1])
-    assert given == pytest.approx([plain, plain, plain - 0.5, plain - 1.0])
+    assert given == pytest.approx([plain, plain, plain - 0.5 - np.log(1.125), plain - 1.0 - np.log(20)])
     assert metrics["over_budget"] == pytest.approx(2 / 3)
     assert metrics["doubt"] == pytest.approx(0.1)
     assert metrics["unique_workflows"] == 0.25
