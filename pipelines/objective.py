@@ -67,9 +67,9 @@ class Objective:
         return Objective(reward_PW, np.concatenate([self.latest_N, other.latest_N], axis=1), self.penalty)
 
     def within(self, limit_N: np.ndarray | float) -> np.ndarray:
-        """reward_N less `penalty` as far as a design passes its limit: all of it from SLACK on, then slowly more.
+        """reward_N less `penalty` as far as a design passes its limit: all of it from SLACK on.
 
-        More, because where nothing keeps a limit, what comes near it is to be preferred.
+        And then slowly more, because where nothing keeps a limit, what comes near it is to be preferred.
         """
         times_N = np.maximum(self.latest_N / limit_N, 1.0)
         return self.reward_N - self.penalty * (np.minimum((times_N - 1.0) / SLACK, 1.0) + np.log(times_N))
