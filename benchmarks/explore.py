@@ -24,14 +24,13 @@ from flowtailor.errors import told_in_one_line
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines.catalog import read_world
 from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.repertoire import Words, unrendered
 from flowtailor.pipelines.stage import Run
 from flowtailor.pipelines.trained import load_ensemble, open_run
-from flowtailor.workflows.augment import variants
-from flowtailor.workflows.codec import canonical_words, decode
+from flowtailor.workflows.codec import decode
 from flowtailor.workflows.similarity import similarity
 from flowtailor.workflows.space import Space
 
-Words = tuple[str, ...]
 PROMPTS = 30  # to judge workflows on
 ALIKE = 0.8  # similarity from which a choice takes doubt off another
 
@@ -51,9 +50,8 @@ def main() -> None:
     ensemble = load_ensemble(run)
     known = known_workflows(run)
     score_W, _ = judged(known, ensemble, run.config)
-    best = [decode(known[i], space) for i in np.argsort(-score_W)[: arguments.seeds]]
-    edited = variants(best, space, arguments.edits, max_tokens=run.config.space.max_tokens)
-    new = sorted({canonical_words(flow, space) for flow in edited} - set(known))
+    best = [known[i] for i in np.argsort(-score_W)[: arguments.seeds]]
+    new = unrendered(best, known, space, arguments.edits, run.config)
     chosen = promising(new, *judged(new, ensemble, run.config), arguments.flows)
     write([new[i] for i in chosen], space, arguments.folder)
     print(f"{arguments.folder}: {len(chosen)} of {len(new)} variants of {len(best)} workflows")

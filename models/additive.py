@@ -59,8 +59,9 @@ class AdditiveModel(nn.Module):
         self.register_buffer("worth_VCO", torch.zeros(vocabulary + 2, categories, outputs))
 
     def forward(self, words: Words, workflow_N: Tensor, prompts_ND: Tensor) -> Tensor:
-        usual_WO = alike(self._features(words) * self.scale_F, self.known_KF) @ self.weight_KO
-        worth_WCO = torch.einsum("wv,vco->wco", self._bags(words), self.worth_VCO)
+        features_WF = self._features(words)
+        usual_WO = alike(features_WF * self.scale_F, self.known_KF) @ self.weight_KO
+        worth_WCO = torch.einsum("wv,vco->wco", features_WF[:, : len(self.worth_VCO)], self.worth_VCO)
         suited_NO = torch.einsum("nco,nc->no", worth_WCO[workflow_N], self._shares(prompts_ND))
         return usual_WO[workflow_N] + suited_NO
 
@@ -87,7 +88,8 @@ class AdditiveModel(nn.Module):
         """Backfitting (Hastie and Tibshirani 1990): each effect on what the others leave, in turn."""
         models_V = torch.tensor([False, *(bool(_MODEL.search(word)) for word in vocabulary), False])
         start_F = torch.where(models_V, MODEL_SCALE, SCALE).repeat(2)
-        features_KF, bags_KV = self._features(words), self._bags(words)
+        features_KF = self._features(words)
+        bags_KV = features_KF[:, : len(models_V)]
         # With a penalty of 1 for all, words in a larger unit are penalised less.
         unit_V = torch.where(models_V, MODEL_PENALTY, WORTH_PENALTY).double() ** -0.5
         shares_PC = self._shares(prompts_PD).double()

@@ -22,8 +22,9 @@ from ..workflows.grammar import Grammar
 from ..workflows.rules import END
 from ..workflows.space import Space
 from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, sample
-from .guidance import BASE, GuidedDecoder
+from .guidance import GuidedDecoder
 from .policy import Policy
+from .row_lora import BASE
 
 ROUNDS, HOTTER = 2, 2.0  # of drawing until designs differ, and by what the temperature grows
 

@@ -4,8 +4,8 @@ Shapes: B rows, N names with B / N rows each, I inputs and O outputs of a layer,
 
 PEFT mixes adapters too (`adapter_names`), but hangs a hook on every layer for each call and looks the rows
 up in each of them, which costs a decoding step of few rows more than the adapter itself. Here the rows of a
-name lie together, so that its part is a slice. Adds to nothing, merges nothing: the model that is trained
-stays as it is, and what it learns later is not seen.
+name lie together, so that its part is a slice. The model that is trained stays as it is, and what it learns
+later is not seen.
 """
 
 from __future__ import annotations

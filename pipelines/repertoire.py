@@ -39,13 +39,21 @@ def repertoire(
     judges = prompts[:: max(1, len(prompts) // JUDGES)]
     told = Objective.table(ensemble, judges, rendered, config)
     limits = [math.inf, *np.quantile(told.latest_N.mean(0), QUANTILES)]
-    seeds = [decode(rendered[w], space) for w in best(told, limits, SEEDS // len(limits))]
-    edited = variants(seeds, space, config.sft.variants, config.run.seed, config.space.max_tokens)
-    new = sorted({canonical_words(flow, space) for flow in edited} - set(rendered))
+    seeds = [rendered[w] for w in best(told, limits, SEEDS // len(limits))]
+    new = unrendered(seeds, rendered, space, config.sft.variants, config)
     everything = [*rendered, *new]
     if new:
         told = told.beside(Objective.table(ensemble, judges, new, config))
     return [everything[w] for w in best(told, limits, KEPT)]
+
+
+def unrendered(
+    seeds: Sequence[Words], rendered: Sequence[Words], space: Space, tries: int, config: Config
+) -> list[Words]:
+    """Sorted variants of `seeds` that are none of `rendered`."""
+    flows = [decode(words, space) for words in seeds]
+    edited = variants(flows, space, tries, config.run.seed, config.space.max_tokens)
+    return sorted({canonical_words(flow, space) for flow in edited} - set(rendered))
 
 
 def best(told: Objective, limits: Sequence[float], count: int) -> list[int]:

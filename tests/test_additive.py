@@ -50,7 +50,7 @@ def fitted() -> Fitted:
     return Fitted(synthetic_rows())
 
 
-@pytest.mark.parametrize(("workflow_split", "least"), [("train", 0.7), ("test", 0.6)])
+@pytest.mark.parametrize(("workflow_split", "least"), [("train", 0.74), ("test", 0.7)])
 def test_held_out_prompts_are_ranked_by_what_suits_their_category(workflow_split, least):
     ranked = []
     for seed in range(4):  # with three held-out workflows a prompt, one of them is luck
@@ -82,7 +82,7 @@ def test_workflows_are_the_more_novel_the_less_is_known_of_their_like(fitted):
     flows = [known, known + " steps=7", " ".join(f"word={i}" for i in range(30))]
     seen, alike_seen, unlike = fitted.model.novelty(fitted.table.read([text.split() for text in flows]))[:, 0]
     assert 0 <= seen < alike_seen < unlike
-    assert seen < 0.1 * unlike
+    assert seen < 0.05 * unlike
     assert unlike == pytest.approx(fitted.model.variance_O.item())
 
 

@@ -77,8 +77,8 @@ def variants(
     """
     editor = _Editor(space, Grammar(space, max_tokens), random.Random(seed))
     edited = (editor.edit(flows) for _ in range(tries))
-    found = {flow.key: flow for flow in edited if flow is not None}
-    return [flow for key, flow in found.items() if key not in {one.key for one in flows}]
+    known = {flow.key for flow in flows}
+    return list({flow.key: flow for flow in edited if flow is not None and flow.key not in known}.values())
 
 
 def including(flow: Workflow, word: str, grammar: Grammar, *, seed: int = 0) -> Workflow | None:
