@@ -4,7 +4,8 @@ Shape legend: P prompts, W workflows.
 
 What was rendered is a small sample of what can be designed. Of its near neighbours the ensemble is hardly
 less sure, and where it is, its doubt counts against them. Only what may be somebody's answer is kept: the
-best on average and for each of some prompts, within time limits from tight to none.
+best for each of some prompts, within time limits from tight to none. That is many of a kind, because the
+best workflows hardly differ, so that a policy which learns from them has more to say than the rows.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 Words = tuple[str, ...]
 
 JUDGES = 30  # prompts that workflows are compared on
-SEEDS = 100  # good rendered workflows whose variants are looked at
-KEPT = 100  # within each time limit
+SEEDS = 3  # rendered workflows for each prompt and limit whose variants are looked at
+KEPT = 12  # for each prompt and limit
 QUANTILES = (0.1, 0.3, 0.6)  # of the rendered workflows' seconds, the time limits besides none
 
 
@@ -39,7 +40,7 @@ def repertoire(
     judges = prompts[:: max(1, len(prompts) // JUDGES)]
     told = Objective.table(ensemble, judges, rendered, config)
     limits = [math.inf, *np.quantile(told.latest_N.mean(0), QUANTILES)]
-    seeds = [rendered[w] for w in best(told, limits, SEEDS // len(limits))]
+    seeds = [rendered[w] for w in best(told, limits, SEEDS)]
     new = unrendered(seeds, rendered, space, config.sft.variants, config)
     everything = [*rendered, *new]
     if new:
@@ -57,11 +58,10 @@ def unrendered(
 
 
 def best(told: Objective, limits: Sequence[float], count: int) -> list[int]:
-    """Indices of the workflows that are among the `count` best on average, or the best for a prompt, within
-    one of the limits."""
+    """Indices of the workflows that are among the `count` best for one of the prompts within one of the
+    limits."""
     found: set[int] = set()
     for limit in limits:
-        worth_PW = told.within(limit)
-        found |= set(np.argsort(-worth_PW.mean(0), kind="stable")[:count].tolist())
-        found |= set(worth_PW.argmax(1).tolist())
-    return sorted(found)
+        order_PW = np.argsort(-told.within(limit), axis=1, kind="stable")
+        found |= set(order_PW[:, :count].flat)
+    return sorted(map(int, found))

@@ -63,5 +63,5 @@ def test_each_limit_and_each_prompt_keeps_its_best() -> None:
     reward_PW = np.array([[0.9, 0.8, 0.5, 0.1], [0.2, 0.8, 0.5, 0.1]])
     latest_PW = np.array([[4.0, 4.0, 2.0, 1.0]] * 2)
     told = Objective(reward_PW, latest_PW, penalty=1.0)
-    assert repertoire.best(told, [math.inf], 1) == [0, 1]  # of the first prompt, and on average
+    assert repertoire.best(told, [math.inf], 1) == [0, 1]
     assert repertoire.best(told, [math.inf, 2.0, 1.0], 1) == [0, 1, 2, 3]

@@ -59,9 +59,14 @@ def test_rows_of_two_runs_ship_together_in_seconds_of_the_later_machine(monkeypa
 
 @pytest.mark.engine
 def test_the_studio_draws_the_shipped_rows_as_they_were(comfy: ComfyClient, tmp_path: Path):
-    """With the models and the scorers that ship; other machines round otherwise."""
+    """With the models and the scorers that ship; other machines round otherwise.
+
+    Samplers that draw noise as they go draw other noise on a GPU, where many of the rows come from.
+    """
     rows = read_rows("studio")
-    rows = rows.loc[rows["error_type"].isna()].sort_values("seconds").iloc[:: len(rows) // 8].head(6)
+    random = rows["tokens"].str.contains("ancestral|sde|lcm|ddpm")
+    rows = rows.loc[rows["error_type"].isna() & ~random].sort_values("seconds")
+    rows = rows.iloc[:: len(rows) // 6].head(6)
     images = str(tmp_path / "images")
     scored = Scorers(tuple(Config().scorers.weights), images)(render_rows(comfy, rows, Images(images)))
     assert scored["error_type"].isna().all()
