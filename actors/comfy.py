@@ -54,6 +54,8 @@ class EngineConfig(BaseModel):
     """Number of engines; with kind "urls", the clients are spread over the urls."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of one engine."""
+    gpu: bool = False
+    """Whether the engines of kind "studio" draw on a GPU; those of a checkout do where they find one."""
     start_timeout_s: float = Field(default=90.0, gt=0)
     render_timeout_s: float = Field(default=60.0, gt=0)
 
@@ -87,7 +89,7 @@ def start_engine(config: EngineConfig) -> EngineProcess:
     """Start an engine of kind "studio" or "checkout" on a free port and wait until it answers."""
     run_dir = new_run_dir()
     if config.kind == "studio":
-        launch = studio_launch(install(), run_dir, config.threads, config.args)
+        launch = studio_launch(install(), run_dir, config.threads, config.args, gpu=config.gpu)
     else:
         assert config.path is not None  # EngineConfig refuses a checkout without a path
         launch = checkout_launch(config.path, run_dir, config.threads, config.args)

@@ -207,22 +207,27 @@ def _actors(config: Config, cluster: Mapping[str, float]) -> tuple[dict[str, Any
     """Options of `map_batches` for renderers and for the scorers.
 
     Each actor has a core, or an equal share where there are fewer cores, because Ray Data waits for
-    ever for actors that do not fit. Each engine has a GPU where there are enough of them.
+    ever for actors that do not fit. Engines that draw on GPUs share them equally likewise: what a small
+    model leaves idle, another engine's pictures fill.
 
     On a cluster a lost actor is started again, but a block that takes its actor down each time must
     not loop. On this machine the command ends instead and is repeated by hand: engines that die are
     replaced by their renderer, so it is the machine that is in trouble.
     """
-    engines = config.engine.count
-    share = min(1.0, math.floor(100 * cluster.get("CPU", 1) / (engines + 1)) / 100)
-    gpus = 1 if cluster.get("GPU", 0) >= engines else 0
+    engine = config.engine
+    draws_on_gpu = engine.kind == "checkout" or (engine.kind == "studio" and engine.gpu)
     common = {
         "batch_size": config.collect.rows_per_block,  # a whole block
         "batch_format": "pandas",
-        "num_cpus": share,
+        "num_cpus": _share(cluster.get("CPU", 1), engine.count + 1),
         **({"max_task_retries": RETRIES} if cluster_address(config) else {"max_restarts": 0}),
     }
-    return common | {"num_gpus": gpus}, common
+    return common | {"num_gpus": _share(cluster.get("GPU", 0), engine.count) if draws_on_gpu else 0}, common
+
+
+def _share(units: float, actors: int) -> float:
+    """Of so many units, each actor's part in hundredths, at most one; rounded down, so that all fit."""
+    return min(1.0, math.floor(100 * units / actors) / 100)
 
 
 def _blocks(frame: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:

@@ -37,13 +37,18 @@ class Launch:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def studio_launch(studio: Studio, run_dir: Path, threads: int, extra: tuple[str, ...] = ()) -> Launch:
-    """The studio's engine on the CPU, with only ComfyUI's own nodes, writing below `run_dir`."""
+def studio_launch(
+    studio: Studio, run_dir: Path, threads: int, extra: tuple[str, ...] = (), *, gpu: bool = False
+) -> Launch:
+    """The studio's engine, on the CPU if not told otherwise, with only ComfyUI's own nodes, writing below
+    `run_dir`."""
     for name in ("custom_nodes", "input", "output", "temp", "user", "front-end"):
         (run_dir / name).mkdir(parents=True, exist_ok=True)
     (run_dir / "models").symlink_to(studio.models, target_is_directory=True)
     (run_dir / "front-end" / "index.html").write_text("ComfyUI without a front end, driven by flowtailor.\n")
-    arguments = ["--cpu", "--use-pytorch-cross-attention", "--base-directory", str(run_dir)]
+    # On a GPU in the CPU's precision, so that the pictures are the same but for rounding.
+    arguments = ["--fp32-unet", "--fp32-vae"] if gpu else ["--cpu"]
+    arguments += ["--use-pytorch-cross-attention", "--base-directory", str(run_dir)]
     arguments += ["--front-end-root", str(run_dir / "front-end"), "--disable-all-custom-nodes"]
     # Loaders stay warm; a longer memory would lend one workflow what another of the same prompt drew,
     # and its seconds would be too short.

@@ -145,6 +145,13 @@ def test_the_engine_s_packages_are_on_its_own_path_only(studio: Studio, tmp_path
     assert (tmp_path / "models" / "checkpoints" / "general.ckpt").is_file()
 
 
+def test_the_engine_draws_on_the_cpu_if_not_told_otherwise(studio: Studio, tmp_path: Path) -> None:
+    assert "--cpu" in studio_launch(studio, tmp_path / "one", threads=1).arguments
+    on_gpu = studio_launch(studio, tmp_path / "other", threads=1, gpu=True).arguments
+    assert "--cpu" not in on_gpu
+    assert "--fp32-unet" in on_gpu
+
+
 def test_a_checkout_runs_in_its_own_environment(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)

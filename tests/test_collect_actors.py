@@ -1,0 +1,41 @@
+"""What Ray is asked for: engines fit the machine, whatever it has, and share its GPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowtailor.pipelines.collect import _actors
+from flowtailor.pipelines.config import load_config
+
+BOX = {"CPU": 16.0, "GPU": 1.0}
+
+
+def asked(cluster: dict[str, float], **engine: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    values = {"count": 16, **engine}
+    return _actors(
+        load_config(None, [f"engine.{key}={str(value).lower()}" for key, value in values.items()]), cluster
+    )
+
+
+def test_engines_that_draw_on_gpus_share_them() -> None:
+    renderer, scorer = asked(BOX, gpu=True)
+    assert renderer["num_gpus"] == pytest.approx(0.06)
+    assert 16 * renderer["num_gpus"] <= 1
+    assert "num_gpus" not in scorer
+    assert asked({"CPU": 16, "GPU": 8}, gpu=True, count=4)[0]["num_gpus"] == 1
+    assert asked({"CPU": 16}, gpu=True)[0]["num_gpus"] == 0
+
+
+def test_engines_that_draw_elsewhere_leave_them_alone() -> None:
+    assert asked(BOX)[0]["num_gpus"] == 0
+    assert asked(BOX, kind="urls", urls='["http://127.0.0.1:8188"]')[0]["num_gpus"] == 0
+    assert asked(BOX, kind="checkout", path='"/comfyui"', count=2)[0]["num_gpus"] == 0.5
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16, 64])
+def test_engines_and_scorer_fit_the_cores(cores: int) -> None:
+    renderer, scorer = asked({"CPU": cores})
+    assert 16 * renderer["num_cpus"] + scorer["num_cpus"] <= cores
+    assert 0 < renderer["num_cpus"] <= 1
