@@ -89,7 +89,7 @@ class RewardConfig(Section):
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 3e-4
     workers: PositiveInt = 2
-    kappa: float = 2.0  # the best-looking of many stands about two deviations too high
+    kappa: float = 0.5  # score that a deviation of doubt costs: a little, because doubt is honest
     lambda_seconds: float = 0.005  # score that a second must bring
 
 
