@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .relevance import alike, relevance
+from .relevance import alike, matern, relevance
 from .reward_features import Words
 from .text import WIDTH
 
@@ -74,6 +74,19 @@ class AdditiveModel(nn.Module):
         alike_WK = alike(self._features(words) * self.scale_F, self.known_KF)
         left_W = 1 - torch.einsum("wk,kl,wl->w", alike_WK, self.precision_KK, alike_WK)
         return left_W.clamp(0, 1).unsqueeze(1) * self.variance_O
+
+    def parting(self, words: Words, one_M: Tensor, other_M: Tensor) -> Tensor:
+        """(M, O): the variance of the difference in `usual` between two workflows, by their place in `words`.
+
+        Less than both variances where the two are alike, because one's error is then the other's.
+        """
+        scaled_WF = self._features(words) * self.scale_F
+        alike_WK = alike(scaled_WF, self.known_KF)
+        distance_M = (scaled_WF[one_M] - scaled_WF[other_M]).norm(dim=1)
+        apart_MK = alike_WK[one_M] - alike_WK[other_M]
+        told_M = torch.einsum("mk,kl,ml->m", apart_MK, self.precision_KK, apart_MK)
+        left_M = 2 * (1 - matern(distance_M)) - told_M
+        return left_M.clamp(0, 2).unsqueeze(1) * self.variance_O
 
     @torch.no_grad()
     def fit(

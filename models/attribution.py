@@ -1,22 +1,20 @@
 """What one choice adds: the difference that the ensemble sees between two workflows. Pure functions.
 
-Shape legend: K members, N questions, S scorers, M pairs of questions.
+Shape legend: K members, S scorers, M pairs of questions.
 
-The error bar is the members' disagreement about the difference, as far apart as the ensemble sets them
-(`MemberPredictions`): of differences between two single pictures of a validation prompt, 68% lie within.
-A prompt that is hard, or a style that nobody rendered, moves both workflows of a pair alike and cancels.
+The error bar holds the members' disagreement about the difference and what no rendered workflow tells of it:
+of differences between two single pictures of a validation prompt, 68% lie within. A prompt that is hard, or a
+style that nobody rendered, moves both workflows of a pair alike and cancels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .reward import MemberPredictions
+from .calibration import shares, weighted_std
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,33 @@ class Difference:
     seconds_std: np.ndarray
 
 
-def difference(
-    members: MemberPredictions, weights: Mapping[str, float], with_M: np.ndarray, without_M: np.ndarray
-) -> Difference:
-    """Pair m compares question `with_M[m]` to question `without_M[m]`; `weights` make the score."""
-    score_KN = members.score(weights)
-    score_KM = score_KN[:, with_M] - score_KN[:, without_M]
-    seconds_KM = members.seconds[:, with_M] - members.seconds[:, without_M]
-    return Difference(score_KM.mean(0), _std(score_KM), seconds_KM.mean(0), _std(seconds_KM))
+@dataclass(frozen=True)
+class Differences:
+    """Of M pairs, with minus without, what each member says of each scorer's output, and of seconds.
+
+    Where two questions differ in one thing, members err alike on both: the difference is surer than
+    either answer, which only single members can show. novel: the deviation of what no rendered workflow
+    tells about it. Both are as wide as makes the deviation of a difference honest on validation prompts.
+    """
+
+    scores: np.ndarray  # (K, M, S)
+    seconds: np.ndarray  # (K, M)
+    novel: np.ndarray  # (M, S)
+    seconds_novel: np.ndarray  # (M,)
+    scorers: tuple[str, ...]
+    correlation: np.ndarray  # (S, S), of the scorers' errors
+
+    def weighted(self, weights: Mapping[str, float]) -> Difference:
+        """The difference in the score that `weights` make, and in seconds."""
+        share_S = shares(weights, self.scorers)
+        score_KM = self.scores @ share_S
+        novel_M = weighted_std(self.novel, share_S, self.correlation)
+        return Difference(
+            score_KM.mean(0),
+            np.hypot(_std(score_KM), novel_M),
+            self.seconds.mean(0),
+            np.hypot(_std(self.seconds), self.seconds_novel),
+        )
 
 
 def _std(value_KM: np.ndarray) -> np.ndarray:

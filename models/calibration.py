@@ -12,6 +12,7 @@ Scorers partly err together, so the bar of their weighted mean also needs how fa
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,11 @@ def error_correlation(distance_NS: np.ndarray, weight_N: np.ndarray) -> np.ndarr
         missing = _width(distance_NS.sum(1), weight_N) ** 2 - correlation_SS.sum()
         correlation_SS += missing / (scorers * (scorers - 1)) * (1 - np.eye(scorers))
     return correlation_SS.clip(-1, 1)
+
+
+def shares(weights: Mapping[str, float], scorers: Sequence[str]) -> np.ndarray:
+    """share_S of each scorer in the score: its weight, brought to a sum of 1."""
+    return np.array([weights.get(name, 0.0) for name in scorers]) / sum(weights.values())
 
 
 def weighted_std(std_NS: np.ndarray, share_S: np.ndarray, correlation_SS: np.ndarray) -> np.ndarray:

@@ -26,10 +26,10 @@ def alike(one_WF: Tensor, other_KF: Tensor) -> Tensor:
 
     The Matern kernel of order 3/2, because a smoother one believes in what lies beyond all that was seen.
     """
-    return _matern(torch.cdist(one_WF, other_KF))
+    return matern(torch.cdist(one_WF, other_KF))
 
 
-def _matern(distance: Tensor) -> Tensor:
+def matern(distance: Tensor) -> Tensor:
     """Rasmussen and Williams 2006, equation 4.17."""
     far = math.sqrt(3) * distance
     return (1 + far) * torch.exp(-far)
@@ -70,7 +70,7 @@ def _improbability(scaled_KF: Tensor, mean_KO: Tensor, noise_K: Tensor) -> Tenso
     squares_K = scaled_KF.square().sum(1)
     # Not cdist, whose gradient is infinite between equal workflows.
     distance_KK = squares_K[:, None] + squares_K - 2 * scaled_KF @ scaled_KF.T
-    alike_KK = _matern((distance_KK.clamp(min=0) + TINY).sqrt())
+    alike_KK = matern((distance_KK.clamp(min=0) + TINY).sqrt())
     factor_KK = torch.linalg.cholesky(alike_KK + torch.diag(noise_K))
     white_KO = torch.linalg.solve_triangular(factor_KK, mean_KO, upper=False)
     outputs, workflows = mean_KO.shape[1], len(mean_KO)

@@ -23,12 +23,14 @@ from safetensors.torch import load_file, save_file
 
 from flowtailor.errors import FlowtailorError
 
+from .attribution import Differences
 from .calibration import (
     Bars,
     difference_widths,
     error_correlation,
     fit_bars,
     row_weights,
+    shares,
     weighted_std,
 )
 from .reward_features import WordTable
@@ -78,29 +80,6 @@ class Predictions:
         return mean_N - kappa * self.doubted(weights) - lambda_seconds * self.seconds
 
 
-def shares(weights: Mapping[str, float], scorers: Sequence[str]) -> np.ndarray:
-    """share_S of each scorer in the score: its weight, brought to a sum of 1."""
-    return np.array([weights.get(name, 0.0) for name in scorers]) / sum(weights.values())
-
-
-@dataclass(frozen=True)
-class MemberPredictions:
-    """What each member says by itself of N questions, in the units of `Predictions`.
-
-    Where two questions differ in one thing, members err alike on both: the difference is surer than
-    either answer, which only single members can show. They stand as far from their mean as makes the
-    deviation of a difference honest on validation prompts.
-    """
-
-    scores: np.ndarray  # (K, N, S)
-    seconds: np.ndarray  # (K, N)
-    scorers: tuple[str, ...]
-
-    def score(self, weights: Mapping[str, float]) -> np.ndarray:
-        """score_KN, weighted."""
-        return self.scores @ shares(weights, self.scorers)
-
-
 class RewardEnsemble:
     """K fitted networks and what turns their outputs into scores."""
 
@@ -117,7 +96,7 @@ class RewardEnsemble:
     ) -> None:
         """Without `correlation_SS` the scorers are taken to err together, which never understates a bar.
 
-        `widths_O`: by how much the members' disagreement about differences is widened.
+        `widths_O`: by how much the deviations of differences are widened.
         """
         self.scorers, self.scale, self.backbone = tuple(scorers), scale, backbone
         self.bars = tuple(bars or [Bars()] * len(scale.mean_O))
@@ -147,17 +126,34 @@ class RewardEnsemble:
             self.correlation_SS,
         )
 
-    def members(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> MemberPredictions:
-        """The members' answers to the questions of `predict`, one by one."""
+    def differences(
+        self,
+        prompts: Sequence[str],
+        tokens: Sequence[Sequence[str]],
+        one_M: np.ndarray,
+        other_M: np.ndarray,
+    ) -> Differences:
+        """Question `one_M[m]` beside question `other_M[m]`, questions as in `predict`."""
         answers = self._outputs(prompts, tokens)
-        answer_KNO = answers.mean_NO + self.widths_O * (answers.member_KNO - answers.mean_NO)
-        return MemberPredictions(answer_KNO[..., :-1], np.exp(answer_KNO[..., -1]), self.scorers)
+        wide_KNO = answers.mean_NO + self.widths_O * (answers.member_KNO - answers.mean_NO)
+        novel_MO = self.widths_O * self._parting(tokens, one_M, other_M)
+        seconds_KN = np.exp(wide_KNO[..., -1])
+        usual_M = np.sqrt(seconds_KN[:, one_M] * seconds_KN[:, other_M]).mean(0)
+        return Differences(
+            wide_KNO[:, one_M, :-1] - wide_KNO[:, other_M, :-1],
+            seconds_KN[:, one_M] - seconds_KN[:, other_M],
+            novel_MO[:, :-1],
+            novel_MO[:, -1] * usual_M,  # of the logarithm
+            self.scorers,
+            self.correlation_SS,
+        )
 
     def calibrate(self, frame: pd.DataFrame) -> None:
         """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset)."""
         if frame.empty:
             return
-        answers = self._outputs(list(frame["prompt"]), [str(t).split() for t in frame["tokens"]])
+        tokens = [str(text).split() for text in frame["tokens"]]
+        answers = self._outputs(list(frame["prompt"]), tokens)
         target_NO = targets(frame, self.scorers)
         error_NO = answers.mean_NO - target_NO
         prompt_N = frame["prompt"].to_numpy(dtype=str)
@@ -170,12 +166,22 @@ class RewardEnsemble:
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO
             gap_KMO = error_KNO[:, one_M] - error_KNO[:, other_M]
-            self.widths_O = difference_widths(gap_KMO.mean(0), gap_KMO.std(0, ddof=1))
+            spread_MO = np.hypot(gap_KMO.std(0, ddof=1), self._parting(tokens, one_M, other_M))
+            self.widths_O = difference_widths(gap_KMO.mean(0), spread_MO)
 
     def _std(self, spread_NO: np.ndarray, rest_NO: np.ndarray) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
         columns = zip(self.bars, spread_NO.T, rest_NO.T, strict=True)
         return np.stack([bars.std(spread_N, rest_N) for bars, spread_N, rest_N in columns], axis=1)
+
+    @torch.inference_mode()
+    def _parting(self, tokens: Sequence[Sequence[str]], one_M: np.ndarray, other_M: np.ndarray) -> np.ndarray:
+        """(M, O): what no rendered workflow tells of differences between workflows, as a deviation."""
+        place_N, distinct = pd.factorize(pd.Series([" ".join(words) for words in tokens], dtype=object))
+        words = self._table.read([text.split() for text in distinct])
+        one, other = (torch.from_numpy(place_N[index_M]) for index_M in (one_M, other_M))
+        variance_MO = self._nets[0].additive.parting(words, one, other)  # the same in all members
+        return np.sqrt(variance_MO.double().numpy()) * self.scale.std_O
 
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
         mean_KNO, logvar_KNO, novelty_NO = self._ask(prompts, tokens)

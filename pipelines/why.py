@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..models.attribution import difference
 from ..models.metrics import coverage, spearman, spearman_within
 from ..workflows.codec import canonical_words, decode
 from ..workflows.counterfactual import LEFT_OUT, counterfactuals
@@ -62,7 +61,7 @@ def contributions(
     prompts = [prompt for prompt, _ in designs]
     prompts += [prompts[design] for design in with_M]
     without_M = np.arange(len(designs), len(tokens))
-    added = difference(ensemble.members(prompts, tokens), weights, with_M, without_M)
+    added = ensemble.differences(prompts, tokens, with_M, without_M).weighted(weights)
     named_M = iter(
         Contribution(
             component=part.component,

@@ -9,7 +9,6 @@ import torch
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.models import metrics
-from flowtailor.models.attribution import difference
 from flowtailor.models.baselines import boosted_trees, ridge, workflow_mean
 from flowtailor.models.categories import category_layer
 from flowtailor.models.reward import Predictions, RewardEnsemble
@@ -156,25 +155,34 @@ def test_answers_do_not_depend_on_company(ensemble, rows):
     assert ensemble.predict([], []).mean.shape == (0, 2)
 
 
+def differences(ensemble, rows, one_M, other_M):
+    asked = list(rows["prompt"]), [text.split() for text in rows["tokens"]]
+    return ensemble.differences(*asked, one_M, other_M)
+
+
 def test_members_say_apart_what_the_ensemble_says_together(ensemble, rows):
-    some = rows[:40]
-    members = ensemble.members(list(some["prompt"]), [text.split() for text in some["tokens"]])
-    together = predict(ensemble, some)
-    assert members.scores.shape == (3, 40, 2)
-    np.testing.assert_allclose(members.scores.mean(0), together.mean, atol=1e-9)
-    np.testing.assert_allclose(np.exp(np.log(members.seconds).mean(0)), together.seconds, rtol=1e-9)
-    assert ensemble.members([], []).scores.shape == (3, 0, 2)
+    some, one_M, other_M = rows[:40], np.arange(0, 40, 2), np.arange(1, 40, 2)
+    parts = differences(ensemble, some, one_M, other_M)
+    together = predict(ensemble, some).mean
+    assert parts.scores.shape == (3, 20, 2)
+    np.testing.assert_allclose(parts.scores.mean(0), together[one_M] - together[other_M], atol=1e-9)
+    none = np.zeros(0, dtype=int)
+    assert differences(ensemble, rows[:0], none, none).scores.shape == (3, 0, 2)
+
+
+def test_a_workflow_differs_from_itself_in_nothing(ensemble, rows):
+    seconds = differences(ensemble, rows[:9], np.arange(9), np.arange(9)).weighted({"match": 1.0})
+    for value_M in (seconds.score, seconds.score_std, seconds.seconds, seconds.seconds_std):
+        np.testing.assert_allclose(value_M, 0, atol=1e-3)
 
 
 def test_the_bar_of_a_difference_covers_what_two_pictures_show(ensemble, rows):
-    """Of known workflows, on prompts that neither the members nor the bars have seen."""
-    held_out = rows[(rows["prompt_split"] == "test") & (rows["workflow_split"] == "train")]
-    held_out = held_out.sort_values("prompt", ignore_index=True)
-    members = ensemble.members(list(held_out["prompt"]), [text.split() for text in held_out["tokens"]])
+    """On prompts that neither the members nor the bars have seen."""
+    held_out = rows[rows["prompt_split"] == "test"].sort_values("prompt", ignore_index=True)
     same = (held_out["prompt"].to_numpy()[1:] == held_out["prompt"].to_numpy()[:-1]).nonzero()[0]
-    foreseen = difference(members, {"match": 1.0}, same + 1, same)
+    foreseen = differences(ensemble, held_out, same + 1, same).weighted({"match": 1.0})
     measured = np.diff(held_out["score_match"].to_numpy())[same]
-    assert metrics.coverage(measured, foreseen.score, foreseen.score_std) == pytest.approx(0.68, abs=0.16)
+    assert metrics.coverage(measured, foreseen.score, foreseen.score_std) == pytest.approx(0.68, abs=0.15)
 
 
 def test_the_bootstrap_draws_whole_prompts():

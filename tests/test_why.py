@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 
@@ -12,8 +13,7 @@ from tiny_run import tiny_run
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
-from flowtailor.models.attribution import difference
-from flowtailor.models.reward import MemberPredictions
+from flowtailor.models.attribution import Differences
 from flowtailor.pipelines.trained import load_ensemble, open_run
 from flowtailor.pipelines.why import Contribution, agreement, contributions, told
 from flowtailor.workflows.codec import encode
@@ -22,23 +22,26 @@ from flowtailor.workflows.space import Space
 WEIGHTS = {"alignment": 3.0, "sharpness": 1.0}
 
 
-def test_what_moves_both_workflows_alike_is_no_doubt_about_the_difference():
-    base_K = np.array([0.2, 0.5, 0.8])  # members who disagree widely about the prompt ...
-    scores = np.stack([np.stack([base_K + 0.1, base_K]), np.stack([base_K + 0.1, base_K])], axis=-1)
-    members = MemberPredictions(scores.swapaxes(0, 1), np.array([[2.0, 1.0]] * 3), ("alignment", "sharpness"))
-    added = difference(members, WEIGHTS, np.array([0]), np.array([1]))
-    assert added.score == pytest.approx([0.1])
-    assert added.score_std == pytest.approx([0.0])  # ... agree about the part
-    assert added.seconds == pytest.approx([1.0])
+BOTH = ("alignment", "sharpness")
 
 
 def test_the_error_bar_is_the_members_disagreement_and_scorers_are_weighted():
-    scores = np.array([[[0.4, 0.0], [0.2, 0.0]], [[0.8, 0.4], [0.4, 0.0]]])  # 2 members, 2 questions
-    members = MemberPredictions(scores, np.ones((2, 2)), ("alignment", "sharpness"))
-    added = difference(members, WEIGHTS, np.array([0]), np.array([1]))
+    scores = np.array([[[0.2, 0.0]], [[0.4, 0.4]]])  # 2 members, a pair
+    none, apart = np.zeros((1, 2)), np.eye(2)
+    added = Differences(scores, np.array([[1.0], [2.0]]), none, none[0, :1], BOTH, apart).weighted(WEIGHTS)
     each = np.array([0.75 * 0.2, 0.75 * 0.4 + 0.25 * 0.4])
     assert added.score == pytest.approx([each.mean()])
     assert added.score_std == pytest.approx([each.std(ddof=1)])
+    assert (added.seconds, added.seconds_std) == (pytest.approx([1.5]), pytest.approx([0.5**0.5]))
+
+
+def test_what_nobody_rendered_widens_the_bar_and_scorers_err_as_far_together_as_they_do():
+    agreed, novel = np.full((3, 1, 2), 0.1), np.array([[0.04, 0.12]])
+    parts = Differences(agreed, np.ones((3, 1)), novel, np.array([0.5]), BOTH, np.eye(2))
+    assert parts.weighted(WEIGHTS).score_std == pytest.approx([np.hypot(0.03, 0.03)])
+    assert parts.weighted(WEIGHTS).seconds_std == pytest.approx([0.5])
+    together = dataclasses.replace(parts, correlation=np.ones((2, 2)))
+    assert together.weighted(WEIGHTS).score_std == pytest.approx([0.06])
 
 
 def test_contributions_are_differences_of_predictions_the_largest_first(tmp_path: Path, space: Space):
