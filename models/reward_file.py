@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 5
+FORMAT = 6
 DESCRIPTION = "ensemble.json"
 
 
