@@ -66,7 +66,7 @@ class Study:
     engine: str
     failed: int
     engines: int
-    pictures_per_s: float  # by the clock, with scoring; NaN where one block holds everything
+    pictures_per_s: float  # by the clock, with scoring; NaN where rows were taken over
 
     @classmethod
     def of(cls, rows: pd.DataFrame, weights: Mapping[str, float], *, engines: int) -> Study:
@@ -95,7 +95,7 @@ class Study:
             engine=str(rows["engine"].iloc[0]),
             failed=int(rows["error_type"].notna().sum()),
             engines=engines,
-            pictures_per_s=len(rows) / busy_s if busy_s else float("nan"),
+            pictures_per_s=len(rows) / busy_s if busy_s and rows["image"].notna().all() else float("nan"),
         )
 
 
@@ -103,11 +103,12 @@ def report(study: Study, picture: str, montage: str) -> str:
     """The whole report as Markdown; `picture` and `montage` are paths as the page names them."""
     prompts, workflows, seeds = study.scores[WEIGHTED].shape
     weights = ", ".join(f"{weight:g} {name}" for name, weight in study.weights.items())
-    rate = "" if np.isnan(study.pictures_per_s) else f", {study.pictures_per_s:.2f} pictures/s with scoring"
+    rate = f", {study.pictures_per_s:.2f} pictures/s with scoring on {study.engines} engines"
     facts = (
         f"{prompts} prompts x {workflows} workflows x {seeds} seeds = {study.scores[WEIGHTED].size} pictures "
-        f"on {study.engines} engines `{study.engine}`{rate}; {study.failed} failed and count as 0. "
-        f"The weighted score is {weights}. Written by `benchmarks/studio_study.py`."
+        f"of `{study.engine}`{'' if np.isnan(study.pictures_per_s) else rate}; "
+        f"{study.failed} failed and count as 0. The weighted score is {weights}. "
+        "Written by `benchmarks/studio_study.py`."
     )
     parts = [
         TITLE,

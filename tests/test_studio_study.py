@@ -54,6 +54,7 @@ def rows() -> pd.DataFrame:
                 "seconds": 1.5 if name == "latent_upscale" else 0.5,
                 "engine": "comfyui-0.3.75+studio-abc",
                 "error_type": None,
+                "image": "images/a.png",
                 "created_at": f"2026-01-01T00:00:{p:02}+00:00",
             }
         )
@@ -97,7 +98,7 @@ def test_the_report_says_what_was_put_in(bench: Any, rows: pd.DataFrame, tmp_pat
     study = bench.report.Study.of(rows, WEIGHTS, engines=2)
     bench.study.write(study, Image.new("RGB", (8, 8)), tmp_path / "study.md", tmp_path / "study.png")
     text = (tmp_path / "study.md").read_text()
-    assert "12 prompts x 4 workflows x 2 seeds = 96 pictures on 2 engines" in text
+    assert "12 prompts x 4 workflows x 2 seeds = 96 pictures of" in text
     assert "(study.png)" in text
     assert "(study_prompts.webp)" in text
     assert (tmp_path / "study.png").stat().st_size > 10_000
