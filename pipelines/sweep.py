@@ -7,6 +7,7 @@ found the ensemble's errors instead of better workflows; where designs stop diff
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,18 +72,25 @@ def guidance_report(sweeps: Sequence[Sweep], rows: pd.DataFrame, materials: Mate
 
 
 def best_guidance(points: Sequence[Mapping[str, Any]]) -> float:
-    """The strength whose designs rendered best, or that the ensemble rewards most where none were rendered;
-    of equal ones the nearest to 1, the plain GRPO policy."""
-
-    rendered = [point for point in points if point["rendered_score"]]
-
-    def worth(point: Mapping[str, Any]) -> float:
-        return point["rendered_score"][0] if rendered else point["predicted_reward"]
-
-    points = rendered or points
-    best = max(map(worth, points))
-    equal = [point["guidance"] for point in points if worth(point) > best - 1e-9]
+    """The strength that the ensemble rewards most, of those whose designs render as well as any as far as the
+    few validation prompts can tell; of equal ones the nearest to 1, the plain GRPO policy."""
+    points = [point for point in points if point["rendered_by_prompt"]] or points
+    level = level_with_best([point["rendered_by_prompt"] for point in points])
+    points = [point for point, as_good in zip(points, level, strict=True) if as_good]
+    best = max(point["predicted_reward"] for point in points)
+    equal = [point["guidance"] for point in points if point["predicted_reward"] > best - 1e-9]
     return min(equal, key=lambda w: (abs(w - 1), w))
+
+
+def level_with_best(score_MP: Sequence[Sequence[float]]) -> list[bool]:
+    """Which of M strengths score less than the best one by no more than the standard error of the difference
+    over P prompts (Breiman et al. 1984, the one-standard-error rule); all where nothing was rendered."""
+    if not score_MP or not len(score_MP[0]):
+        return [True] * len(score_MP)
+    scores_MP = np.asarray(score_MP)
+    behind_MP = scores_MP[scores_MP.mean(axis=1).argmax()] - scores_MP
+    error_M = behind_MP.std(axis=1) / math.sqrt(behind_MP.shape[1])
+    return list(behind_MP.mean(axis=1) <= error_M + 1e-9)
 
 
 def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
@@ -101,6 +109,7 @@ def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, 
         "predicted_reward": float(reward_r.mean()),
         "predicted_seconds": float(predictions.seconds.mean()),
         "rendered_score": list(bootstrap_mean(np.array(rendered))) if rendered else None,
+        "rendered_by_prompt": rendered,
         "unique_workflows": unique,
         "unique_share": unique / len(designs),
         "logprob": float(np.mean([design.logprob for design in designs])),

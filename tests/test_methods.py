@@ -107,17 +107,15 @@ def test_learned_methods_design_valid_workflows(materials: Materials, space: Spa
     assert designs["guided_best_of_n"][0] == max(drawn, key=lambda one: one.reward).tokens
 
 
-def test_guidance_is_what_renders_best():
-    def point(w: float, rendered: float | None, reward: float = 0.0) -> dict:
-        return {
-            "guidance": w,
-            "rendered_score": None if rendered is None else [rendered, 0, 1],
-            "predicted_reward": reward,
-        }
+def test_guidance_is_what_the_ensemble_likes_of_what_renders_no_worse_than_the_best():
+    def point(w: float, rendered: list[float], reward: float) -> dict:
+        return {"guidance": w, "rendered_by_prompt": rendered, "predicted_reward": reward}
 
-    assert best_guidance([point(1, 0.5, 9), point(1.5, 0.7), point(3, 0.6)]) == 1.5
-    assert best_guidance([point(0, 0.5), point(1.5, 0.5), point(3, 0.5)]) == 1.5  # nearest to plain GRPO
-    assert best_guidance([point(1, None, 0.2), point(2, None, 0.3)]) == 2
+    # w=0 renders best by a hair, w=3 clearly worse: both ways on every prompt
+    rendered = [point(0, [0.5, 0.8], 0.6), point(1.5, [0.6, 0.69], 0.7), point(3, [0.4, 0.6], 0.9)]
+    assert best_guidance(rendered) == 1.5
+    assert best_guidance([point(0, [0.5], 0.1), point(1.5, [0.5], 0.1), point(3, [0.5], 0.1)]) == 1.5
+    assert best_guidance([point(1, [], 0.2), point(2, [], 0.3)]) == 2
 
 
 def test_a_sweep_reports_expectation_and_diversity(materials: Materials, space: Space, tmp_path: Path):
