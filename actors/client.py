@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Api = dict[str, Any]
 Progress = Callable[[int, int], None]
 
+SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
 _HTTP_TIMEOUT_S = 30.0
 _POLL_S = 0.05
 _RECHECK_S = 1.0  # the history is asked this often even if the websocket says nothing
@@ -101,11 +102,14 @@ class ComfyClient:
         self._post("/queue", {"delete": [prompt_id]})
         self._post("/interrupt", {"prompt_id": prompt_id})
 
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Whether the engine has nothing left to do before `timeout_s` is over."""
+    def wait_idle(self, timeout_s: float = SETTLE_S) -> bool:
+        """Whether the engine answers and has nothing left to do before `timeout_s` is over."""
         deadline = time.monotonic() + timeout_s
         while True:
-            queue = self._get("/queue").json()
+            try:
+                queue = self._get("/queue").json()
+            except ComfyUnavailable:
+                return False
             if not queue["queue_running"] and not queue["queue_pending"]:
                 return True
             if time.monotonic() > deadline:

@@ -40,7 +40,7 @@ class Images:
     """The pictures below one folder or URL."""
 
     def __init__(self, url_or_path: str | Path) -> None:
-        self._fs, base = _filesystem(str(url_or_path))
+        self._fs, base = filesystem_of(str(url_or_path))
         self._base = base.rstrip("/")
         self._name = self._base.rpartition("/")[2]
 
@@ -98,7 +98,8 @@ def with_text(png: bytes, key: str, text: str) -> bytes:
     return png[:_HEADER_END] + chunk + png[_HEADER_END:]
 
 
-def _filesystem(place: str) -> tuple[pafs.FileSystem, str]:
+def filesystem_of(place: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a path or URL, and the path in it."""
     if "://" not in place:
         return pafs.LocalFileSystem(), str(Path(place).resolve())
     try:

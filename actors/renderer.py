@@ -25,7 +25,6 @@ from .comfy import ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, st
 from .images import Images, Picture
 
 _MESSAGE_CHARACTERS = 500
-_SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
 _TRIES = 2
 
 
@@ -107,6 +106,8 @@ class Renderer:
         self._config = engine
         self._images = Images(images_dir)
         self._process: EngineProcess | None = None
+        # Workers share a constructor, not a number; consecutive process ids spread them over the servers.
+        self._server = os.getpid()
         self._client = self._connect()
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
@@ -119,27 +120,33 @@ class Renderer:
             self._process.stop()
 
     def _render(self, row: Any) -> Outcome:
-        for _ in range(_TRIES):
+        for _ in range(max(_TRIES, len(self._config.urls))):
             try:
                 outcome = render_row(self._client, row, self._images, self._config.render_timeout_s)
             except ComfyUnavailable as error:
-                if self._process is None:  # a server that is not ours to restart
-                    return Outcome.failed(error)
-                died = FlowtailorError(f"ComfyUI died {_TRIES} times on this row: {self._process.log_tail()}")
+                lost = self._lost(error)
                 self._restart()
                 continue
-            if outcome.error_type == ComfyTimeout.__name__ and not self._client.wait_idle(_SETTLE_S):
+            if outcome.error_type == ComfyTimeout.__name__ and not self._client.wait_idle():
                 self._restart()
             return outcome
+        return lost
+
+    def _lost(self, error: ComfyUnavailable) -> Outcome:
+        """What a row is told if no other engine takes it either."""
+        if self._process is None:
+            return Outcome.failed(error)
+        died = FlowtailorError(f"ComfyUI died {_TRIES} times on this row: {self._process.log_tail()}")
         return Outcome.failed(died, "EngineDied")
 
     def _restart(self) -> None:
+        """A new process, or the next server: one that is away must not turn all blocks into errors."""
         self.close()
+        self._server += 1
         self._client = self._connect()
 
     def _connect(self) -> ComfyClient:
         if self._config.kind == "urls":
-            # Workers share a constructor, not a number; consecutive process ids spread them well enough.
-            return ComfyClient(self._config.urls[os.getpid() % len(self._config.urls)])
+            return ComfyClient(self._config.urls[self._server % len(self._config.urls)])
         self._process = start_engine(self._config)
         return ComfyClient(self._process.url, self._process.run_dir / "output")

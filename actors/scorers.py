@@ -11,10 +11,10 @@ import posixpath
 from collections.abc import Sequence
 
 import pandas as pd
-import pyarrow.fs as pafs
 from PIL import Image
 
 from ..models.scorers import load_scorer
+from .images import filesystem_of
 
 PICTURES_AT_ONCE = 32
 
@@ -26,8 +26,7 @@ class Scorers:
         """`images_dir` is the `images` folder (path or URL) of the dataset that `image` is relative to;
         scorers that are held out are refused but for an `evaluation`."""
         self._scorers = {f"score_{name}": load_scorer(name, evaluation=evaluation) for name in names}
-        url = images_dir if "://" in images_dir else f"file://{posixpath.abspath(images_dir)}"
-        self._fs, images = pafs.FileSystem.from_uri(url)
+        self._fs, images = filesystem_of(images_dir)
         self._dataset = posixpath.dirname(images.rstrip("/"))
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:

@@ -190,9 +190,14 @@ class _Ridge:
         self._bags_KV, self._shares_NC, self._workflow_N = bags_KV, shares_NC, workflow_N
         squares_NCC = shares_NC.unsqueeze(2) * shares_NC.unsqueeze(1)
         squares_KCC = _totals(squares_NCC, workflow_N, len(bags_KV))
-        gram = torch.einsum("kv,ku,kcd->vcud", bags_KV, bags_KV, squares_KCC)
-        size = bags_KV.shape[1] * shares_NC.shape[1]
-        penalised = gram.reshape(size, size) + torch.eye(size, dtype=torch.double)
+        words, categories = bags_KV.shape[1], shares_NC.shape[1]
+        gram_VCVC = bags_KV.new_empty(words, categories, words, categories)
+        for c in range(categories):
+            for d in range(c + 1):  # one product at a time: all at once would take K V^2 numbers
+                gram_VCVC[:, c, :, d] = bags_KV.T @ (bags_KV * squares_KCC[:, c, d, None])
+                gram_VCVC[:, d, :, c] = gram_VCVC[:, c, :, d]
+        size = words * categories
+        penalised = gram_VCVC.reshape(size, size) + torch.eye(size, dtype=torch.double)
         self._factor = torch.linalg.cholesky(penalised)
 
     def __call__(self, rest_NO: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ from .categories import Categories
 from .vocabulary import Vocabulary, add_words
 
 PROMPT_TOKENS = 160
-PROMPT_TAIL = "\nWorkflow:"
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -43,7 +42,7 @@ def policy_prompt(
     lines.append(f"Seconds: {'any' if budget_s is None else f'{budget_s:.2g}'}")
     if score is not None:
         lines.append(f"Score: {score:.2f}")
-    return "\n".join(lines) + PROMPT_TAIL
+    return "\n".join([*lines, "Workflow:"])
 
 
 class WordHead(nn.Module):
@@ -156,13 +155,17 @@ class Policy:
         return policy_prompt(text, budget_s, score, self.categories.of(text) if self.categories else None)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a `policy_prompt`, at most PROMPT_TOKENS; of a longer one the middle is cut.
+        """Token ids of a `policy_prompt`, at most PROMPT_TOKENS; of a longer one the end of the first line,
+        which is the person's, is cut.
 
         What a user types never becomes a workflow word, even if it spells one.
         """
         ids: list[int] = self.tokenizer(text, split_special_tokens=True)["input_ids"]  # type: ignore[assignment]
-        tail = len(self.tokenizer(PROMPT_TAIL)["input_ids"])  # type: ignore[arg-type]
-        return ids if len(ids) <= PROMPT_TOKENS else ids[: PROMPT_TOKENS - tail] + ids[-tail:]
+        if len(ids) <= PROMPT_TOKENS:
+            return ids
+        _, newline, facts = text.partition("\n")
+        kept = len(self.tokenizer(newline + facts)["input_ids"])  # type: ignore[arg-type]
+        return ids[: PROMPT_TOKENS - kept] + ids[len(ids) - kept :]
 
     @property
     def _base(self) -> Any:

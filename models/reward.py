@@ -162,7 +162,7 @@ class RewardEnsemble:
         self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
         distance_NO = error_NO / np.maximum(self._std(answers.spread_NO, answers.rest_NO), 1e-12)
         self.correlation_SS = error_correlation(distance_NO[:, :-1], row_weights(new_N, prompt_N))
-        one_M, other_M = _pairs(frame["prompt"])
+        one_M, other_M = _pairs(frame)
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO
             gap_KMO = error_KNO[:, one_M] - error_KNO[:, other_M]
@@ -273,11 +273,13 @@ class RewardEnsemble:
         )
 
 
-def _pairs(prompts: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """one_M and other_M: each row beside the next one of its prompt."""
-    order_N = np.argsort(prompts.to_numpy(dtype=str), kind="stable")
-    same_M = prompts.to_numpy()[order_N[1:]] == prompts.to_numpy()[order_N[:-1]]
-    return order_N[1:][same_M], order_N[:-1][same_M]
+def _pairs(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """one_M and other_M: each row beside the next one of its prompt, where that has another workflow."""
+    order_N = np.argsort(rows["prompt"].to_numpy(dtype=str), kind="stable")
+    sorted_rows = rows.iloc[order_N]
+    prompt_N, tokens_N = sorted_rows["prompt"].to_numpy(), sorted_rows["tokens"].to_numpy()
+    pair_M = (prompt_N[1:] == prompt_N[:-1]) & (tokens_N[1:] != tokens_N[:-1])
+    return order_N[1:][pair_M], order_N[:-1][pair_M]
 
 
 @dataclass(frozen=True)

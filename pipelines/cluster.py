@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,17 @@ def ensure_ray(config: Config) -> None:
 def cluster_address(config: Config) -> str | None:
     """The cluster to join; None where a Ray of our own is started."""
     return config.ray.address or os.environ.get("RAY_ADDRESS")
+
+
+def share_of(units: float, actors: int) -> float:
+    """What each of some actors may ask for where there are `units` cores or GPUs: at most a whole one.
+
+    In hundredths and rounded down, so that all fit, each on one unit: three actors on two GPUs get half a
+    GPU each, for two thirds would leave no place for the third.
+    """
+    whole = math.floor(units)
+    each = 1 / math.ceil(actors / whole) if whole else units / actors
+    return math.floor(100 * each) / 100
 
 
 def _worker_environment(*, local: bool) -> dict[str, str]:

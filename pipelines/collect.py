@@ -31,7 +31,7 @@ from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
 from ..workflows.graph import Workflow
 from .catalog import World, space_file, survey, write_world
-from .cluster import cluster_address, ensure_ray
+from .cluster import cluster_address, ensure_ray, share_of
 from .config import Config
 from .head_start import lent_rows, take_over
 from .plan import balanced, candidates, planned_rows
@@ -219,15 +219,10 @@ def _actors(config: Config, cluster: Mapping[str, float]) -> tuple[dict[str, Any
     common = {
         "batch_size": config.collect.rows_per_block,  # a whole block
         "batch_format": "pandas",
-        "num_cpus": _share(cluster.get("CPU", 1), engine.count + 1),
+        "num_cpus": share_of(cluster.get("CPU", 1), engine.count + 1),
         **({"max_task_retries": RETRIES} if cluster_address(config) else {"max_restarts": 0}),
     }
-    return common | {"num_gpus": _share(cluster.get("GPU", 0), engine.count) if draws_on_gpu else 0}, common
-
-
-def _share(units: float, actors: int) -> float:
-    """Of so many units, each actor's part in hundredths, at most one; rounded down, so that all fit."""
-    return min(1.0, math.floor(100 * units / actors) / 100)
+    return common | {"num_gpus": share_of(cluster.get("GPU", 0), engine.count) if draws_on_gpu else 0}, common
 
 
 def _blocks(frame: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:

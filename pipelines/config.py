@@ -206,9 +206,27 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     for override in overrides or []:
         _apply(data, override)
     try:
-        return Config.model_validate(data)
+        return _with_whole_paths(Config.model_validate(data))
     except ValidationError as error:
         raise FlowtailorError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _with_whole_paths(config: Config) -> Config:
+    """The same files for processes that work in another folder, as Ray's workers do."""
+
+    def whole(section: Any, *keys: str) -> Any:
+        named = {key: getattr(section, key) for key in keys}
+        found = {key: value for key, value in named.items() if value is not None and Path(value).exists()}
+        return section.model_copy(update={k: type(v)(Path(v).resolve()) for k, v in found.items()})
+
+    sections = {
+        "engine": whole(config.engine, "path"),
+        "space": whole(config.space, "file", "flows"),
+        "prompts": whole(config.prompts, "file"),
+        "reward": whole(config.reward, "backbone"),
+        "sft": whole(config.sft, "base"),
+    }
+    return config.model_copy(update=sections)
 
 
 def _config_file(path: str | Path) -> Path:

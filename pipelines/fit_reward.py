@@ -25,7 +25,7 @@ from flowtailor.memory import keep_freed_memory
 from ..datasets.prompts import prompt_file, training_labels
 from ..datasets.rows import usable
 from ..models.reward_file import FORMAT
-from .cluster import ensure_ray
+from .cluster import ensure_ray, share_of
 from .config import Config
 from .stage import Run, fingerprint, is_done, stage_output, write_json
 
@@ -255,9 +255,9 @@ def _network(data: TrainingSet, file: Path) -> RewardNet:
 def _resources(workers: int, cluster: Mapping[str, float]) -> dict[str, Any]:
     """A core for each worker, or an equal share where there are fewer; GPUs likewise where there are any."""
     gpus = cluster.get("GPU", 0.0)
-    per_worker = {"CPU": min(1.0, math.floor(100 * cluster.get("CPU", 1.0) / workers) / 100)}
+    per_worker = {"CPU": share_of(cluster.get("CPU", 1.0), workers)}
     if gpus:
-        per_worker["GPU"] = min(1.0, math.floor(100 * gpus / workers) / 100)
+        per_worker["GPU"] = share_of(gpus, workers)
     return {"use_gpu": gpus > 0, "resources_per_worker": per_worker}
 
 

@@ -25,7 +25,6 @@ Api = dict[str, Any]
 OpenEngine = Callable[[EngineConfig, int], AbstractContextManager[ComfyClient]]
 
 logger = logging.getLogger("ray.serve")
-_SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
 _TRIES = 2
 
 
@@ -130,9 +129,5 @@ class Pictures:
 
     def _settle(self, client: ComfyClient) -> None:
         """Give up an engine that goes on with what it was told to stop."""
-        try:
-            settled = client.wait_idle(_SETTLE_S)
-        except ComfyUnavailable:
-            settled = False
-        if not settled:
+        if not client.wait_idle():
             self.close()

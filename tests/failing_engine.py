@@ -59,7 +59,7 @@ class Engines:
             raise ComfyUnavailable("http://127.0.0.1:1: no ComfyUI answers")
         return {}
 
-    def wait_idle(self, timeout_s: float) -> bool:
+    def wait_idle(self, timeout_s: float = 5.0) -> bool:
         return self.settles
 
     def render(self, workflow: Api, timeout_s: float, on_progress: Any) -> Rendered:

@@ -25,6 +25,7 @@ def test_engines_that_draw_on_gpus_share_them() -> None:
     assert 16 * renderer["num_gpus"] <= 1
     assert "num_gpus" not in scorer
     assert asked({"CPU": 16, "GPU": 8}, gpu=True, count=4)[0]["num_gpus"] == 1
+    assert asked({"CPU": 16, "GPU": 2}, gpu=True, count=3)[0]["num_gpus"] == 0.5  # not 0.66: one would wait
     assert asked({"CPU": 16}, gpu=True)[0]["num_gpus"] == 0
 
 

@@ -51,6 +51,20 @@ def test_a_wrong_override_is_named(override: str, said: str):
         load_config(None, [override])
 
 
+def test_files_are_found_from_other_folders_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As Ray's workers work in one of their own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.csv").touch()
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "comfyui").mkdir()
+    given = ["prompts.file=mine.csv", "space.flows=flows", 'engine.kind="checkout"', "engine.path=comfyui"]
+    config = load_config(None, given)
+    assert config.prompts.file == str(tmp_path / "mine.csv")
+    assert config.space.flows == str(tmp_path / "flows")
+    assert config.engine.path == tmp_path / "comfyui"
+    assert config.sft.base == "smollm2-135m-instruct"  # a name, no file
+
+
 def test_a_missing_config_names_the_shipped_ones():
     with pytest.raises(FlowtailorError, match="quickstart"):
         load_config("no-such-config")

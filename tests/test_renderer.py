@@ -145,6 +145,17 @@ def test_a_server_that_is_away_gives_retryable_rows(tmp_path: Path, plain_api: A
     assert again["error_type"].tolist() == ["ComfyUnavailable"]
 
 
+@pytest.mark.engine
+def test_a_server_that_is_away_leaves_its_rows_to_the_others(
+    comfy: ComfyClient, tmp_path: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EngineConfig(kind="urls", urls=("http://127.0.0.1:9", comfy.base_url))
+    for first in (0, 1):
+        monkeypatch.setattr(renderer_module.os, "getpid", lambda first=first: first)
+        [row] = render(Renderer(config, str(tmp_path / str(first))), rows(plain_api, 60 + first))
+        assert row["error_type"] is None
+
+
 @pytest.mark.parametrize("scheme", ["path", "file://", "memory://"])
 def test_pictures_are_kept_with_their_facts(tmp_path: Path, scheme: str) -> None:
     place = {"path": str(tmp_path), "file://": f"file://{tmp_path}", "memory://": "memory://dataset"}[scheme]

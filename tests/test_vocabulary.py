@@ -42,10 +42,11 @@ def test_a_prompt_that_spells_a_word_stays_text(tmp_path: Path) -> None:
     assert policy.tokenizer.eos_token_id not in ids
 
 
-def test_a_long_prompt_is_cut_in_the_middle(tmp_path: Path) -> None:
+def test_a_long_prompt_loses_its_end_and_none_of_the_facts(tmp_path: Path) -> None:
     policy = Policy.from_base(tiny_base(tmp_path), WORDS)
-    ids = policy.encode_prompt(policy_prompt("very " * 400 + "long"))
+    ids = policy.encode_prompt(policy_prompt("very " * 400 + "long", budget_s=1.5, category="food"))
     assert len(ids) == PROMPT_TOKENS
+    assert policy.tokenizer.decode(ids).endswith("\nCategory: food\nSeconds: 1.5\nWorkflow:")
     assert str(policy.tokenizer.decode(ids)).endswith("\nWorkflow:")
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from flowtailor.errors import FlowtailorError
 
 from .graph import Link, Node, Workflow
-from .limits import Limits, OpenNodes, Spent, add
+from .limits import MOST_STATES, Limits, OpenNodes, Spent, add
 from .rules import END, NONE, LinkNeed, Param, Rule
 from .space import Space
 
@@ -86,6 +86,8 @@ class Grammar:
             return ()
         key = self._signature(state)
         if key not in self._allowed_cache:
+            if len(self._allowed_cache) > MOST_STATES:
+                self._allowed_cache.clear()
             self._allowed_cache[key] = tuple(sorted(self._compute_allowed(state)))
         return self._allowed_cache[key]
 

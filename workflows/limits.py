@@ -7,13 +7,15 @@ takes words after which there still is one never runs into a dead end.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from operator import le
 
 from flowtailor.errors import FlowtailorError
 
 from .rules import LinkNeed, Param
 from .space import Space
+
+MOST_STATES = 65_536  # remembered answers; a service asks for ever
 
 Spent = tuple[int, ...]
 """What a design uses of the limits: its nodes, then one count a group."""
@@ -34,8 +36,8 @@ class Limits:
             c: (1, *(int(c in group.classes) for group in space.groups)) for c in space.rules
         }
         self._plan = _cheapest_producers(space)
-        self._closing = cache(self._closing_uncached)
-        self._closing_node = cache(self._closing_node_uncached)
+        self._closing = lru_cache(MOST_STATES)(self._closing_uncached)
+        self._closing_node = lru_cache(MOST_STATES)(self._closing_node_uncached)
 
     def fits(self, open_nodes: OpenNodes, available: frozenset[str], spent: Spent, tokens: int) -> bool:
         """Whether the cheapest ending fits.
