@@ -1,6 +1,6 @@
 """Scored rows as one Parquet file without pictures: small enough to ship, enough to learn from.
 
-`studio.parquet` holds those that ship with flowtailor, for `pipelines/configs/studio.toml`. Promises: what
+`studio.parquet` holds those that ship with flowtailor, for the shipped configurations. Promises: what
 was written is read again, but for the pictures. Does not know whether the models and scorers of today would
 say the same: tests/test_shipped.py draws some of the rows again.
 """

@@ -62,10 +62,10 @@ def row_weights(new_N: np.ndarray, prompt_N: np.ndarray) -> np.ndarray:
 
 
 def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray:
-    """(O,): by how much the members' disagreement about a difference must be widened to cover 68.27%.
+    """(O,): by how much the doubt about a difference must be widened to cover 68.27%.
 
-    error_MO: of M differences between two rows of one prompt, foreseen less measured; spread_MO: how far
-    the members disagree about them.
+    error_MO: of M differences between two rows of one prompt, foreseen less measured; spread_MO: the
+    members' disagreement about them and what no rendered workflow tells.
     """
     return np.quantile(np.abs(error_MO) / np.maximum(spread_MO, 1e-12), WITHIN_ONE_DEVIATION, axis=0)
 

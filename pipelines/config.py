@@ -1,7 +1,7 @@
 """The configuration of a run: one TOML file into frozen models, unknown keys refused.
 
 Units are in the names (`_s` seconds). TRL's and Ray's own options stand under `[sft.trl]`,
-`[grpo.trl]` and `[ray]` and are passed on as they are.
+`[grpo.trl]` and `[ray.init]` and are passed on as they are.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class GrpoConfig(Section):
     lora_rank: PositiveInt = 16
     mask_loss: bool = True  # false masks sampling alone: a comparison, it learns little
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of the groups whose prompt has a time budget
-    over_budget_penalty: float = 0.3  # reward lost where the budget is broken by a quarter or more
+    over_budget_penalty: float = 0.3  # reward lost where the budget is broken by a quarter
     audit_every: NonNegativeInt = 20  # steps between audits by really rendering; 0: none
     audit_designs: int = Field(default=16, ge=2)  # of one audit, each for a prompt of its own
     audit_max_gap: float = 0.15  # predicted less rendered score that stops the run

@@ -84,7 +84,7 @@ class Component(Message):
         description="what it is compared to: left out, or the value that is the space's default",
         examples=["left out", "steps=8"],
     )
-    score: Estimate = Field(description="std: how far the ensemble's members disagree about the difference")
+    score: Estimate = Field(description="std: 68% of differences between two pictures lie within")
     seconds: Estimate
 
 

@@ -1,7 +1,7 @@
 """Events as the text of a stream, with a comment where none comes for a while.
 
 Proxies cut a connection that is silent for long, and an engine tells nothing while it starts or loads
-a large model. Promises: a line at least every 15 s; a failure of the backend is an `error` event, which
+a large model. Promises: a line at least every 10 s; a failure of the backend is an `error` event, which
 of a mistake of ours tells nothing; what is drawn for a client that has left is stopped.
 """
 
