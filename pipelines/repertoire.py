@@ -63,5 +63,5 @@ def best(told: Objective, limits: Sequence[float], count: int) -> list[int]:
     found: set[int] = set()
     for limit in limits:
         order_PW = np.argsort(-told.within(limit), axis=1, kind="stable")
-        found |= set(order_PW[:, :count].flat)
-    return sorted(map(int, found))
+        found |= set(order_PW[:, :count].ravel().tolist())
+    return sorted(found)

@@ -46,8 +46,7 @@ def test_a_long_prompt_loses_its_end_and_none_of_the_facts(tmp_path: Path) -> No
     policy = Policy.from_base(tiny_base(tmp_path), WORDS)
     ids = policy.encode_prompt(policy_prompt("very " * 400 + "long", budget_s=1.5, category="food"))
     assert len(ids) == PROMPT_TOKENS
-    assert policy.tokenizer.decode(ids).endswith("\nCategory: food\nSeconds: 1.5\nWorkflow:")
-    assert str(policy.tokenizer.decode(ids)).endswith("\nWorkflow:")
+    assert str(policy.tokenizer.decode(ids)).endswith("\nCategory: food\nSeconds: 1.5\nWorkflow:")
 
 
 def test_rows_start_near_the_words_in_their_names(tmp_path: Path) -> None:
