@@ -95,7 +95,7 @@ def collected(config: Config) -> pd.DataFrame:
     planned = plan(config, world)
     write_world(run, world)
     take_over(config, lent_rows(config, planned, store), store, partial(render, label="pace"))
-    missing = store.missing(planned)
+    missing = store.missing(planned, config.scorers.weights)
     print(f"study: {len(planned)} pictures, {len(planned) - len(missing)} there", flush=True)
     if len(missing):
         render(config, missing, store, label="study")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .rows import COLUMNS, RETRYABLE_ERRORS, to_table
+from .rows import COLUMNS, RETRYABLE_ERRORS, SCORE_PREFIX, to_table
 
 logger = logging.getLogger("flowtailor.store")
 
@@ -68,10 +69,19 @@ class Store:
         frame = self.rows()
         return set(frame.loc[~frame["error_type"].isin(list(RETRYABLE_ERRORS)), "row_id"])
 
-    def missing(self, planned: pd.DataFrame) -> pd.DataFrame:
-        """The planned rows that are still to be rendered, in their order, each id once."""
+    def missing(self, planned: pd.DataFrame, scorers: Iterable[str] = ()) -> pd.DataFrame:
+        """The planned rows that are still to be rendered, in their order, each id once.
+
+        A picture that one of `scorers` has not seen counts too: where the file is there, it is scored alone.
+        """
         fresh = planned.drop_duplicates("row_id")
-        return fresh[~fresh["row_id"].isin(self.known_ids())].reset_index(drop=True)
+        known = self.known_ids() - self._unscored(scorers)
+        return fresh[~fresh["row_id"].isin(known)].reset_index(drop=True)
+
+    def _unscored(self, scorers: Iterable[str]) -> set[str]:
+        rows = self.rows()
+        scores = rows.reindex(columns=[f"{SCORE_PREFIX}{name}" for name in scorers])
+        return set(rows.loc[rows["error_type"].isna() & scores.isna().any(axis=1), "row_id"])
 
     def compact(self) -> None:
         """Join all parts into one. A crash on the way leaves rows twice, which reading removes."""

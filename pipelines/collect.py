@@ -53,7 +53,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     with engine(config.engine) as client:
         world = survey(config, client)
         planned = plan(config, world)
-        missing = store.missing(planned)
+        missing = store.missing(planned, config.scorers.weights)
         there = len(planned) - len(missing)
         lent = lent_rows(config, planned, store)
         missing = missing.loc[~missing["row_id"].isin(lent["row_id"])]

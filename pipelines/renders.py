@@ -30,7 +30,7 @@ def rendered_rows(
     """
     for source in known:
         adopt(source, store, planned, list(config.scorers.weights))
-    missing = store.missing(planned)
+    missing = store.missing(planned, config.scorers.weights)
     print(f"{label}: {len(set(planned['row_id']))} pictures, {len(missing)} to render", flush=True)
     if len(missing):
         render(config, missing, store)

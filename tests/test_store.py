@@ -77,6 +77,14 @@ def test_missing_skips_what_is_there_and_what_would_fail_again(store: Store):
     assert list(store.missing(planned)["row_id"]) == ["new", "slow"]
 
 
+def test_missing_is_what_a_scorer_has_not_seen(store: Store):
+    store.append(rows("done", "broken").assign(error_type=[None, "ComfyExecutionError"]))
+    planned = pd.DataFrame({"row_id": ["done", "broken"]})
+    assert list(store.missing(planned, ["beauty"])["row_id"]) == ["done"]
+    store.append(rows("done", at="2026-01-02T00:00:00Z").assign(score_beauty=0.5))
+    assert store.missing(planned, ["beauty"]).empty
+
+
 def test_a_corrupt_part_is_moved_aside_and_named(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
