@@ -78,7 +78,8 @@ def test_missing_skips_what_is_there_and_what_would_fail_again(store: Store):
 
 
 def test_missing_is_what_a_scorer_has_not_seen(store: Store):
-    store.append(rows("done", "broken").assign(error_type=[None, "ComfyExecutionError"]))
+    store.append(rows("done"))
+    store.append(rows("broken", error="ComfyExecutionError"))
     planned = pd.DataFrame({"row_id": ["done", "broken"]})
     assert list(store.missing(planned, ["beauty"])["row_id"]) == ["done"]
     store.append(rows("done", at="2026-01-02T00:00:00Z").assign(score_beauty=0.5))
