@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Api = dict[str, Any]
 Progress = Callable[[int, int], None]
 
-SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
+_SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
 _HTTP_TIMEOUT_S = 30.0
 _POLL_S = 0.05
 _RECHECK_S = 1.0  # the history is asked this often even if the websocket says nothing
@@ -102,7 +102,7 @@ class ComfyClient:
         self._post("/queue", {"delete": [prompt_id]})
         self._post("/interrupt", {"prompt_id": prompt_id})
 
-    def wait_idle(self, timeout_s: float = SETTLE_S) -> bool:
+    def wait_idle(self, timeout_s: float = _SETTLE_S) -> bool:
         """Whether the engine answers and has nothing left to do before `timeout_s` is over."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -33,7 +33,7 @@ from .calibration import (
     shares,
     weighted_std,
 )
-from .reward_features import WordTable
+from .reward_features import Words, WordTable
 from .reward_file import DESCRIPTION, FORMAT, no_ensemble, read_description
 from .reward_fit import Scale, targets
 from .reward_net import RewardNet
@@ -177,10 +177,9 @@ class RewardEnsemble:
     @torch.inference_mode()
     def _parting(self, tokens: Sequence[Sequence[str]], one_M: np.ndarray, other_M: np.ndarray) -> np.ndarray:
         """(M, O): what no rendered workflow tells of differences between workflows, as a deviation."""
-        place_N, distinct = pd.factorize(pd.Series([" ".join(words) for words in tokens], dtype=object))
-        words = self._table.read([text.split() for text in distinct])
-        one, other = (torch.from_numpy(place_N[index_M]) for index_M in (one_M, other_M))
-        variance_MO = self._nets[0].additive.parting(words, one, other)  # the same in all members
+        words, workflow_N = self._read(tokens)
+        additive = self._nets[0].additive  # the same in all members
+        variance_MO = additive.parting(words, workflow_N[one_M], workflow_N[other_M])
         return np.sqrt(variance_MO.double().numpy()) * self.scale.std_O
 
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
@@ -206,10 +205,7 @@ class RewardEnsemble:
             nothing_KNO = np.zeros((len(self._nets), 0, len(self.bars)))
             return nothing_KNO, nothing_KNO, nothing_KNO[0]
         prompts_ND = self._encoder.encode(prompts)
-        distinct = list(dict.fromkeys(tuple(words) for words in tokens))
-        place = {words: i for i, words in enumerate(distinct)}
-        workflow_N = torch.tensor([place[tuple(words)] for words in tokens], dtype=torch.long)
-        words = self._table.read(distinct)
+        words, workflow_N = self._read(tokens)
         parts = []
         for rows in torch.arange(len(prompts)).split(QUESTIONS_AT_ONCE):
             seen, workflow_n = workflow_N[rows].unique(return_inverse=True)
@@ -221,6 +217,12 @@ class RewardEnsemble:
         additive = self._nets[0].additive  # the same in all members
         novelty_NO = additive.novelty(words)[workflow_N].double().numpy()
         return mean_KNO, logvar_KNO, novelty_NO
+
+    def _read(self, tokens: Sequence[Sequence[str]]) -> tuple[Words, torch.Tensor]:
+        """The distinct workflows, and workflow_N, which of them each question is about."""
+        place: dict[tuple[str, ...], int] = {}
+        workflow_N = [place.setdefault(tuple(words), len(place)) for words in tokens]
+        return self._table.read(list(place)), torch.tensor(workflow_N, dtype=torch.long)
 
     def save(self, folder: Path) -> None:
         """Write `ensemble.json` and one `member-K.safetensors` per member."""

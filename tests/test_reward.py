@@ -171,8 +171,8 @@ def test_members_say_apart_what_the_ensemble_says_together(ensemble, rows):
 
 
 def test_a_workflow_differs_from_itself_in_nothing(ensemble, rows):
-    seconds = differences(ensemble, rows[:9], np.arange(9), np.arange(9)).weighted({"match": 1.0})
-    for value_M in (seconds.score, seconds.score_std, seconds.seconds, seconds.seconds_std):
+    same = differences(ensemble, rows[:9], np.arange(9), np.arange(9)).weighted({"match": 1.0})
+    for value_M in (same.score, same.score_std, same.seconds, same.seconds_std):
         np.testing.assert_allclose(value_M, 0, atol=1e-3)
 
 
