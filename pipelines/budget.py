@@ -2,9 +2,9 @@
 
 For each budget the guided policy designs for the held-out prompts as the design command does, and the
 pictures stand in the evaluation's rows under a name of their own. Budgets are quantiles of the seconds that
-training rows took, so that they ask for something on any machine. Seconds are the engine's own, and a machine
-is not always as fast as when the rows were made: what the methods' renders took against what was foreseen says
-how fast it is now (`engine_pace`), and the policy is asked for so much less or more.
+training rows took, so that they ask for something on any machine. Seconds are the engine's own, and a
+machine is not always as fast as when the rows were made: what the methods' renders took against what was
+foreseen says how fast it is now (`engine_pace`), and the policy is asked for so much less or more.
 `budget_report` makes `budgets.json` of them, with what fixed workflows score and take on the training
 rows beside it.
 """
@@ -50,9 +50,7 @@ def engine_pace(rows: pd.DataFrame) -> float:
     return pace if math.isfinite(pace) else 1.0
 
 
-def budget_choices(
-    materials: Materials, prompts: Sequence[Prompt], pace: float
-) -> dict[str, list[Choice]]:
+def budget_choices(materials: Materials, prompts: Sequence[Prompt], pace: float) -> dict[str, list[Choice]]:
     """One design per prompt for each budget of the configuration, on an engine of that pace."""
     chosen = {}
     for budget_s in budgets(materials):

@@ -151,7 +151,13 @@ def test_page_shows_every_method_prompt_and_failure(run_dir: Path, tmp_path: Pat
     (tmp_path / "out").mkdir()
     page = Page(report.write_report(run_dir, tmp_path / "out").read_text())
     text = " ".join(" ".join(page.text).split())
-    for expected in (*METHODS, *PROMPTS, "ComfyExecutionError", f"{2 * len(METHODS)} rows", "euler/normal, 8 steps, cfg 2"):
+    for expected in (
+        *METHODS,
+        *PROMPTS,
+        "ComfyExecutionError",
+        f"{2 * len(METHODS)} rows",
+        "euler/normal, 8 steps, cfg 2",
+    ):
         assert expected in text
     assert "0.790 0.740–0.840" in text  # guided, with its interval
     assert "1 × ComfyExecutionError" in text
