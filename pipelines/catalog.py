@@ -12,7 +12,9 @@ from pathlib import Path
 from flowtailor.errors import FlowtailorError
 
 from ..actors.comfy import ComfyClient, engine, engine_name
+from ..datasets.flows import load_seed_flows
 from ..workflows.catalog import Catalog
+from ..workflows.drafting import draft
 from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
 from .stage import Run, write_json
@@ -30,7 +32,7 @@ class World:
 def survey(config: Config, client: ComfyClient) -> World:
     """Read a running engine. Raises FlowtailorError where the space finds nothing to use in it."""
     catalog = Catalog.from_object_info(client.object_info())
-    return World(engine_name(config.engine, client), catalog, Space.load(space_file(config), catalog))
+    return World(engine_name(config.engine, client), catalog, space_of(config, catalog))
 
 
 def look(config: Config) -> World:
@@ -39,16 +41,26 @@ def look(config: Config) -> World:
         return survey(config, client)
 
 
-def space_file(config: Config) -> Path:
-    """The TOML that describes the space: the configured one, or the one for the studio."""
-    return Path(config.space.file) if config.space.file else STUDIO_SPACE
+def space_file(config: Config) -> Path | None:
+    """The TOML that describes the space: the configured one, or the studio's; None: drawn from one's flows."""
+    if config.space.file:
+        return Path(config.space.file)
+    own = config.engine.kind != "studio" and config.space.flows
+    return None if own else STUDIO_SPACE
+
+
+def space_of(config: Config, catalog: Catalog) -> Space:
+    """The space of that file, or of a first draft for the configured workflows, on the engine of `catalog`."""
+    if file := space_file(config):
+        return Space.load(file, catalog)
+    return Space(draft(load_seed_flows(config.space.flows), catalog), catalog, "space.toml")
 
 
 def write_world(run: Run, world: World) -> None:
     """Keep catalog and space in the run folder: `catalog.json`, `space.toml`."""
     run.open()
     write_json(run.path("catalog.json"), world.catalog.to_json())
-    run.path("space.toml").write_text(space_file(run.config).read_text())
+    run.path("space.toml").write_text(world.space.text)
 
 
 def read_world(run: Run) -> tuple[Catalog, Space]:

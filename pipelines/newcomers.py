@@ -20,7 +20,7 @@ from ..workflows.augment import including
 from ..workflows.codec import canonical_words, decode
 from ..workflows.grammar import Grammar
 from ..workflows.space import Space
-from .catalog import World, read_world, space_file, write_world
+from .catalog import World, read_world, space_of, write_world
 from .config import Config
 from .rounds import Round, lineage, stages
 from .stage import Run, is_recorded, read_record, record, stage_output, write_json
@@ -39,7 +39,7 @@ def compatible(config: Config, world: World) -> World:
     """
     catalog, space = read_world(Run(config))
     ordered = world.catalog.ordered_as(catalog)
-    now = Space.load(space_file(config), ordered)
+    now = space_of(config, ordered)
     for class_type, rule in now.rules.items():
         earlier = space.rules[class_type].params if class_type in space.rules else ()
         before = {param.name: param.default for param in earlier}

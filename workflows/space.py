@@ -36,9 +36,13 @@ class OutOfSpace(FlowtailorError):
 class Space:
     """Rules, groups and vocabulary. Immutable; built by `load`."""
 
-    def __init__(self, spec: Mapping[str, Any], catalog: Catalog, source: str) -> None:
-        self.catalog = catalog
-        self.source = source
+    def __init__(self, text: str, catalog: Catalog, source: str) -> None:
+        """text: of a space file; source: its name, for messages."""
+        try:
+            spec = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise FlowtailorError(f"{source}: not valid TOML ({error}); mend the line it names") from None
+        self.text, self.catalog, self.source = text, catalog, source
         self.max_nodes = int(spec.get("max_nodes", 24))
         reader = RulesReader(spec, catalog, source)
         self.rules: Mapping[str, Rule] = MappingProxyType(reader.rules())
@@ -58,15 +62,12 @@ class Space:
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog) -> Space:
         """Read a space from TOML, within what `catalog` says is installed."""
-        file = Path(path)
         try:
-            return cls(tomllib.loads(file.read_text()), catalog, file.name)
+            return cls(Path(path).read_text(), catalog, Path(path).name)
         except FileNotFoundError:
             raise FlowtailorError(
-                f"{file}: no such space file; start from a copy of {STUDIO_SPACE}"
+                f"{path}: no such space file; `flowtailor catalog` draws one up, {STUDIO_SPACE} is the studio's"
             ) from None
-        except tomllib.TOMLDecodeError as error:
-            raise FlowtailorError(f"{file}: not valid TOML ({error}); mend the line it names") from None
 
     @classmethod
     def default(cls, catalog: Catalog) -> Space:
