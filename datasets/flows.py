@@ -1,7 +1,7 @@
 """The seed workflows that ship with flowtailor, and those of a folder of one's own.
 
-Each is ComfyUI API JSON with slots (`{prompt}`, `{seed}`, `{filename}`); augmentation starts there. A plain export
-gets its slots here.
+Each is ComfyUI API JSON with slots (`{prompt}`, `{seed}`, `{filename}`); augmentation starts there.
+A plain export gets its slots here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from flowtailor.errors import FlowtailorError
 
 from ..workflows.graph import Workflow, WorkflowError
-from ..workflows.slots import with_prompt
+from ..workflows.slots import made_ready
 
 SHIPPED = Path(__file__).parent / "flows"
 
@@ -26,7 +26,7 @@ def load_seed_flows(folder: str | Path | None = None) -> dict[str, Workflow]:
     flows: dict[str, Workflow] = {}
     for file in sorted(root.glob("*.json")):
         try:
-            flows[file.stem] = with_prompt(Workflow.from_api(json.loads(file.read_text())))
+            flows[file.stem] = made_ready(Workflow.from_api(json.loads(file.read_text())))
         except json.JSONDecodeError as error:
             raise FlowtailorError(
                 f"{file}: not JSON ({error}); export it from ComfyUI in API format"

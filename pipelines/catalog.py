@@ -14,6 +14,7 @@ from flowtailor.errors import FlowtailorError
 from ..actors.comfy import ComfyClient, engine, engine_name
 from ..datasets.flows import load_seed_flows
 from ..workflows.catalog import Catalog
+from ..workflows.codec import canonical_words
 from ..workflows.drafting import draft
 from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
@@ -42,7 +43,7 @@ def look(config: Config) -> World:
 
 
 def space_file(config: Config) -> Path | None:
-    """The TOML that describes the space: the configured one, or the studio's; None: drawn from one's flows."""
+    """The TOML that describes the space, the configured one or the studio's; None: drawn from own flows."""
     if config.space.file:
         return Path(config.space.file)
     own = config.engine.kind != "studio" and config.space.flows
@@ -50,7 +51,7 @@ def space_file(config: Config) -> Path | None:
 
 
 def space_of(config: Config, catalog: Catalog) -> Space:
-    """The space of that file, or of a first draft for the configured workflows, on the engine of `catalog`."""
+    """The space of that file, or of a draft for the configured workflows, on the engine of `catalog`."""
     if file := space_file(config):
         return Space.load(file, catalog)
     return Space(draft(load_seed_flows(config.space.flows), catalog), catalog, "space.toml")
@@ -83,4 +84,9 @@ def write_catalog(config: Config) -> None:
     print(f"space {world.space.source}: {len(world.space.vocabulary)} words")
     if world.space.missing:
         print(f"not installed, so left out: {', '.join(world.space.missing)}")
+    for name, flow in load_seed_flows(config.space.flows).items():
+        try:
+            canonical_words(flow.canonical(world.catalog), world.space)
+        except FlowtailorError as error:
+            print(f"workflow {name} lies outside of it: {error}")
     print(f"written: {run.path('catalog.json')}, {run.path('space.toml')}")

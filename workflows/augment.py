@@ -53,7 +53,8 @@ def augment(
             add(canonical)
     if not pool:
         raise FlowtailorError(
-            f"{space.source}: holds none of the {len(seeds)} seed workflows; widen the space"
+            f"{space.source}: holds none of the {len(seeds)} seed workflows; set space.flows to "
+            "a folder of yours, exported in API format, or widen the space"
         )
     known = list(pool.values())
     for turn in range(n * ATTEMPTS_PER_FLOW):

@@ -1,6 +1,6 @@
 """A space for somebody's own engine, drawn from workflows that they use there and from what is installed.
 
-`draft` writes the TOML that `space.py` reads, to be edited by a person: the node classes of the workflows with
+`draft` writes the TOML that `space.py` reads, for a person to edit: the node classes of the workflows with
 the values that they have, every installed model of the kinds that they load, numbers around theirs, and stock
 nodes that fit in between (a LoRA, an upscaler, a second pass). Promises: the workflows lie in the space, if
 all their nodes may be in it. Nodes that are no part of ComfyUI itself, read or write files, or call a network
@@ -21,9 +21,10 @@ from .graph import FILENAME, SEED, Link, Workflow
 
 OUTPUT = "SaveImage"
 EMPTY = "EMPTY_LATENT"  # a latent that no sampler has touched, which must not be decoded
-MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pth?|bin|gguf|onnx)$", re.IGNORECASE)
+# Inputs of which every installed file is worth trying; text encoders and VAEs must fit their model.
+MODELS = ("ckpt_name", "unet_name", "lora_name", "model_name")
 
-# Stock nodes that fit into almost any workflow, and how often one may have them. Inputs as in a space file.
+# Stock nodes that fit into almost any workflow, with their inputs as in a space file.
 TOOLBOX: dict[str, dict[str, Any]] = {
     "LoraLoader": {"lora_name": "*", "strength_model": [0.8, 0.4, 1.0], "strength_clip": [1.0]},
     "RescaleCFG": {"multiplier": [0.7, 0.3, 0.5]},
@@ -49,7 +50,9 @@ def draft(flows: Mapping[str, Workflow], catalog: Catalog) -> str:
     kept = [c for c in classes if c in catalog and is_safe(catalog[c])]
     texts = _Texts()
     nodes = {c: _table(catalog[c], used, texts, second_pass=_has_pass(catalog)) for c in kept}
-    nodes |= {c: table for c, table in TOOLBOX.items() if c not in nodes and _installed(catalog, c, table)}
+    for class_type, table in TOOLBOX.items():
+        if class_type not in nodes and _fits(catalog, class_type, table, nodes):
+            nodes[class_type] = dict(table)
     empty = [c for c in nodes if c.startswith("Empty") and "LATENT" in catalog[c].outputs]
     lines = [
         "# What the designer may use: node classes, their values (the first is the default) and limits.",
@@ -127,7 +130,7 @@ def _table(
 def _around(one: InputSpec, values: list[Any], *, second_pass: bool) -> list[Any]:
     """The values that the flows have, and their neighbours, within what the engine takes."""
     if one.type == COMBO:
-        if any(isinstance(v, str) and MODEL_FILE.search(v) for v in values):
+        if one.name in MODELS:
             return [*values, "*"]
         return _distinct([*values, *(v for v in OFTEN.get(one.name, ()) if v in (one.choices or ()))])
     more: list[Any] = [v * factor for factor in TIMES.get(one.name, ()) for v in values[:1]]
@@ -147,20 +150,20 @@ def _has_pass(catalog: Catalog) -> bool:
     return all(c in catalog for c in PASS)
 
 
-def _installed(catalog: Catalog, class_type: str, table: Mapping[str, Any]) -> bool:
-    """Whether the engine has the class, and a model for each input that wants one."""
+def _fits(catalog: Catalog, class_type: str, table: Mapping[str, Any], nodes: Iterable[str]) -> bool:
+    """Whether the engine has the class, a model for each input that wants one, and `nodes` what it reads."""
     if class_type not in catalog:
         return False
     inputs = catalog[class_type].inputs
-    return all(inputs[name].choices for name, value in table.items() if value == "*")
+    made = {kind for c in nodes for kind in catalog[c].outputs}
+    fed = all(one.type in made for one in inputs.values() if one.is_link and one.required)
+    return fed and all(inputs[name].choices for name, value in table.items() if value == "*")
 
 
 def _first_latents(nodes: Iterable[str], catalog: Catalog, flows: Sequence[Workflow]) -> list[str]:
     """Inputs that take a latent which no sampler has touched: those of samplers, and others that the flows
     feed so."""
-    found = [
-        f"{c}.latent_image" for c in nodes if (i := catalog[c].inputs.get("latent_image")) and i.is_link
-    ]
+    found = [f"{c}.latent_image" for c in nodes if (i := catalog[c].inputs.get("latent_image")) and i.is_link]
     for flow in flows:
         for node in flow.nodes.values():
             found += [

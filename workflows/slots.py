@@ -1,8 +1,8 @@
-"""Where the prompt belongs in a workflow as ComfyUI exports it.
+"""A workflow as ComfyUI exports it, made ready to design from: its prompt a slot, its values in place.
 
-An export holds the text that its author typed last. Flowtailor's workflows have a slot there, `{prompt}`; seeds
-and file names become slots by themselves (`graph.Workflow.canonical`). Promises: a workflow that has the slot
-is left as it is. Does not understand texts: all of the author's goes, a "masterpiece" in it too.
+An export holds the text that its author typed last. Flowtailor's workflows have a slot there, `{prompt}`;
+seeds and file names become slots by themselves (`graph.Workflow.canonical`). Promises: a workflow that has
+the slot keeps its texts. Does not understand them: all of the author's goes, a "masterpiece" in it too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,31 @@ from collections.abc import Iterator
 
 from .graph import PROMPT, Link, Node, Workflow, WorkflowError
 
-TEXTS = ("text", "prompt", "text_g", "text_l", "clip_l", "clip_g", "t5xxl", "string", "value")
+TEXTS = ("text", "prompt", "text_g", "text_l", "clip_l", "clip_g", "t5xxl")
 ENTRANCES = ("positive", "conditioning")  # of samplers and guiders; the first that a workflow has
+
+
+def made_ready(flow: Workflow) -> Workflow:
+    """The workflow with the slot, and without primitive nodes. Raises WorkflowError as `with_prompt` does."""
+    return with_prompt(without_primitives(flow))
+
+
+def without_primitives(flow: Workflow) -> Workflow:
+    """The values of `PrimitiveInt` and its like in the inputs that they feed, as if they were typed there."""
+    values = {
+        i: node.inputs["value"]
+        for i, node in flow.nodes.items()
+        if node.class_type.startswith("Primitive")
+        and not isinstance(node.inputs.get("value", Link("", 0)), Link)
+    }
+
+    def typed(value: object) -> object:
+        return values.get(value.node, value) if isinstance(value, Link) else value
+
+    kept = {i: node for i, node in flow.nodes.items() if i not in values}
+    return Workflow(
+        {i: Node(n.class_type, {k: typed(v) for k, v in n.inputs.items()}, n.title) for i, n in kept.items()}
+    )
 
 
 def with_prompt(flow: Workflow) -> Workflow:

@@ -18,7 +18,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
@@ -66,7 +65,7 @@ class Space:
             return cls(Path(path).read_text(), catalog, Path(path).name)
         except FileNotFoundError:
             raise FlowtailorError(
-                f"{path}: no such space file; `flowtailor catalog` draws one up, {STUDIO_SPACE} is the studio's"
+                f"{path}: no such space file; `flowtailor catalog` writes one, the studio's is {STUDIO_SPACE}"
             ) from None
 
     @classmethod
