@@ -3,10 +3,12 @@
     python benchmarks/studio_study.py                                     # 80 x 60 x 2: 9,600 pictures
     python benchmarks/studio_study.py --prompts 4 --flows 6 --out runs/try-study
 
-Prompts are of the training split, workflows the seed workflows and variations of them, both as `flowtailor
-collect` takes them. The same command goes on where it was stopped, and a larger study with the same --out
-keeps what a smaller one has rendered; rows that ship are taken over. Writes OUT/study.md and OUT/study.png; a
-study of at least the default size writes docs/STUDIO_STUDY.md and its picture too.
+Prompts are of the training split, as `flowtailor collect` takes them; workflows are those of
+`study_workflows.txt`: forty of a collection that draw something, and for each of the five specialist
+checkpoints four that the reward ensemble likes best for its categories. The same command goes on where it
+was stopped, and a larger study with the same --out keeps what a smaller one has rendered; rows that ship are
+taken over. Writes OUT/study.md and OUT/study.png; a study of at least the default size writes
+docs/STUDIO_STUDY.md and its picture too.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +26,24 @@ from study_montage import extremes, montage
 from study_report import Study, plot, report
 
 from flowtailor.datasets.pictures import Pictures, load_pictures
+from flowtailor.datasets.prompts import choose, load_prompts
 from flowtailor.datasets.rows import PLANNED, RETRYABLE_ERRORS, weighted_score
 from flowtailor.datasets.scenes import draw
 from flowtailor.datasets.store import Store
 from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.errors import FlowtailorError, told_in_one_line
-from flowtailor.pipelines.catalog import look, write_world
+from flowtailor.pipelines.catalog import World, look, write_world
 from flowtailor.pipelines.cli import DEFAULT_CONFIG
-from flowtailor.pipelines.collect import plan, render
+from flowtailor.pipelines.collect import render
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.head_start import lent_rows, take_over
+from flowtailor.pipelines.plan import Candidate, planned_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run
 
 FULL = {"prompts": 80, "flows": 60, "seeds": 2}
 LEAST = {"prompts": 3, "flows": 2, "seeds": 2}  # for an interval over prompts, and for two choices
+WORKFLOWS = Path(__file__).with_name("study_workflows.txt")
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -71,7 +77,7 @@ def parsed() -> argparse.Namespace:
 
 
 def study_config(arguments: argparse.Namespace) -> Config:
-    """The configuration whose plan is the full product of prompts, workflows and seeds."""
+    """The configuration of a study: where it lies, and how many prompts, workflows and seeds it has."""
     values = {
         "run.root": str(arguments.out.parent),
         "run.name": arguments.out.name,
@@ -79,12 +85,23 @@ def study_config(arguments: argparse.Namespace) -> Config:
         "prompts.validation": 0,
         "prompts.test": 0,
         "collect.flows": arguments.flows,
-        "collect.flows_per_prompt": arguments.flows,
         "collect.seeds": arguments.seeds,
-        "collect.repeated": 0.0,
         "collect.head_start": "studio",
     }
     return load_config(arguments.config, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+def plan(config: Config, world: World) -> pd.DataFrame:
+    """The full product of prompts, workflows and seeds."""
+    prompts = choose(load_prompts(config.prompts.file), {"train": config.prompts.train})
+    flows = [Candidate.of(words.split(), world.space) for words in WORKFLOWS.read_text().splitlines()]
+    return planned_rows(
+        product(prompts, flows[: config.collect.flows]),
+        engine=world.engine,
+        catalog_hash=world.catalog.hash,
+        seeds=config.collect.seeds,
+        seed=config.run.seed,
+    )
 
 
 def collected(config: Config) -> pd.DataFrame:

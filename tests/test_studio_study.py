@@ -16,8 +16,8 @@ from PIL import Image
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.catalog import World
-from flowtailor.pipelines.collect import plan
 from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.codec import decode
 from flowtailor.workflows.space import Space
 
 WEIGHTS = {"alignment": 0.7, "sharpness": 0.3}
@@ -61,21 +61,24 @@ def rows() -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def test_the_plan_is_the_full_product(bench: Any, tmp_path: Path, space: Space, catalog_0375: Catalog):
-    arguments = argparse.Namespace(prompts=3, flows=5, seeds=2, out=tmp_path / "s", config="quickstart")
+@pytest.mark.parametrize("repeated", [0.0, 0.5])
+def test_the_plan_is_the_full_product_whatever_the_configuration_repeats(
+    bench: Any, tmp_path: Path, space: Space, catalog_0375: Catalog, repeated: float
+):
+    file = tmp_path / "c.toml"
+    file.write_text(f"[collect]\nrepeated = {repeated}\n")
+    arguments = argparse.Namespace(prompts=3, flows=5, seeds=2, out=tmp_path / "s", config=str(file))
     config = bench.study.study_config(arguments)
     assert (Path(config.run.root), config.run.name) == (tmp_path, "s")
-    planned = plan(config, World("engine", catalog_0375, space))
+    planned = bench.study.plan(config, World("engine", catalog_0375, space))
     assert len(planned) == planned["row_id"].nunique() == 3 * 5 * 2
     assert set(planned["prompt_split"]) == {"train"}
     assert (planned.groupby(["prompt", "workflow_key"])["seed"].nunique() == 2).all()
 
 
-def test_every_prompt_has_as_many_seeds_whatever_the_configuration_repeats(bench: Any, tmp_path: Path):
-    file = tmp_path / "c.toml"
-    file.write_text("[collect]\nrepeated = 0.5\n")
-    arguments = argparse.Namespace(prompts=3, flows=5, seeds=2, out=tmp_path / "s", config=str(file))
-    assert bench.study.study_config(arguments).collect.repeated == 0
+def test_the_workflows_of_the_study_are_different_and_in_the_space(bench: Any, space: Space):
+    flows = [words.split() for words in bench.study.WORKFLOWS.read_text().splitlines()]
+    assert len(flows) == bench.study.FULL["flows"] == len({decode(words, space).key for words in flows})
 
 
 def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame):
