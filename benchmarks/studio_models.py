@@ -107,7 +107,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2, help="default: 2")
     parser.add_argument("--out", type=Path, default=Path("runs/studio-models"), metavar="DIR")
     parser.add_argument(
-        "--pictures", type=Path, default=Path("runs/studio/pictures"), help="as studio train keeps them"
+        "--pictures",
+        type=Path,
+        default=Path("runs/studio-training/pictures"),
+        help="where studio train keeps them",
     )
     arguments = parser.parse_args()
     if arguments.seeds < 2 or arguments.prompts < 2:
