@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import saved_catalog
 
+from flowtailor.actors.comfy import ComfyClient
+from flowtailor.pipelines.catalog import read_world, write_catalog
+from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.stage import Run
 from flowtailor.workflows.augment import augment
 from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.codec import canonical_words, decode
@@ -155,3 +160,25 @@ def test_the_prompt_s_place_is_found():
     assert texts(ready) == {"a drawing of {prompt}, warm light", "blurry, text"}  # left as it is
     with pytest.raises(WorkflowError, match="where the prompt belongs"):
         made_ready(Workflow.from_api({"9": SDXL["9"]}))
+
+
+@pytest.mark.engine
+def test_a_server_of_one_s_own_needs_exports_and_nothing_else(
+    comfy: ComfyClient, plain_api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    exported = json.loads(json.dumps(plain_api).replace("{prompt}", "a cosy library"))
+    exported["5"]["inputs"]["seed"] = 77
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/mine.json").write_text(json.dumps(exported))
+    stranger = exported | {"4": node("LoadLatent", latent="no.latent")}
+    (tmp_path / "flows/stranger.json").write_text(json.dumps(stranger))
+    mine = [f'engine.urls=["{comfy.base_url}"]', f'space.flows="{tmp_path}/flows"', f'run.root="{tmp_path}"']
+    config = load_config("comfyui", mine)
+    write_catalog(config)
+    told = capsys.readouterr().out
+    assert "workflow stranger lies outside of it" in told and "LoadLatent" in told
+    assert "workflow mine" not in told
+    _, space = read_world(Run(config))
+    [flow] = augment([made_ready(Workflow.from_api(exported))], space, n=1)
+    rendered = comfy.render(flow.bind("a red apple", 1).to_api(), 60)
+    assert rendered.png.startswith(b"\x89PNG")
