@@ -51,6 +51,8 @@ SCORERS = (Alignment, HeldOutAlignment)
 INTRO = """\
 # What the studio's checkpoints draw
 
+Written by `benchmarks/studio_models.py`.
+
 {prompts} held-out prompts about different things, each drawn by every checkpoint with the plain workflow
 ({steps} steps, cfg 2, euler, {seeds} seeds). *Recognised*: the caption of the picture is the nearest of all
 {prompts} captions, to the alignment scorer and to the one that is held out of all training. *Real* is the
