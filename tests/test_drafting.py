@@ -149,6 +149,15 @@ def test_nodes_that_nobody_vouches_for_are_left_out_and_named(catalog: Catalog):
         assert is_safe(mine[safe])
 
 
+def test_previews_give_way_to_what_is_saved():
+    preview = node("PreviewImage", images=["8", 0])
+    both = made_ready(Workflow.from_api(SDXL | {"20": preview}))
+    assert both == made_ready(Workflow.from_api(SDXL))
+    shown = made_ready(Workflow.from_api({i: n for i, n in SDXL.items() if i != "9"} | {"20": preview}))
+    kinds = [n.class_type for n in shown.nodes.values()]
+    assert kinds.count("SaveImage") == 1 and "PreviewImage" not in kinds
+
+
 def test_the_prompt_s_place_is_found():
     def texts(api: Api) -> set[Any]:
         flow = made_ready(Workflow.from_api(api))

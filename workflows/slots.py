@@ -9,15 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .graph import PROMPT, Link, Node, Workflow, WorkflowError
+from .graph import FILENAME, PROMPT, Link, Node, Workflow, WorkflowError
 
 TEXTS = ("text", "prompt", "text_g", "text_l", "clip_l", "clip_g", "t5xxl")
 ENTRANCES = ("positive", "conditioning")  # of samplers and guiders; the first that a workflow has
 
 
 def made_ready(flow: Workflow) -> Workflow:
-    """The workflow with the slot, and without primitive nodes. Raises WorkflowError as `with_prompt` does."""
-    return with_prompt(without_primitives(flow))
+    """The workflow with the slot, its picture saved and not shown, its values where they belong.
+
+    Raises WorkflowError as `with_prompt` does.
+    """
+    return with_prompt(saving(without_primitives(flow)))
+
+
+def saving(flow: Workflow) -> Workflow:
+    """Without previews; where nothing is saved, what was shown last is saved."""
+    shown = [i for i, node in flow.nodes.items() if node.class_type == "PreviewImage"]
+    nodes = {i: node for i, node in flow.nodes.items() if i not in shown}
+    if shown and not any(node.class_type == "SaveImage" for node in nodes.values()):
+        inputs = {"images": flow.nodes[shown[-1]].inputs.get("images"), "filename_prefix": FILENAME}
+        nodes[shown[-1]] = Node("SaveImage", inputs)
+    return Workflow(nodes)
 
 
 def without_primitives(flow: Workflow) -> Workflow:
