@@ -56,6 +56,30 @@ def space_of(config: Config, catalog: Catalog) -> Space:
     return Space(draft(load_seed_flows(config.space.flows), catalog), catalog, "space.toml")
 
 
+def compatible(config: Config, world: World) -> World:
+    """The world in which what the words of the run's rows do not say, the defaults, means what it meant.
+
+    A run without rows takes the world as it is. Raises FlowtailorError where such a default is gone.
+    """
+    run = Run(config)
+    if not run.path("catalog.json").is_file() or run.dataset.rows().empty:
+        return world
+    catalog, space = read_world(run)
+    ordered = world.catalog.ordered_as(catalog)
+    now = space_of(config, ordered)
+    for class_type, rule in now.rules.items():
+        earlier = space.rules[class_type].params if class_type in space.rules else ()
+        before = {param.name: param.default for param in earlier}
+        for param in rule.params:
+            if before.get(param.name, param.default) != param.default:
+                raise FlowtailorError(
+                    f"{class_type}.{param.name} = {before[param.name]!r}: the run's designs take it for "
+                    f"granted, but now they would mean {param.default!r}; install it again, put it first in "
+                    "the space again, or start a new run (run.name)"
+                )
+    return World(world.engine, ordered, now)
+
+
 def write_world(run: Run, world: World) -> None:
     """Keep catalog and space in the run folder: `catalog.json`, `space.toml`."""
     run.open()
@@ -76,7 +100,7 @@ def read_world(run: Run) -> tuple[Catalog, Space]:
 
 def write_catalog(config: Config) -> None:
     """The command `flowtailor catalog`."""
-    world = look(config)
+    world = compatible(config, look(config))
     run = Run(config)
     write_world(run, world)
     print(f"{world.engine}: {len(world.catalog.nodes)} node classes, catalog {world.catalog.hash}")

@@ -13,14 +13,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowtailor.errors import FlowtailorError
-
 from ..datasets.prompts import Prompt
 from ..workflows.augment import including
 from ..workflows.codec import canonical_words, decode
 from ..workflows.grammar import Grammar
 from ..workflows.space import Space
-from .catalog import World, read_world, space_of, write_world
+from .catalog import World, write_world
 from .config import Config
 from .rounds import Round, lineage, stages
 from .stage import Run, is_recorded, read_record, record, stage_output, write_json
@@ -30,26 +28,6 @@ if TYPE_CHECKING:
 
 
 ADMITTED = "newcomers.json"
-
-
-def compatible(config: Config, world: World) -> World:
-    """The world in which what the run's designs do not say, the defaults, means what it meant.
-
-    Raises FlowtailorError where such a default is gone.
-    """
-    catalog, space = read_world(Run(config))
-    ordered = world.catalog.ordered_as(catalog)
-    now = space_of(config, ordered)
-    for class_type, rule in now.rules.items():
-        earlier = space.rules[class_type].params if class_type in space.rules else ()
-        before = {param.name: param.default for param in earlier}
-        for param in rule.params:
-            if before.get(param.name, param.default) != param.default:
-                raise FlowtailorError(
-                    f"{class_type}.{param.name} = {before[param.name]!r}: the run's designs take it as the "
-                    "default, but it is gone; install it again, or start a new run"
-                )
-    return World(world.engine, ordered, now)
 
 
 def newcomers(run: Run, space: Space) -> list[str]:

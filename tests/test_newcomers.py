@@ -10,15 +10,13 @@ import tiny_refine
 import torch
 from tiny_refine import Faked, inputs_of
 
-from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.store import Store
 from flowtailor.models.policy import Policy
 from flowtailor.pipelines import refine
-from flowtailor.pipelines.catalog import World, read_world
+from flowtailor.pipelines.catalog import World, compatible, read_world
 from flowtailor.pipelines.config import Config
-from flowtailor.pipelines.newcomers import admit, compatible, newcomers
+from flowtailor.pipelines.newcomers import admit, newcomers
 from flowtailor.pipelines.stage import Run, is_done
-from flowtailor.workflows.codec import canonical_words, decode
 from flowtailor.workflows.space import Space
 
 config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
@@ -75,18 +73,3 @@ def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: W
     siblings = [id_ for word, id_ in before.vocabulary.ids.items() if word.startswith("ckpt_name=")]
     apart = rows[after.vocabulary.ids["ckpt_name=a_watercolour.ckpt"]] - old[siblings].mean(0)
     assert apart.norm() < old[siblings].mean(0).norm()
-
-
-def test_defaults_stay_what_they_were(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = ("LoraLoader", "lora_name")
-    _, space = read_world(Run(config))
-
-    def installed(*loras: str) -> World:
-        monkeypatch.setitem(conftest.INSTALLED, key, list(loras))
-        catalog = conftest.saved_catalog("0.3.75")
-        return World("comfyui-0.3.75", catalog, Space.default(catalog))
-
-    words = canonical_words(load_seed_flows()["lora"], space)
-    world = compatible(config, installed("a.safetensors", *conftest.INSTALLED[key], "z.safetensors"))
-    assert decode(words, world.space) == decode(words, space)
-    assert {"lora_name=a.safetensors", "lora_name=z.safetensors"} < set(world.space.vocabulary)

@@ -1,0 +1,86 @@
+"""The engine's models come and go: what a run's rows say stays what it was, or the run says why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import conftest
+import pytest
+import tiny_refine
+from tiny_refine import Faked
+
+from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.pipelines import catalog, collect
+from flowtailor.pipelines.catalog import World, compatible, read_world, write_catalog
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.stage import Run
+from flowtailor.workflows.codec import canonical_words, decode
+from flowtailor.workflows.space import Space
+
+tiny, faked = tiny_refine.config, tiny_refine.faked  # fixtures
+LORA = ("LoraLoader", "lora_name")
+
+Installed = Callable[[Mapping[tuple[str, str], Sequence[str]]], World]
+
+
+@pytest.fixture
+def config(tiny: Config) -> Config:
+    """Of a complete run that would collect a little."""
+    little = tiny.collect.model_copy(update={"flows": 6, "flows_per_prompt": 1})
+    return tiny.model_copy(update={"collect": little})
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, faked: Faked) -> Installed:
+    """Lets the engine have other models of some kinds, for every command from then on."""
+
+    def world(models: Mapping[tuple[str, str], Sequence[str]]) -> World:
+        for key, names in models.items():
+            monkeypatch.setitem(conftest.INSTALLED, key, list(names))
+        offered = conftest.saved_catalog("0.3.75")
+        return World("comfyui-0.3.75", offered, Space.default(offered))
+
+    @contextmanager
+    def engine(config: object) -> Iterator[None]:
+        yield None
+
+    def survey(config: Config, client: None) -> World:
+        return world({})
+
+    for module in (catalog, collect):
+        monkeypatch.setattr(module, "engine", engine)
+        monkeypatch.setattr(module, "survey", survey)
+    monkeypatch.setattr(collect, "render", partial(faked._render, label="collect"))
+    return world
+
+
+def test_defaults_stay_what_they_were(config: Config, installed: Installed) -> None:
+    _, space = read_world(Run(config))
+    words = canonical_words(load_seed_flows()["lora"], space)
+    more = ["a.safetensors", *conftest.INSTALLED[LORA], "z.safetensors"]
+    world = compatible(config, installed({LORA: more}))
+    assert decode(words, world.space) == decode(words, space)
+    assert {"lora_name=a.safetensors", "lora_name=z.safetensors"} < set(world.space.vocabulary)
+
+
+@pytest.mark.parametrize("command", [collect.run_stage, write_catalog])
+def test_stored_words_mean_the_same_after_a_model_came_that_sorts_first(
+    config: Config, installed: Installed, command: Callable[[Config], None]
+) -> None:
+    _, space = read_world(Run(config))
+    words = canonical_words(load_seed_flows()["lora"], space)
+    installed({LORA: ["a.safetensors", *conftest.INSTALLED[LORA]]})
+    command(config)
+    _, later = read_world(Run(config))
+    assert "lora_name=a.safetensors" in later.vocabulary
+    assert decode(words, later) == decode(words, space)
+
+
+def test_a_run_without_rows_takes_the_engine_as_it_is(config: Config, installed: Installed) -> None:
+    started = config.model_copy(update={"run": config.run.model_copy(update={"name": "started"})})
+    write_catalog(started)
+    installed({LORA: ["a.safetensors", *conftest.INSTALLED[LORA]]})
+    write_catalog(started)
+    assert "lora_name=a.safetensors" not in read_world(Run(started))[1].vocabulary  # the default now
