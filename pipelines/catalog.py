@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
@@ -15,6 +16,7 @@ from ..actors.comfy import ComfyClient, engine, engine_name
 from ..datasets.flows import load_seed_flows
 from ..workflows.catalog import Catalog
 from ..workflows.drafting import draft
+from ..workflows.rules import Rule
 from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
 from .stage import Run, write_json
@@ -57,9 +59,9 @@ def space_of(config: Config, catalog: Catalog) -> Space:
 
 
 def compatible(config: Config, world: World) -> World:
-    """The world in which what the words of the run's rows do not say, the defaults, means what it meant.
+    """The world in which what the words of the run's rows do not say means what it meant.
 
-    A run without rows takes the world as it is. Raises FlowtailorError where such a default is gone.
+    A run without rows takes the world as it is. Raises FlowtailorError where such a value is gone.
     """
     run = Run(config)
     if not run.path("catalog.json").is_file() or run.dataset.rows().empty:
@@ -68,16 +70,20 @@ def compatible(config: Config, world: World) -> World:
     ordered = world.catalog.ordered_as(catalog)
     now = space_of(config, ordered)
     for class_type, rule in now.rules.items():
-        earlier = space.rules[class_type].params if class_type in space.rules else ()
-        before = {param.name: param.default for param in earlier}
-        for param in rule.params:
-            if before.get(param.name, param.default) != param.default:
+        before, after = _unsaid(space.rules.get(class_type)), _unsaid(rule)
+        for name in before.keys() & after.keys():
+            if before[name] != after[name]:
                 raise FlowtailorError(
-                    f"{class_type}.{param.name} = {before[param.name]!r}: the run's designs take it for "
-                    f"granted, but now they would mean {param.default!r}; install it again, put it first in "
-                    "the space again, or start a new run (run.name)"
+                    f"{class_type}.{name} = {before[name]!r}: the run's designs take it for granted, but now "
+                    f"they would mean {after[name]!r}; install it again, put it first in the space again, or "
+                    "start a new run (run.name)"
                 )
     return World(world.engine, ordered, now)
+
+
+def _unsaid(rule: Rule | None) -> dict[str, Any]:
+    """What the class alone says: the inputs that have one value only, and the defaults of the others."""
+    return {**rule.fixed, **{param.name: param.default for param in rule.params}} if rule else {}
 
 
 def write_world(run: Run, world: World) -> None:

@@ -12,6 +12,7 @@ import tiny_refine
 from tiny_refine import Faked
 
 from flowtailor.datasets.flows import load_seed_flows
+from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines import catalog, collect
 from flowtailor.pipelines.catalog import World, compatible, read_world, write_catalog
 from flowtailor.pipelines.config import Config
@@ -21,6 +22,7 @@ from flowtailor.workflows.space import Space
 
 tiny, faked = tiny_refine.config, tiny_refine.faked  # fixtures
 LORA = ("LoraLoader", "lora_name")
+UPSCALER = ("UpscaleModelLoader", "model_name")
 
 Installed = Callable[[Mapping[tuple[str, str], Sequence[str]]], World]
 
@@ -84,3 +86,12 @@ def test_a_run_without_rows_takes_the_engine_as_it_is(config: Config, installed:
     installed({LORA: ["a.safetensors", *conftest.INSTALLED[LORA]]})
     write_catalog(started)
     assert "lora_name=a.safetensors" not in read_world(Run(started))[1].vocabulary  # the default now
+
+
+@pytest.mark.parametrize("before", [["u.pth"], ["u.pth", "v.pth"]])
+def test_words_do_not_turn_to_another_model_where_the_only_one_is_replaced(
+    config: Config, installed: Installed, before: list[str]
+) -> None:
+    catalog.write_world(Run(config), installed({UPSCALER: before}))
+    with pytest.raises(FlowtailorError, match=r"model_name = 'u\.pth'.*'v\.pth'; install it again"):
+        compatible(config, installed({UPSCALER: ["v.pth"]}))
