@@ -6,6 +6,7 @@ and the service read it, so that they need no engine.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..workflows.drafting import draft
 from ..workflows.rules import Rule
 from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
-from .stage import Run, write_json
+from .stage import Run, forget, write_json
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,24 @@ def _unsaid(rule: Rule | None) -> dict[str, Any]:
 
 
 def write_world(run: Run, world: World) -> None:
-    """Keep catalog and space in the run folder: `catalog.json`, `space.toml`."""
+    """Keep catalog and space in the run folder: `catalog.json`, `space.toml`.
+
+    Where others were there the collection is no longer up to date: its record knows the configuration only,
+    and would call the world of another configuration its own.
+    """
     run.open()
+    if not _is_kept(run, world):
+        forget(run, "collect")
     write_json(run.path("catalog.json"), world.catalog.to_json())
     run.path("space.toml").write_text(world.space.text)
+
+
+def _is_kept(run: Run, world: World) -> bool:
+    files = run.path("catalog.json"), run.path("space.toml")
+    if not all(file.is_file() for file in files):
+        return False
+    catalog, text = (file.read_text() for file in files)
+    return text == world.space.text and json.loads(catalog) == world.catalog.to_json()
 
 
 def read_world(run: Run) -> tuple[Catalog, Space]:

@@ -18,6 +18,7 @@ from ..workflows.augment import including
 from ..workflows.codec import canonical_words, decode
 from ..workflows.grammar import Grammar
 from ..workflows.space import Space
+from . import collect
 from .catalog import World, write_world
 from .config import Config
 from .rounds import Round, lineage, stages
@@ -46,14 +47,18 @@ def admit(config: Config, world: World) -> None:
 
     run = Run(config)
     write_json(run.path(ADMITTED), sorted({*_admitted(run), *newcomers(run, world.space)}))
-    accepted = {name for name, inputs, _ in _stages(config) if is_recorded(run, name, inputs)}
+    accepted = {
+        name: float(read_record(run, name)["seconds"])
+        for name, inputs, _ in _stages(config)
+        if is_recorded(run, name, inputs)
+    }
     with stage_output(run, "policy/sft", {}) as folder:
         shutil.copytree(run.path("policy/sft"), folder, dirs_exist_ok=True)  # its log too
         Policy.from_base(run.path("policy/sft"), world.space.vocabulary, dtype="auto").save(folder)
     write_world(run, world)
     for name, inputs, output in _stages(config):
         if name in accepted:
-            record(run, name, inputs, output=output, seconds=read_record(run, name)["seconds"])
+            record(run, name, inputs, output=output, seconds=accepted[name])
 
 
 def _admitted(run: Run) -> list[str]:
@@ -81,6 +86,7 @@ def trials(
 
 def _stages(config: Config) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Name, inputs and output of all that depends on the policy or the space, as they are at that moment."""
+    yield "collect", collect.stage_inputs(config), "dataset"
     finished = [Round(config, number + 1) for number in range(lineage(Run(config)))]
     for name, inputs in stages(config):
         yield name, inputs, name

@@ -12,11 +12,11 @@ from tiny_refine import Faked, inputs_of
 
 from flowtailor.datasets.store import Store
 from flowtailor.models.policy import Policy
-from flowtailor.pipelines import refine
+from flowtailor.pipelines import collect, refine
 from flowtailor.pipelines.catalog import World, compatible, read_world
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.newcomers import admit, newcomers
-from flowtailor.pipelines.stage import Run, is_done
+from flowtailor.pipelines.stage import Run, is_done, record
 from flowtailor.workflows.space import Space
 
 config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
@@ -62,10 +62,12 @@ def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: W
     _, space = read_world(run)
     sft = run.path("policy/sft")
     before = Policy.load(sft, space.vocabulary)
+    record(run, "collect", collect.stage_inputs(config), output="dataset", seconds=1.0)
     larger = compatible(config, larger)
     admit(config, larger)
     assert newcomers(run, larger.space) == ["ckpt_name=a_watercolour.ckpt"]  # known, but never tried
     assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+    assert is_done(run, "collect", collect.stage_inputs(config), output="dataset")
     after = Policy.load(sft, larger.space.vocabulary, {"grpo": run.path("policy/grpo")})
     rows, old = (policy.model.get_input_embeddings().weight for policy in (after, before))
     assert isinstance(rows, torch.Tensor) and isinstance(old, torch.Tensor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import conftest
 import pytest
@@ -18,7 +19,7 @@ from flowtailor.pipelines.catalog import World, compatible, read_world, write_ca
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.stage import Run
 from flowtailor.workflows.codec import canonical_words, decode
-from flowtailor.workflows.space import Space
+from flowtailor.workflows.space import STUDIO_SPACE, Space
 
 tiny, faked = tiny_refine.config, tiny_refine.faked  # fixtures
 LORA = ("LoraLoader", "lora_name")
@@ -95,3 +96,20 @@ def test_words_do_not_turn_to_another_model_where_the_only_one_is_replaced(
     catalog.write_world(Run(config), installed({UPSCALER: before}))
     with pytest.raises(FlowtailorError, match=r"model_name = 'u\.pth'.*'v\.pth'; install it again"):
         compatible(config, installed({UPSCALER: ["v.pth"]}))
+
+
+def test_a_collection_is_not_up_to_date_in_the_world_of_another_configuration(
+    config: Config, installed: Installed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = tmp_path / "space.toml"
+    edited.write_text(STUDIO_SPACE.read_text().replace("max_nodes = 24", "max_nodes = 20"))
+    other = config.model_copy(update={"space": config.space.model_copy(update={"file": str(edited)})})
+    collect.run_stage(config)
+    write_catalog(config)
+    capsys.readouterr()
+    collect.run_stage(config)
+    assert "collect: up to date" in capsys.readouterr().out
+    write_catalog(other)
+    collect.run_stage(config)
+    assert "0 to render" in capsys.readouterr().out
+    assert Run(config).path("space.toml").read_text() == STUDIO_SPACE.read_text()
