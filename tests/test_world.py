@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import conftest
 import pytest
@@ -14,7 +16,7 @@ from tiny_refine import Faked
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.errors import FlowtailorError
-from flowtailor.pipelines import catalog, collect
+from flowtailor.pipelines import catalog, collect, evaluate, sft
 from flowtailor.pipelines.catalog import World, compatible, read_world, write_catalog
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.stage import Run
@@ -113,3 +115,24 @@ def test_a_collection_is_not_up_to_date_in_the_world_of_another_configuration(
     collect.run_stage(config)
     assert "0 to render" in capsys.readouterr().out
     assert Run(config).path("space.toml").read_text() == STUDIO_SPACE.read_text()
+
+
+def test_rows_with_a_model_that_was_removed_are_left_out_of_what_can_be_designed(
+    config: Config, installed: Installed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed({UPSCALER: [name for name in conftest.INSTALLED[UPSCALER] if name != "studio_x2.safetensors"]})
+    write_catalog(config)
+    _, space = read_world(Run(config))
+    shown: list[tuple[str, ...]] = []
+
+    def train(config: Config, worker: object, setup: dict[str, Any], name: str, folder: Path) -> None:
+        shutil.copytree(Run(config).path(setup["part"]), folder, dirs_exist_ok=True)
+        shown.extend(example.tokens for example in setup["examples"])
+
+    monkeypatch.setattr(sft, "train_in_ray", train)
+    few = config.sft.model_copy(update={"steps": 8, "score_conditioned_steps": 8, "variants": 60})
+    sft.run_stage(config.model_copy(update={"sft": few}))
+    shown += [tuple(text.split()) for text in evaluate.gather(Run(config), space).rows["tokens"]]
+    assert all(decode(words, space) for words in shown)
+    told = capsys.readouterr().out
+    assert told.count("whose workflows the space no longer holds (model_name=studio_x2.safetensors)") == 1
