@@ -17,6 +17,7 @@ from ..datasets.prompts import Prompt
 from ..workflows.augment import including
 from ..workflows.codec import canonical_words, decode
 from ..workflows.grammar import Grammar
+from ..workflows.rules import quote
 from ..workflows.space import Space
 from . import collect
 from .catalog import World, write_world
@@ -32,13 +33,23 @@ ADMITTED = "newcomers.json"
 
 
 def newcomers(run: Run, space: Space) -> list[str]:
-    """Words of the space that the run's policy does not know, or knows since `admit` and has never tried."""
+    """Words of the space that the run's policy does not know, or knows since `admit` and has never tried.
+
+    Those of classes and values only: others, such as references to earlier outputs, are nothing to be tried,
+    and a design may never say them.
+    """
     from ..models.vocabulary import Vocabulary
 
     known = Vocabulary.load(run.path("policy/sft")).ids
     met = {word for text in run.dataset.rows()["tokens"] for word in text.split()}
     waiting = set(_admitted(run)) - met
-    return [word for word in space.vocabulary if word not in known or word in waiting]
+    new = {
+        word
+        for rule in space.rules.values()
+        for word in (quote(rule.class_type), *(word for param in rule.params for word in param.tokens))
+        if word not in known or word in waiting
+    }
+    return [word for word in space.vocabulary if word in new]
 
 
 def admit(config: Config, world: World) -> None:

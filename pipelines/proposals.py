@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from flowtailor.errors import FlowtailorError
+
 from ..datasets.prompts import Prompt, choose, load_prompts
 from ..workflows.space import Space
 from .newcomers import trials
@@ -53,7 +55,10 @@ class Proposer:
 
     def candidates(self, new: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What the policy designs for training prompts and nobody has rendered, as `picks.pick` wants it;
-        and such designs with the words `new` put in, none where there are no such words."""
+        and such designs with the words `new` put in, none where there are no such words.
+
+        Raises FlowtailorError where no design has a place for any of them: the round would try nothing.
+        """
         drawn = self._drawn()
         counts = Counter((prompt.text, " ".join(design.tokens)) for prompt, design in drawn)
         pairs = {(prompt.text, tuple(design.tokens)): (prompt, design.tokens) for prompt, design in drawn}
@@ -62,6 +67,11 @@ class Proposer:
         rows["said"] = rows.groupby("workflow_key")["drawn"].transform("sum")
         size, longest = self.one.config.refine.renders, self.one.config.space.max_tokens
         tried = trials(drawn, new, self.space, count=size, max_tokens=longest) if new else []
+        if new and not tried:
+            raise FlowtailorError(
+                f"{', '.join(new)}: no design has a place for them; take them out of the space, or put in "
+                "the nodes that they go with"
+            )
         return self._foreseen(rows), self._foreseen(self._planned(tried)) if tried else pd.DataFrame()
 
     def _drawn(self) -> list[tuple[Prompt, Design]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import conftest
 import pytest
 import tiny_refine
 import torch
-from tiny_refine import Faked, inputs_of
+from tiny_refine import Faked, complete_run, inputs_of
 
 from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
 from flowtailor.models.policy import Policy
 from flowtailor.pipelines import collect, refine
+from flowtailor.pipelines import newcomers as newcomers_file
 from flowtailor.pipelines.catalog import World, compatible, read_world
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.newcomers import admit, newcomers
@@ -55,6 +58,33 @@ def test_a_new_model_is_tried_until_it_has_rows(
     refine.take_in(config)
     assert "refine: new: nothing" in capsys.readouterr().out
     assert len(faked.calls) == done
+
+
+def test_the_first_upscaler_is_tried_though_no_value_says_it(
+    faked: Faked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offered(*upscalers: str) -> World:
+        monkeypatch.setitem(conftest.INSTALLED, ("UpscaleModelLoader", "model_name"), list(upscalers))
+        catalog = conftest.saved_catalog("0.3.75")
+        return World("comfyui-0.3.75", catalog, Space.default(catalog))
+
+    config = complete_run(tmp_path, offered().space)
+    monkeypatch.setattr(refine, "look", lambda config: offered("u.pth"))
+    refine.take_in(config)
+    assert "refine: new: UpscaleModelLoader, ImageUpscaleWithModel\n" in capsys.readouterr().out
+    assert json.loads(Run(config).path("refine/summary.json").read_text())["picked"]["new"] == 2
+    refine.take_in(config)
+    assert "refine: new: nothing" in capsys.readouterr().out
+
+
+def test_a_round_that_could_try_nothing_is_refused(
+    config: Config, faked: Faked, larger: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "look", lambda config: larger)
+    monkeypatch.setattr(newcomers_file, "including", lambda *_, **options: None)
+    with pytest.raises(FlowtailorError, match=r"watercolour\.ckpt: no design has a place"):
+        refine.take_in(config)
+    assert not faked.calls
 
 
 def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: World) -> None:
