@@ -84,14 +84,22 @@ def trials(
     *,
     count: int,
     max_tokens: int,
-) -> list[tuple[Prompt, tuple[str, ...]]]:
-    """About `count` pairs of a prompt and a design for it with one of `words` put in, by turns."""
-    grammar, found = Grammar(space, max_tokens), []
-    for i in range(count):
-        word, (prompt, design) = words[i % len(words)], designs[i * len(designs) // count]
-        flow = including(decode(design.tokens, space), word, grammar, seed=i)
-        if flow is not None:
-            found.append((prompt, canonical_words(flow, space)))
+) -> list[list[tuple[Prompt, tuple[str, ...]]]]:
+    """For each of `words` pairs of a prompt and a design for it with the word put in, about `count` in all.
+
+    Each word goes once through all designs, and starts at another: the first pairs of all are for different
+    prompts.
+    """
+    grammar, each = Grammar(space, max_tokens), -(-count // len(words))
+    found: list[list[tuple[Prompt, tuple[str, ...]]]] = []
+    for k, word in enumerate(words):
+        first = k * len(designs) // len(words)
+        found.append([])
+        for i in range(each):
+            prompt, design = designs[(first + i * len(designs) // each) % len(designs)]
+            flow = including(decode(design.tokens, space), word, grammar, seed=i)
+            if flow is not None:
+                found[-1].append((prompt, canonical_words(flow, space)))
     return found
 
 

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 PROMPTS_AT_ONCE = 8
 
 
+def by_turns(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The first row of each, then the second of each, and so on; each id once."""
+    if not frames:
+        return pd.DataFrame()
+    turned = pd.concat([frame.assign(turn=range(len(frame))) for frame in frames])
+    turned = turned.sort_values("turn", kind="stable").drop(columns="turn")
+    return turned.drop_duplicates("row_id", ignore_index=True)
+
+
 @dataclass(frozen=True)
 class Proposer:
     """Proposes for one round with the policy and the ensemble that it starts from."""
@@ -55,7 +64,7 @@ class Proposer:
 
     def candidates(self, new: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What the policy designs for training prompts and nobody has rendered, as `picks.pick` wants it;
-        and such designs with the words `new` put in, none where there are no such words.
+        and such designs with the words `new` put in, by turns, none where there are no such words.
 
         Raises FlowtailorError where no design has a place for any of them: the round would try nothing.
         """
@@ -67,12 +76,13 @@ class Proposer:
         rows["said"] = rows.groupby("workflow_key")["drawn"].transform("sum")
         size, longest = self.one.config.refine.renders, self.one.config.space.max_tokens
         tried = trials(drawn, new, self.space, count=size, max_tokens=longest) if new else []
-        if new and not tried:
+        if new and not any(tried):
             raise FlowtailorError(
                 f"{', '.join(new)}: no design has a place for them; take them out of the space, or put in "
                 "the nodes that they go with"
             )
-        return self._foreseen(rows), self._foreseen(self._planned(tried)) if tried else pd.DataFrame()
+        # Planned apart, for a plan has all prompts once before any twice, whatever the words.
+        return self._foreseen(rows), by_turns([self._foreseen(self._planned(each)) for each in tried if each])
 
     def _drawn(self) -> list[tuple[Prompt, Design]]:
         """All designs of the guided policy for the training prompts, equal ones too."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import conftest
+import pandas as pd
 import pytest
 import tiny_refine
 import torch
@@ -75,6 +76,19 @@ def test_the_first_upscaler_is_tried_though_no_value_says_it(
     assert json.loads(Run(config).path("refine/summary.json").read_text())["picked"]["new"] == 2
     refine.take_in(config)
     assert "refine: new: nothing" in capsys.readouterr().out
+
+
+def test_new_models_are_tried_by_turns(config: Config, faked: Faked, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ("CheckpointLoaderSimple", "ckpt_name")
+    monkeypatch.setitem(conftest.INSTALLED, key, [*conftest.INSTALLED[key], "u.ckpt", "v.ckpt"])
+    catalog = conftest.saved_catalog("0.3.75")
+    monkeypatch.setattr(refine, "look", lambda _: World("comfyui-0.3.75", catalog, Space.default(catalog)))
+    more = {"prompts": {"train": 6}, "refine": {"renders": 12}}  # two trials a prompt: one of each model
+    config = config.model_copy(update={k: getattr(config, k).model_copy(update=v) for k, v in more.items()})
+    refine.take_in(config)
+    picks = pd.read_parquet(Run(config).path("refine/round-1/designs/picks.parquet"))
+    tried = [set(text.split()) for text in picks.loc[picks["why"] == "new", "tokens"]]
+    assert [sum(f"ckpt_name={model}.ckpt" in words for words in tried) for model in "uv"] == [3, 3]
 
 
 def test_a_round_that_could_try_nothing_is_refused(
