@@ -6,8 +6,10 @@ and the service read it, so that they need no engine.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
@@ -16,9 +18,10 @@ from ..datasets.flows import load_seed_flows
 from ..workflows.catalog import Catalog
 from ..workflows.codec import canonical_words
 from ..workflows.drafting import draft
+from ..workflows.rules import Rule
 from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
-from .stage import Run, write_json
+from .stage import Run, forget, write_json
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,53 @@ def space_of(config: Config, catalog: Catalog) -> Space:
     return Space(draft(load_seed_flows(config.space.flows), catalog), catalog, "space.toml")
 
 
+def compatible(config: Config, world: World) -> World:
+    """The world in which what the words of the run's rows do not say means what it meant.
+
+    A run without rows takes the world as it is. Raises FlowtailorError where such a value is gone.
+    """
+    run = Run(config)
+    if not run.path("catalog.json").is_file() or run.dataset.rows().empty:
+        return world
+    catalog, space = read_world(run)
+    ordered = world.catalog.ordered_as(catalog)
+    now = space_of(config, ordered)
+    for class_type, rule in now.rules.items():
+        before, after = _unsaid(space.rules.get(class_type)), _unsaid(rule)
+        for name in before.keys() & after.keys():
+            if before[name] != after[name]:
+                raise FlowtailorError(
+                    f"{class_type}.{name} = {before[name]!r}: the run's designs take it for granted, but now "
+                    f"they would mean {after[name]!r}; install it again, put it first in the space again, or "
+                    "start a new run (run.name)"
+                )
+    return World(world.engine, ordered, now)
+
+
+def _unsaid(rule: Rule | None) -> dict[str, Any]:
+    """What the class alone says: the inputs that have one value only, and the defaults of the others."""
+    return {**rule.fixed, **{param.name: param.default for param in rule.params}} if rule else {}
+
+
 def write_world(run: Run, world: World) -> None:
-    """Keep catalog and space in the run folder: `catalog.json`, `space.toml`."""
+    """Keep catalog and space in the run folder: `catalog.json`, `space.toml`.
+
+    Where others were there the collection is no longer up to date: its record knows the configuration only,
+    and would call the world of another configuration its own.
+    """
     run.open()
+    if not _is_kept(run, world):
+        forget(run, "collect")
     write_json(run.path("catalog.json"), world.catalog.to_json())
     run.path("space.toml").write_text(world.space.text)
+
+
+def _is_kept(run: Run, world: World) -> bool:
+    files = run.path("catalog.json"), run.path("space.toml")
+    if not all(file.is_file() for file in files):
+        return False
+    catalog, text = (file.read_text() for file in files)
+    return text == world.space.text and json.loads(catalog) == world.catalog.to_json()
 
 
 def read_world(run: Run) -> tuple[Catalog, Space]:
@@ -77,7 +122,7 @@ def read_world(run: Run) -> tuple[Catalog, Space]:
 
 def write_catalog(config: Config) -> None:
     """The command `flowtailor catalog`."""
-    world = look(config)
+    world = compatible(config, look(config))
     run = Run(config)
     write_world(run, world)
     print(f"{world.engine}: {len(world.catalog.nodes)} node classes, catalog {world.catalog.hash}")

@@ -36,6 +36,7 @@ from .catalog import read_world
 from .collect import render
 from .comparison import JUDGE, measure, summarise
 from .config import Config
+from .examples import designable
 from .methods import METHODS, Choice, Materials, choose, default_design
 from .plan import Candidate, planned_rows
 from .renders import rendered_rows
@@ -148,7 +149,7 @@ def _rendered(
 
 def gather(run: Run, space: Space) -> Materials:
     """What methods may look at: rows of training prompts with their score, and what was trained."""
-    collected = run.dataset.rows()
+    collected = designable(run.dataset.rows(), space)
     rows = collected.loc[collected["prompt_split"] == "train"]
     rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)

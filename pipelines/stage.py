@@ -120,6 +120,11 @@ def record(run: Run, name: str, inputs: Mapping[str, Any], *, output: str, secon
     _write_record(run, name, fingerprint(inputs), run.path(output), seconds)
 
 
+def forget(run: Run, name: str) -> None:
+    """Drop the record of a stage, which will look again at what there is to do."""
+    _record_file(run, name).unlink(missing_ok=True)
+
+
 def fingerprint(value: Any) -> str:
     """SHA-256 of a value made of plain data, pydantic models and paths; files count by content.
 
