@@ -1,7 +1,7 @@
 """One conversation with a running ComfyUI: ask what it has, submit, follow, fetch.
 
 Promises: what the engine says about a workflow comes back as the picture with the seconds that the engine
-spent on it (not those in its queue), or as one of four errors. A lost websocket costs nothing but the
+spent on it (not those in its queue), or as one of five errors. A lost websocket costs nothing but the
 progress: the engine's history is the truth. Does not check workflows itself, and knows no format but PNG.
 """
 
@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 _SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
 _HTTP_TIMEOUT_S = 30.0
 _POLL_S = 0.05
+_TOO_BUSY = (429, 502, 503, 504)  # what proxies in front of an engine answer; ComfyUI itself never does
 _RECHECK_S = 1.0  # the history is asked this often even if the websocket says nothing
 
 
@@ -52,6 +53,10 @@ class ComfyExecutionError(FlowtailorError):
 
     def __reduce__(self) -> tuple[Any, ...]:  # the default would replay the one joined message
         return type(self), (self.node_id, self.class_type, self.exception_type, self.message)
+
+
+class ComfyInterrupted(FlowtailorError):
+    """Somebody else stopped the workflow, as with Stop in ComfyUI's page; it is not to blame."""
 
 
 class ComfyTimeout(FlowtailorError):
@@ -138,7 +143,7 @@ class ComfyClient:
         """Run a bound workflow and fetch the last picture of its last SaveImage node.
 
         `on_progress(step, steps)` follows the sampler. Raises ComfyRejected, ComfyExecutionError,
-        ComfyTimeout or ComfyUnavailable.
+        ComfyInterrupted, ComfyTimeout or ComfyUnavailable.
         """
         deadline = time.monotonic() + timeout_s
         self._connect()
@@ -149,7 +154,7 @@ class ComfyClient:
             raise ComfyTimeout(f"no picture within {timeout_s:g} s; raise engine.render_timeout_s or do less")
         messages = dict(entry["status"]["messages"])
         if entry["status"]["status_str"] != "success":
-            raise _execution_error(messages)
+            raise _failure(messages)
         png = self._fetch_image(workflow, entry["outputs"])
         milliseconds = messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"]
         return Rendered(png, milliseconds / 1000, *png_size(png))
@@ -215,6 +220,8 @@ class ComfyClient:
 
     def _offer(self, workflow: Any) -> tuple[bool, Api]:
         reply = self._request("POST", "/prompt", json={"prompt": workflow, "client_id": self._client_id})
+        if reply.status_code in _TOO_BUSY:  # says nothing of the workflow
+            self._checked(reply)
         try:
             body = reply.json()
         except ValueError:  # a JSON shape that the engine's own code stumbles over
@@ -262,10 +269,12 @@ def _with_new_files(workflow: Api) -> Api:
     return fresh
 
 
-def _execution_error(messages: Api) -> ComfyExecutionError:
+def _failure(messages: Api) -> ComfyExecutionError | ComfyInterrupted:
     detail = messages.get("execution_error")
     if detail is None:
-        return ComfyExecutionError("", "", "Interrupted", "somebody interrupted the engine")
+        return ComfyInterrupted(
+            "somebody stopped the workflow on the engine; the same command tries it again"
+        )
     message = " ".join(str(detail["exception_message"]).split())
     return ComfyExecutionError(
         str(detail["node_id"]), detail["node_type"], detail["exception_type"].rpartition(".")[2], message

@@ -21,6 +21,7 @@ from PIL import Image
 from flowtailor.actors.comfy import (
     ComfyClient,
     ComfyExecutionError,
+    ComfyInterrupted,
     ComfyRejected,
     ComfyTimeout,
     ComfyUnavailable,
@@ -28,6 +29,7 @@ from flowtailor.actors.comfy import (
     engine,
     engine_name,
 )
+from flowtailor.datasets.rows import LOST, RETRYABLE_ERRORS
 from flowtailor.errors import FlowtailorError
 from flowtailor.studio.engine import new_run_dir
 from flowtailor.workflows.graph import Workflow
@@ -110,6 +112,15 @@ def test_a_timeout_interrupts_the_engine(comfy: ComfyClient, plain_api: Api) -> 
     started = time.monotonic()
     comfy.render(bound(plain_api))
     assert time.monotonic() - started < 20  # 2000 steps would take longer
+
+
+@pytest.mark.engine
+def test_stop_in_comfyuis_page_says_nothing_of_the_workflow(comfy: ComfyClient, plain_api: Api) -> None:
+    plain_api["5"]["inputs"]["steps"] = 2000
+    page = ComfyClient(comfy.base_url)
+    with pytest.raises(ComfyInterrupted, match="tries it again") as caught:
+        comfy.render(bound(plain_api), on_progress=lambda *_: page.interrupt())
+    assert type(caught.value).__name__ in RETRYABLE_ERRORS & LOST
 
 
 @pytest.mark.engine
@@ -218,6 +229,19 @@ def test_something_else_at_the_address(tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(ComfyUnavailable, match="404"):
             ComfyClient(f"http://127.0.0.1:{server.server_port}").system_stats()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_proxy_that_is_busy_does_not_refuse_the_workflow(status: int, plain_api: Api) -> None:
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(status)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ComfyUnavailable, match=str(status)):
+            ComfyClient(f"http://127.0.0.1:{server.server_port}").submit(plain_api)
         server.shutdown()
 
 
