@@ -68,6 +68,6 @@ def refuse_lost(store: Store, planned: pd.DataFrame) -> None:
     if lost:
         told = rows.loc[away & rows["row_id"].isin(list(lost)), "error_message"]
         raise FlowtailorError(
-            f"{len(lost)} of {len(set(planned['row_id']))} renders were lost, not by their designs"
+            f"{len(lost)} of {len(set(planned['row_id']))} renders were lost, no fault of the designs"
             f"{f' ({told.iloc[0]})' if len(told) else ''}; the same command tries them again"
         )
