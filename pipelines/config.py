@@ -39,6 +39,17 @@ class RunConfig(Section):
     root: str = "runs"
     seed: int = 0
 
+    @field_validator("root")
+    @classmethod
+    def _is_a_folder(cls, root: str) -> str:
+        """A path would take the URL for names of local folders, and the run would stay on this machine."""
+        if "://" in root:
+            raise ValueError(
+                f"{root!r} is a URL, a run needs a folder; mount it, and name the folder where all machines"
+                " see it, such as /mnt/shared/runs"
+            )
+        return root
+
 
 class SpaceConfig(Section):
     """Which workflows may be designed: a TOML file, or the space that ships with the studio."""

@@ -44,6 +44,7 @@ def test_overrides_parse_values_like_toml_and_bare_words_as_text():
         ("grpo.num_generations=1", "grpo.num_generations = 1"),
         ("scorers.weights={}", "must have a positive sum"),
         ('engine.kind="urls"', "needs urls"),
+        ("run.root=s3://bucket/runs", r"run\.root: 's3://bucket/runs' is a URL, .*; mount it"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, said: str):
