@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.machine import is_loopback
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -84,6 +86,8 @@ class ComfyClient:
         self._output_dir = output_dir
         self._client_id = uuid.uuid4().hex
         self._http = requests.Session()
+        # A proxy of the environment, for the world outside, does not lead to this machine.
+        self._http.trust_env = not is_loopback(urlsplit(self.base_url).hostname or "")
         self._socket: ClientConnection | None = None
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 
 
@@ -14,3 +15,15 @@ def is_running(pid: int) -> bool:
     except PermissionError:  # somebody else's
         return True
     return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine only; unknown names are not."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from flowtailor.errors import FlowtailorError, told_in
+from flowtailor.machine import is_loopback
 
 from ..pipelines.cluster import ensure_ray
 from ..pipelines.config import ServeConfig
 from .preflight import servable
-from .routes import is_loopback
 
 APPLICATION = "flowtailor"
 

@@ -8,7 +8,6 @@ begun, they are `error` events. Knows nothing of Ray: any `Backend` will do.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Str
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from flowtailor import __version__
+from flowtailor.machine import is_loopback
 
 from .api import DesignRequest, DesignResponse, Refusal, refusal
 from .backend import Backend, UnavailableError
@@ -139,15 +139,3 @@ def _admit(request: Request, token: str | None) -> None:
         raise HTTPException(
             401, "send the header Authorization: Bearer TOKEN", headers={"WWW-Authenticate": "Bearer"}
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine only; unknown names are not."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

@@ -25,6 +25,8 @@ from .install import Studio
 _PREFIX = "flowtailor-engine-"
 _POLL_S = 0.1
 _STOP_S = 5.0
+# Whatever proxy the environment names: it does not lead to this machine.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _START_ATTEMPTS = 3  # a free port may be taken by another process before the engine binds it
 
 
@@ -154,7 +156,7 @@ class EngineProcess:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/system_stats", timeout=2) as reply:
+            with _DIRECT.open(f"{self.url}/system_stats", timeout=2) as reply:
                 body = reply.read().decode()
         except OSError:
             return False

@@ -245,6 +245,32 @@ def test_a_proxy_that_is_busy_does_not_refuse_the_workflow(status: int, plain_ap
         server.shutdown()
 
 
+STATS = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Stats(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"system": {}}')
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Stats).serve_forever()
+"""
+
+
+@pytest.mark.usefixtures("logs_stay_here")
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is left out: what is reached must only answer."""
+    (tmp_path / "main.py").write_text("import sys\n" + STATS)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with engine(EngineConfig(kind="checkout", path=tmp_path, start_timeout_s=20)) as client:
+        assert client.system_stats() == {"system": {}}
+    assert ComfyClient("http://gpu-box:8188")._http.trust_env  # others may be behind the proxy
+
+
 @pytest.mark.parametrize("values", [{"kind": "urls"}, {"kind": "checkout"}, {"threds": 2}])
 def test_half_a_configuration_is_refused(values: Api) -> None:
     with pytest.raises(ValueError, match=r"urls|path|threds"):

@@ -20,11 +20,12 @@ from starlette.testclient import TestClient
 from tiny_rows import SCORERS
 from tiny_run import tiny_run
 
+from flowtailor.machine import is_loopback
 from flowtailor.serving.api import DesignRequest, DesignResponse
 from flowtailor.serving.backend import UnavailableError
 from flowtailor.serving.designs import Designs
 from flowtailor.serving.events import Event
-from flowtailor.serving.routes import is_loopback, make_app
+from flowtailor.serving.routes import make_app
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
