@@ -26,6 +26,7 @@ from .rules import END, NONE, Group, LinkNeed, Param, Producer, Rule, quote
 from .space_file import RulesReader
 
 STUDIO_SPACE = Path(__file__).parent / "space.toml"
+_MISSING_TOLD = 5  # in an error; a whole folder of models may be gone
 
 
 class OutOfSpace(FlowtailorError):
@@ -48,9 +49,7 @@ class Space:
         self.missing: tuple[str, ...] = tuple(reader.missing)
         self.output = str(spec.get("output", "SaveImage"))
         if self.output not in self.rules:
-            raise FlowtailorError(
-                f"{source}: output {self.output!r} must be one of its nodes; add [nodes.{self.output}]"
-            )
+            raise FlowtailorError(f"{source}: output {self.output!r} {self._why_no_output(spec)}")
         self.groups = tuple(
             Group(frozenset(g["classes"]), int(g["max"])) for g in spec.get("groups", {}).values()
         )
@@ -88,6 +87,17 @@ class Space:
             label, index = self.refs[word]
             return label == need.label and index <= available
         return (need.optional and word == NONE) or self.accepts_class(need, word) is not None
+
+    def _why_no_output(self, spec: Mapping[str, Any]) -> str:
+        """The rule that the output class breaks, and the remedy."""
+        if self.output not in spec.get("nodes", {}):
+            return f"must be one of its nodes; add [nodes.{self.output}]"
+        if not self.missing:
+            return "must be fed by its nodes; add those that lead to it, beginning with a loader"
+        told = ", ".join(self.missing[:_MISSING_TOLD]) + (
+            ", ..." if len(self.missing) > _MISSING_TOLD else ""
+        )
+        return f"cannot be made with what is installed: the catalog lacks {told}; install it, or list others"
 
     def _producers(self) -> dict[str, dict[str, Producer]]:
         """Class word -> output type -> producer; `Class#k` is the k-th output of one type."""
