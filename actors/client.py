@@ -1,7 +1,7 @@
 """One conversation with a running ComfyUI: ask what it has, submit, follow, fetch.
 
 Promises: what the engine says about a workflow comes back as the picture with the seconds that the engine
-spent on it (not those in its queue), or as one of four errors. A lost websocket costs nothing but the
+spent on it (not those in its queue), or as one of five errors. A lost websocket costs nothing but the
 progress: the engine's history is the truth. Does not check workflows itself, and knows no format but PNG.
 """
 
@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.machine import is_loopback
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -27,6 +29,7 @@ Progress = Callable[[int, int], None]
 _SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
 _HTTP_TIMEOUT_S = 30.0
 _POLL_S = 0.05
+_TOO_BUSY = (429, 502, 503, 504)  # what proxies in front of an engine answer; ComfyUI itself never does
 _RECHECK_S = 1.0  # the history is asked this often even if the websocket says nothing
 
 
@@ -54,6 +57,10 @@ class ComfyExecutionError(FlowtailorError):
         return type(self), (self.node_id, self.class_type, self.exception_type, self.message)
 
 
+class ComfyInterrupted(FlowtailorError):
+    """Somebody else stopped the workflow, as with Stop in ComfyUI's page; it is not to blame."""
+
+
 class ComfyTimeout(FlowtailorError):
     """The picture was not ready in time; the engine was told to stop working on it."""
 
@@ -79,6 +86,8 @@ class ComfyClient:
         self._output_dir = output_dir
         self._client_id = uuid.uuid4().hex
         self._http = requests.Session()
+        # A proxy of the environment, for the world outside, does not lead to this machine.
+        self._http.trust_env = not is_loopback(urlsplit(self.base_url).hostname or "")
         self._socket: ClientConnection | None = None
 
     def close(self) -> None:
@@ -138,7 +147,7 @@ class ComfyClient:
         """Run a bound workflow and fetch the last picture of its last SaveImage node.
 
         `on_progress(step, steps)` follows the sampler. Raises ComfyRejected, ComfyExecutionError,
-        ComfyTimeout or ComfyUnavailable.
+        ComfyInterrupted, ComfyTimeout or ComfyUnavailable.
         """
         deadline = time.monotonic() + timeout_s
         self._connect()
@@ -149,7 +158,7 @@ class ComfyClient:
             raise ComfyTimeout(f"no picture within {timeout_s:g} s; raise engine.render_timeout_s or do less")
         messages = dict(entry["status"]["messages"])
         if entry["status"]["status_str"] != "success":
-            raise _execution_error(messages)
+            raise _failure(messages)
         png = self._fetch_image(workflow, entry["outputs"])
         milliseconds = messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"]
         return Rendered(png, milliseconds / 1000, *png_size(png))
@@ -215,6 +224,8 @@ class ComfyClient:
 
     def _offer(self, workflow: Any) -> tuple[bool, Api]:
         reply = self._request("POST", "/prompt", json={"prompt": workflow, "client_id": self._client_id})
+        if reply.status_code in _TOO_BUSY:  # says nothing of the workflow
+            self._checked(reply)
         try:
             body = reply.json()
         except ValueError:  # a JSON shape that the engine's own code stumbles over
@@ -262,10 +273,12 @@ def _with_new_files(workflow: Api) -> Api:
     return fresh
 
 
-def _execution_error(messages: Api) -> ComfyExecutionError:
+def _failure(messages: Api) -> ComfyExecutionError | ComfyInterrupted:
     detail = messages.get("execution_error")
     if detail is None:
-        return ComfyExecutionError("", "", "Interrupted", "somebody interrupted the engine")
+        return ComfyInterrupted(
+            "somebody stopped the workflow on the engine; the same command tries it again"
+        )
     message = " ".join(str(detail["exception_message"]).split())
     return ComfyExecutionError(
         str(detail["node_id"]), detail["node_type"], detail["exception_type"].rpartition(".")[2], message

@@ -18,6 +18,7 @@ from ..studio.install import install
 from .client import (
     ComfyClient,
     ComfyExecutionError,
+    ComfyInterrupted,
     ComfyRejected,
     ComfyTimeout,
     ComfyUnavailable,
@@ -27,6 +28,7 @@ from .client import (
 __all__ = [
     "ComfyClient",
     "ComfyExecutionError",
+    "ComfyInterrupted",
     "ComfyRejected",
     "ComfyTimeout",
     "ComfyUnavailable",

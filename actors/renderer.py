@@ -2,8 +2,9 @@
 
 A failed render is a row with `error_type` and `error_message`, never an exception. A row whose picture
 exists is not rendered again. `render_rows` works on any client; `Renderer`, the callable class for
-`ray.data.Dataset.map_batches`, owns an engine, replaces it when it dies or hangs, and gives up on a row that
-brought it down twice. Columns in: row_id, prompt, workflow (JSON with slots), seed. Columns out:
+`ray.data.Dataset.map_batches`, owns an engine, replaces it when it dies or hangs, gives up on a row that
+brought it down twice, and draws no row that was planned for another engine (`EngineChanged`).
+Columns in: row_id, prompt, workflow (JSON with slots), seed, and engine where it matters. Columns out:
 seconds, width, height, image, image_sha256, error_type, error_message.
 """
 
@@ -21,7 +22,7 @@ from flowtailor.errors import FlowtailorError
 
 from ..studio.engine import EngineProcess
 from ..workflows.graph import Workflow
-from .comfy import ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, start_engine
+from .comfy import ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, engine_name, start_engine
 from .images import Images, Picture
 
 _MESSAGE_CHARACTERS = 500
@@ -75,10 +76,20 @@ def render_rows(
     return _fill(frame, render)
 
 
-def render_row(client: ComfyClient, row: Any, images: Images, timeout_s: float) -> Outcome:
-    """Find or make one row's picture. Raises ComfyUnavailable, and OSError where it cannot be stored."""
+def render_row(
+    client: ComfyClient, row: Any, images: Images, timeout_s: float, engine: str | None = None
+) -> Outcome:
+    """Find or make one row's picture. Raises ComfyUnavailable, and OSError where it cannot be stored.
+
+    engine: the client's; a row that was planned for another one would get a picture under a wrong id.
+    """
     picture = images.find(row.row_id)
     if picture is None:
+        if engine is not None and getattr(row, "engine", engine) != engine:
+            changed = FlowtailorError(
+                f"this engine is {engine}, the rows are of {row.engine}; run `flowtailor collect` again"
+            )
+            return Outcome.failed(changed, "EngineChanged")
         try:
             flow = Workflow.loads(row.workflow).bind(row.prompt, int(row.seed), row.row_id)
             rendered = client.render(flow.to_api(), timeout_s)
@@ -109,6 +120,7 @@ class Renderer:
         # Workers share a constructor, not a number; consecutive process ids spread them over the servers.
         self._server = os.getpid()
         self._client = self._connect()
+        self._name: str | None = None  # of the engine, once it was asked
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
         return _fill(batch, self._render)
@@ -122,7 +134,10 @@ class Renderer:
     def _render(self, row: Any) -> Outcome:
         for _ in range(max(_TRIES, len(self._config.urls))):
             try:
-                outcome = render_row(self._client, row, self._images, self._config.render_timeout_s)
+                self._name = self._name or engine_name(self._config, self._client)
+                outcome = render_row(
+                    self._client, row, self._images, self._config.render_timeout_s, self._name
+                )
             except ComfyUnavailable as error:
                 lost = self._lost(error)
                 self._restart()
@@ -143,7 +158,7 @@ class Renderer:
         """A new process, or the next server: one that is away must not turn all blocks into errors."""
         self.close()
         self._server += 1
-        self._client = self._connect()
+        self._client, self._name = self._connect(), None
 
     def _connect(self) -> ComfyClient:
         if self._config.kind == "urls":

@@ -1,7 +1,8 @@
 """The actor that looks at rendered pictures: score columns for blocks of rows.
 
-A picture that cannot be read turns its row into an error row, so that it is neither learned from
-nor silently dropped. A scorer that fails is a programming error and stops the job.
+A picture that cannot be read turns its row into an error row (`PictureUnreadable`), so that it is neither
+learned from nor silently dropped; the next attempt draws a damaged one again. A scorer that fails is a
+programming error and stops the job.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Scorers:
             try:
                 images[i] = self._open(str(rows.at[i, "image"]))
             except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
-                rows.loc[i, ["error_type", "error_message"]] = [type(error).__name__, str(error)[:500]]
+                told = f"{type(error).__name__}: {error}"[:500]
+                rows.loc[i, ["error_type", "error_message"]] = ["PictureUnreadable", told]
         prompts = [str(rows.at[i, "prompt"]) for i in images]
         for name, scorer in self._scorers.items():
             rows.loc[list(images), name] = scorer.score(list(images.values()), prompts)

@@ -57,8 +57,9 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "# Results",
         f"`flowtailor run --config {seen['run']}`: {summary['prompts']} prompts that training never saw, "
         f"{summary['seeds']} pictures each, every design rendered on {seen['engine']}. Intervals are 95% "
-        "bootstrap intervals over prompts; a design that fails to render scores 0.",
-        "## Nine ways to choose a workflow",
+        "bootstrap intervals over prompts; a design that fails to render scores 0. Written by "
+        "`benchmarks/results_doc.py`.",
+        "## Ways to choose a workflow",
         _image("scores", plots),
         methods_table(summary["methods"]),
         "`by the judge` is an alignment network that nothing was rewarded by. `alike` is how much the "

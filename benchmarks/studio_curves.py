@@ -1,6 +1,6 @@
 """The losses of the studio's training as a picture, from the logs that `flowtailor studio train` keeps.
 
-python benchmarks/studio_curves.py runs/studio          # writes docs/images/studio_curves.png
+python benchmarks/studio_curves.py runs/studio-training          # writes docs/images/studio_curves.png
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ SCORERS = (Alignment, HeldOutAlignment)
 INTRO = """\
 # What the studio's checkpoints draw
 
+Written by `benchmarks/studio_models.py`.
+
 {prompts} held-out prompts about different things, each drawn by every checkpoint with the plain workflow
 ({steps} steps, cfg 2, euler, {seeds} seeds). *Recognised*: the caption of the picture is the nearest of all
 {prompts} captions, to the alignment scorer and to the one that is held out of all training. *Real* is the
@@ -107,7 +109,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2, help="default: 2")
     parser.add_argument("--out", type=Path, default=Path("runs/studio-models"), metavar="DIR")
     parser.add_argument(
-        "--pictures", type=Path, default=Path("runs/studio/pictures"), help="as studio train keeps them"
+        "--pictures",
+        type=Path,
+        default=Path("runs/studio-training/pictures"),
+        help="where studio train keeps them",
     )
     arguments = parser.parse_args()
     if arguments.seeds < 2 or arguments.prompts < 2:

@@ -66,7 +66,10 @@ def parsed() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=f"default: {size}")
     parser.add_argument("--out", type=Path, default=Path("runs/studio-study"), metavar="DIR")
     parser.add_argument(
-        "--pictures", type=Path, default=Path("runs/studio/pictures"), help="as studio train keeps them"
+        "--pictures",
+        type=Path,
+        default=Path("runs/studio-training/pictures"),
+        help="where studio train keeps them",
     )
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="whose engine, space and scorers to use")
     arguments = parser.parse_args()

@@ -1,6 +1,7 @@
 """The seed workflows that ship with flowtailor, and those of a folder of one's own.
 
 Each is ComfyUI API JSON with slots (`{prompt}`, `{seed}`, `{filename}`); augmentation starts there.
+A plain export gets its slots here.
 """
 
 from __future__ import annotations
@@ -10,22 +11,28 @@ from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
 
-from ..workflows.graph import Workflow
+from ..workflows.graph import Workflow, WorkflowError
+from ..workflows.slots import made_ready
 
 SHIPPED = Path(__file__).parent / "flows"
 
 
 def load_seed_flows(folder: str | Path | None = None) -> dict[str, Workflow]:
-    """Seed workflows by name, sorted; from `folder` or those that ship."""
+    """Seed workflows by name, sorted; from `folder` or those that ship.
+
+    Raises FlowtailorError where a file is no workflow, or has no text for the prompt.
+    """
     root = Path(folder) if folder else SHIPPED
     flows: dict[str, Workflow] = {}
     for file in sorted(root.glob("*.json")):
         try:
-            flows[file.stem] = Workflow.from_api(json.loads(file.read_text()))
+            flows[file.stem] = made_ready(Workflow.from_api(json.loads(file.read_text())))
         except json.JSONDecodeError as error:
             raise FlowtailorError(
                 f"{file}: not JSON ({error}); export it from ComfyUI in API format"
             ) from None
+        except WorkflowError as error:
+            raise FlowtailorError(f"{file}: {error}") from None
     if not flows:
         raise FlowtailorError(f"{root}: holds no *.json workflow; export some from ComfyUI in API format")
     return flows

@@ -44,15 +44,15 @@ def prompt_file(path: str | Path | None) -> Path:
 def load_prompts(path: str | Path | None = None) -> list[Prompt]:
     """Read a prompt file (None: the studio's captions), each text once, in the file's order.
 
-    Raises FlowtailorError where the file is missing, empty, not UTF-8, or lacks its columns.
+    Raises FlowtailorError where the file is missing, empty, neither UTF-8 nor CSV, or lacks its columns.
     """
     file = prompt_file(path)
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
+        with file.open(newline="", encoding="utf-8-sig") as stream:  # Excel puts a mark before the text
             reader = csv.DictReader(stream)
             missing = {"text", "category"} - set(reader.fieldnames or ())
             records = [] if missing else list(reader)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FlowtailorError(f"{file}: cannot be read as a prompt file ({error})") from None
     if missing:
         names = " and ".join(sorted(missing))

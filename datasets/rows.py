@@ -44,7 +44,10 @@ PLANNED = COLUMNS.names[: COLUMNS.names.index("seconds")]  # what is known of a 
 SCORE_PREFIX = "score_"
 
 # Failures of the moment. Any other failed render would fail again and is not tried again.
-RETRYABLE_ERRORS = frozenset({"ComfyTimeout", "ComfyUnavailable"})
+RETRYABLE_ERRORS = frozenset(
+    {"ComfyInterrupted", "ComfyTimeout", "ComfyUnavailable", "EngineChanged", "PictureUnreadable"}
+)
+LOST = RETRYABLE_ERRORS - {"ComfyTimeout"}  # those that say nothing of the design that was to be drawn
 
 
 def text_hash(text: str) -> str:

@@ -152,7 +152,11 @@ class Policy:
 
     def prompt(self, text: str, budget_s: float | None = None, score: float | None = None) -> str:
         """The `policy_prompt` for what a person asks for."""
-        return policy_prompt(text, budget_s, score, self.categories.of(text) if self.categories else None)
+        return policy_prompt(text, budget_s, score, self.category(text))
+
+    def category(self, text: str) -> str | None:
+        """The category that a prompt's text tells; None for a policy that reads the prompt alone."""
+        return self.categories.of(text) if self.categories else None
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a `policy_prompt`, at most PROMPT_TOKENS; of a longer one the end of the first line,

@@ -2,9 +2,11 @@
 
 For each budget the guided policy designs for the held-out prompts as the design command does, and the
 pictures stand in the evaluation's rows under a name of their own. Budgets are quantiles of the seconds that
-training rows took, so that they ask for something on any machine.
+training rows took, so that they ask for something on any machine. Seconds are the engine's own, and a
+machine is not always as fast as when the rows were made: what the methods' renders took against what was
+foreseen says how fast it is now (`engine_pace`), and the policy is asked for so much less or more.
 `budget_report` makes `budgets.json` of them, with what fixed workflows score and take on the training
-rows beside it. Seconds are the engine's own; another load on the machine moves them all.
+rows beside it.
 """
 
 from __future__ import annotations
@@ -38,31 +40,47 @@ def budgets(materials: Materials) -> list[float]:
     return sorted({float(f"{materials.rows['seconds'].quantile(share):.2g}") for share in quantiles})
 
 
-def budget_choices(materials: Materials, prompts: Sequence[Prompt]) -> dict[str, list[Choice]]:
-    """One design per prompt for each budget of the configuration."""
+def engine_pace(rows: pd.DataFrame) -> float:
+    """Seconds that renders take now for one that was foreseen: the median over workflows; 1 without renders.
+
+    rows: measured rows; each workflow counts once, with the median of its pictures.
+    """
+    by_workflow = (rows["seconds"] / rows["predicted_seconds"]).groupby(rows["workflow_key"]).median()
+    pace = float(by_workflow.median())
+    return pace if math.isfinite(pace) else 1.0
+
+
+def budget_choices(materials: Materials, prompts: Sequence[Prompt], pace: float) -> dict[str, list[Choice]]:
+    """One design per prompt for each budget of the configuration, on an engine of that pace."""
     chosen = {}
     for budget_s in budgets(materials):
-        pick = partial(best_design, materials=materials, n=1, budget_s=budget_s)
+        pick = partial(best_design, materials=materials, n=1, budget_s=budget_s / pace)
         chosen[method_name(budget_s)] = timed(pick, prompts)
         print(f"evaluate: designed within {budget_s:g} s", flush=True)
     return chosen
 
 
-def budget_report(rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
-    """`budgets.json`; `rows` are measured rows, those of the budgets and of the methods among them.
+def budget_report(
+    rows: pd.DataFrame, budgeted: pd.DataFrame, pace: float, materials: Materials
+) -> dict[str, Any]:
+    """`budgets.json` from the measured rows of the methods and of the budgets' designs.
 
-    Intervals are over prompts. `unlimited`: the best of several without a budget (`guided_best_of_n`).
-    `fixed`: workflows of the training rows, what they score on an average prompt and take.
+    Intervals are over prompts. `pace`: of the engine (see `engine_pace`). `unlimited`: the best of several
+    without a budget (`guided_best_of_n`). `fixed`: workflows of the training rows, what they score on an
+    average prompt and take.
     """
     asked = budgets(materials)
     if not asked:
         return {"points": [], "unlimited": None, "fixed": []}
+
+    def point(budget_s: float) -> dict[str, Any]:
+        mine = budgeted.loc[budgeted["method"] == method_name(budget_s)]
+        return {"budget_s": budget_s} | _point(mine, budget_s)
+
     return {
         "guidance": materials.config.design.guidance,
-        "points": [
-            {"budget_s": budget_s} | _point(rows.loc[rows["method"] == method_name(budget_s)], budget_s)
-            for budget_s in asked
-        ],
+        "pace": pace,
+        "points": [point(budget_s) for budget_s in asked],
         "unlimited": _point(rows.loc[rows["method"] == "guided_best_of_n"], math.inf),
         "fixed": fixed_points(materials),
     }

@@ -6,16 +6,22 @@ and the service read it, so that they need no engine.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
 from ..actors.comfy import ComfyClient, engine, engine_name
+from ..datasets.flows import load_seed_flows
 from ..workflows.catalog import Catalog
+from ..workflows.codec import canonical_words
+from ..workflows.drafting import draft
+from ..workflows.rules import Rule
 from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
-from .stage import Run, write_json
+from .stage import Run, forget, write_json
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class World:
 def survey(config: Config, client: ComfyClient) -> World:
     """Read a running engine. Raises FlowtailorError where the space finds nothing to use in it."""
     catalog = Catalog.from_object_info(client.object_info())
-    return World(engine_name(config.engine, client), catalog, Space.load(space_file(config), catalog))
+    return World(engine_name(config.engine, client), catalog, space_of(config, catalog))
 
 
 def look(config: Config) -> World:
@@ -39,16 +45,68 @@ def look(config: Config) -> World:
         return survey(config, client)
 
 
-def space_file(config: Config) -> Path:
-    """The TOML that describes the space: the configured one, or the one for the studio."""
-    return Path(config.space.file) if config.space.file else STUDIO_SPACE
+def space_file(config: Config) -> Path | None:
+    """The TOML that describes the space, the configured one or the studio's; None: drawn from own flows."""
+    if config.space.file:
+        return Path(config.space.file)
+    own = config.engine.kind != "studio" and config.space.flows
+    return None if own else STUDIO_SPACE
+
+
+def space_of(config: Config, catalog: Catalog) -> Space:
+    """The space of that file, or of a draft for the configured workflows, on the engine of `catalog`."""
+    if file := space_file(config):
+        return Space.load(file, catalog)
+    return Space(draft(load_seed_flows(config.space.flows), catalog), catalog, "space.toml")
+
+
+def compatible(config: Config, world: World) -> World:
+    """The world in which what the words of the run's rows do not say means what it meant.
+
+    A run without rows takes the world as it is. Raises FlowtailorError where such a value is gone.
+    """
+    run = Run(config)
+    if not run.path("catalog.json").is_file() or run.dataset.rows().empty:
+        return world
+    catalog, space = read_world(run)
+    ordered = world.catalog.ordered_as(catalog)
+    now = space_of(config, ordered)
+    for class_type, rule in now.rules.items():
+        before, after = _unsaid(space.rules.get(class_type)), _unsaid(rule)
+        for name in before.keys() & after.keys():
+            if before[name] != after[name]:
+                raise FlowtailorError(
+                    f"{class_type}.{name} = {before[name]!r}: the run's designs take it for granted, but now "
+                    f"they would mean {after[name]!r}; install it again, put it first in the space again, or "
+                    "start a new run (run.name)"
+                )
+    return World(world.engine, ordered, now)
+
+
+def _unsaid(rule: Rule | None) -> dict[str, Any]:
+    """What the class alone says: the inputs that have one value only, and the defaults of the others."""
+    return {**rule.fixed, **{param.name: param.default for param in rule.params}} if rule else {}
 
 
 def write_world(run: Run, world: World) -> None:
-    """Keep catalog and space in the run folder: `catalog.json`, `space.toml`."""
+    """Keep catalog and space in the run folder: `catalog.json`, `space.toml`.
+
+    Where others were there the collection is no longer up to date: its record knows the configuration only,
+    and would call the world of another configuration its own.
+    """
     run.open()
+    if not _is_kept(run, world):
+        forget(run, "collect")
     write_json(run.path("catalog.json"), world.catalog.to_json())
-    run.path("space.toml").write_text(space_file(run.config).read_text())
+    run.path("space.toml").write_text(world.space.text)
+
+
+def _is_kept(run: Run, world: World) -> bool:
+    files = run.path("catalog.json"), run.path("space.toml")
+    if not all(file.is_file() for file in files):
+        return False
+    catalog, text = (file.read_text() for file in files)
+    return text == world.space.text and json.loads(catalog) == world.catalog.to_json()
 
 
 def read_world(run: Run) -> tuple[Catalog, Space]:
@@ -64,11 +122,16 @@ def read_world(run: Run) -> tuple[Catalog, Space]:
 
 def write_catalog(config: Config) -> None:
     """The command `flowtailor catalog`."""
-    world = look(config)
+    world = compatible(config, look(config))
     run = Run(config)
     write_world(run, world)
     print(f"{world.engine}: {len(world.catalog.nodes)} node classes, catalog {world.catalog.hash}")
     print(f"space {world.space.source}: {len(world.space.vocabulary)} words")
     if world.space.missing:
         print(f"not installed, so left out: {', '.join(world.space.missing)}")
+    for name, flow in load_seed_flows(config.space.flows).items():
+        try:
+            canonical_words(flow.canonical(world.catalog), world.space)
+        except FlowtailorError as error:
+            print(f"workflow {name} lies outside of it: {error}")
     print(f"written: {run.path('catalog.json')}, {run.path('space.toml')}")

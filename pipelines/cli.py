@@ -34,6 +34,7 @@ DEFAULT_CONFIG = "quickstart"
 LOST_WORKERS = ("ActorDiedError", "NodeDiedError", "OutOfMemoryError", "WorkerCrashedError")
 NO_SPACE = "no space left on the disk; free some and repeat the command, what is finished stays"
 DEFAULT_RUN = "runs/quickstart"
+MODELS_DIR = "runs/studio-training"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     for verb, (_, help_text) in STAGES.items():
         stage = _add(verbs, verb, help_text, _stage)
         _add_config(stage)
-        stage.add_argument("--dry-run", action="store_true", help="say what would be done, do nothing")
+        stage.add_argument(
+            "--dry-run", action="store_true", help="say what it would take; collect draws six pictures"
+        )
         if verb == "refine":
             stage.add_argument(
                 "--new-models", action="store_true", help="one more round, to try what was installed since"
@@ -122,7 +125,7 @@ def _add_studio(verbs: Any) -> None:
     start.add_argument("--front-end", action="store_true", help="with ComfyUI's web page, to open designs in")
     train = _add(actions, "train", "make the studio's models and scorers from registry data", _studio_train)
     train.add_argument("parts", nargs="*", metavar="PART", help="which to make (default: all, in order)")
-    train.add_argument("--out", default="runs/studio", metavar="DIR", help="default: runs/studio")
+    train.add_argument("--out", default=MODELS_DIR, metavar="DIR", help=f"default: {MODELS_DIR}")
     train.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--share", type=float, default=1.0, help="of the steps, to try it out (default: 1)")
@@ -145,13 +148,15 @@ def _add_workflow(verbs: Any) -> None:
     }
     for action, help_text in helps.items():
         parser = _add(actions, action, help_text, _workflow)
-        parser.add_argument("file", metavar="FILE", help="a workflow (API or UI format); '-' reads stdin")
+        what = "tokens" if action == "decode" else "a workflow (API or UI format)"
+        parser.add_argument("file", metavar="FILE", help=f"{what}; '-' reads stdin")
         parser.add_argument("--catalog", metavar="FILE", help="a saved catalog or /object_info answer")
-        parser.add_argument("--space", metavar="FILE", help="the design space as TOML")
         parser.add_argument(
-            "--run", default=DEFAULT_RUN, metavar="DIR", help="whose catalog and space to use"
+            "--run", default=DEFAULT_RUN, metavar="DIR", help=f"whose to use, if it is there: {DEFAULT_RUN}"
         )
-        parser.set_defaults(action=action, prompt="")
+        if action in ("encode", "decode"):
+            parser.add_argument("--space", metavar="FILE", help="the design space as TOML")
+        parser.set_defaults(action=action, prompt="", space=None)
         if action == "encode":
             parser.add_argument(
                 "--prompt", default="", metavar="TEXT", help="the text in it that stands for the prompt"
@@ -163,8 +168,10 @@ def _add_design(verbs: Any) -> None:
     design.add_argument("prompt", metavar="PROMPT")
     design.add_argument("--run", default=DEFAULT_RUN, metavar="DIR", help=f"default: {DEFAULT_RUN}")
     design.add_argument("-n", type=int, default=1, help="how many different designs (default: 1)")
-    design.add_argument("--guidance", type=float, help="1 is the GRPO policy, more extrapolates past it")
-    design.add_argument("--temperature", type=float, help="of sampling; 0 is greedy")
+    design.add_argument(
+        "--guidance", type=float, help="1: as GRPO left it, more: past it (default: as evaluated)"
+    )
+    design.add_argument("--temperature", type=float, help="of sampling; 0 is greedy (default: the run's)")
     design.add_argument("--budget-s", type=float, help="seconds that the render may take")
     design.add_argument("--seed", type=int, default=0)
     design.add_argument("--render", action="store_true", help="render the designs, write the pictures")

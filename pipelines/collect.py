@@ -30,7 +30,7 @@ from ..datasets.shipped import rows_file
 from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
 from ..workflows.graph import Workflow
-from .catalog import World, space_file, survey, write_world
+from .catalog import World, compatible, space_file, survey, write_world
 from .cluster import cluster_address, ensure_ray, share_of
 from .config import Config
 from .head_start import lent_rows, take_over
@@ -51,7 +51,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     started = time.monotonic()
     store = run.dataset
     with engine(config.engine) as client:
-        world = survey(config, client)
+        world = compatible(config, survey(config, client))
         planned = plan(config, world)
         missing = store.missing(planned, config.scorers.weights)
         there = len(planned) - len(missing)

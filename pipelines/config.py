@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -38,6 +39,17 @@ class RunConfig(Section):
     name: str = "quickstart"
     root: str = "runs"
     seed: int = 0
+
+    @field_validator("root")
+    @classmethod
+    def _is_a_folder(cls, root: str) -> str:
+        """A path would take the URL for names of local folders, and the run would stay on this machine."""
+        if "://" in root:
+            raise ValueError(
+                f"{root!r} is a URL, a run needs a folder; mount it, and name the folder where all machines"
+                " see it, such as /mnt/shared/runs"
+            )
+        return root
 
 
 class SpaceConfig(Section):
@@ -64,10 +76,13 @@ class CollectConfig(Section):
     rows_per_block: PositiveInt = 8  # what a crash may lose of the rows (pictures stay)
 
 
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class ScorersConfig(Section):
     """Scorer name -> weight in the score that rewards and evaluations use."""
 
-    weights: dict[str, float] = Field(
+    weights: dict[str, Weight] = Field(
         default_factory=lambda: {"alignment": 0.5, "fidelity": 0.3, "sharpness": 0.2}
     )
 
@@ -135,8 +150,11 @@ class RefineConfig(Section):
     grpo_steps: PositiveInt = 20
 
 
+Guidance = Annotated[float, Field(ge=0, le=10)]
+
+
 class DesignConfig(Section):
-    guidance: float = Field(default=1.5, ge=0, le=10)
+    guidance: Guidance = 1.5
     choose_guidance: bool = True  # an evaluation finds the best of its sweep, which then takes its place
     temperature: float = Field(default=0.7, ge=0, le=5)
     best_of: PositiveInt = 4
@@ -148,7 +166,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class EvaluateConfig(Section):
     prompts: PositiveInt = 12
     seeds: PositiveInt = 1
-    guidance_sweep: tuple[float, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
+    guidance_sweep: tuple[Guidance, ...] = (0.0, 1.0, 1.5, 2.0, 3.0)
     sweep_designs: PositiveInt = 4  # designs per validation prompt at each guidance
     render_sweep: bool = True  # render the first of them
     budget_quantiles: tuple[Share, ...] = ()  # of the training rows' seconds: budgets to design within
@@ -156,11 +174,11 @@ class EvaluateConfig(Section):
 
 class ServeConfig(Section):
     host: str = "127.0.0.1"
-    port: int = 8000
-    replicas: int = 1
-    max_batch_size: int = 8
-    batch_wait_s: float = 0.02
-    max_queued_requests: int = 64
+    port: int = Field(default=8000, ge=1, le=65535)
+    replicas: PositiveInt = 1
+    max_batch_size: PositiveInt = 8
+    batch_wait_s: NonNegativeFloat = 0.02
+    max_queued_requests: PositiveInt = 64
     token: str | None = None
 
 

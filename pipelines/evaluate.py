@@ -31,11 +31,12 @@ from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.catalog import Catalog
 from ..workflows.space import Space
-from .budget import budget_choices, budget_report
+from .budget import budget_choices, budget_report, engine_pace
 from .catalog import read_world
 from .collect import render
 from .comparison import JUDGE, measure, summarise
 from .config import Config
+from .examples import designable
 from .methods import METHODS, Choice, Materials, choose, default_design
 from .plan import Candidate, planned_rows
 from .renders import rendered_rows
@@ -62,10 +63,14 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     guidance = sweep(run, materials, catalog)
     materials = replace(materials, config=with_guidance(config, guidance["chosen"]))
     prompts = held_out(config)
-    choices = {method: _chosen(method, prompts, materials) for method in METHODS}
-    choices |= budget_choices(materials, prompts)
-    rows = measure(judged(run, _rendered(run, prompts, choices, space)), materials, catalog)
-    write(run, rows, guidance, materials)
+
+    def seen(choices: Mapping[str, Sequence[Choice]]) -> pd.DataFrame:
+        return measure(judged(run, _rendered(run, prompts, choices, space)), materials, catalog)
+
+    rows = seen({method: _chosen(method, prompts, materials) for method in METHODS})
+    pace = engine_pace(rows)
+    within = budget_choices(materials, prompts, pace)
+    write(run, rows, seen(within) if within else rows.iloc[:0], pace, guidance, materials)
     record(run, "evaluate", inputs, output="evaluation", seconds=time.monotonic() - started)
     print(f"evaluate: {run.path('evaluation/summary.json')}")
 
@@ -144,12 +149,13 @@ def _rendered(
 
 def gather(run: Run, space: Space) -> Materials:
     """What methods may look at: rows of training prompts with their score, and what was trained."""
-    collected = run.dataset.rows()
+    collected = designable(run.dataset.rows(), space)
     rows = collected.loc[collected["prompt_split"] == "train"]
     rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
-    return Materials(run.config, rows, default, space, designer, load_ensemble(run))
+    ensemble = load_ensemble(run)
+    return Materials(run.config, rows, default, space, designer, ensemble, designer.policy.category)
 
 
 def _chosen(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
@@ -183,12 +189,21 @@ def plan(
     return pd.concat(frames, ignore_index=True)
 
 
-def write(run: Run, rows: pd.DataFrame, guidance: dict[str, Any], materials: Materials) -> None:
-    """The evaluation's files, `summary.json` last: its presence means that the others are there."""
+def write(
+    run: Run,
+    rows: pd.DataFrame,
+    budgeted: pd.DataFrame,
+    pace: float,
+    guidance: dict[str, Any],
+    materials: Materials,
+) -> None:
+    """The evaluation's files, `summary.json` last: its presence means that the others are there.
+
+    rows: of METHODS. budgeted: of the budgets' designs, made for an engine of that pace.
+    """
     metrics = json.loads(run.path("reward/metrics.json").read_text())
-    table = rows.loc[rows["method"].isin(list(METHODS))]
     with written_whole(run.path("evaluation/rows.parquet")) as new:
-        table.to_parquet(new, index=False)
+        rows.to_parquet(new, index=False)
     write_json(run.path("evaluation/guidance.json"), guidance)
-    write_json(run.path("evaluation/budgets.json"), budget_report(rows, materials))
-    write_json(run.path("evaluation/summary.json"), summarise(table, metrics))
+    write_json(run.path("evaluation/budgets.json"), budget_report(rows, budgeted, pace, materials))
+    write_json(run.path("evaluation/summary.json"), summarise(rows, metrics))

@@ -10,12 +10,15 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
 from ..datasets.rows import usable, weighted_score
+from ..workflows.codec import DecodeError, decode
+from ..workflows.space import Space
 from .questions import Question
 from .teachers import Teacher
 
@@ -42,6 +45,36 @@ def training_rows(rows: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFr
             f"dataset: none of {len(rows)} rows is good to learn designs from; run `flowtailor collect` first"
         )
     return mine.assign(score=weighted_score(mine, weights)).reset_index(drop=True)
+
+
+def designable(rows: pd.DataFrame, space: Space) -> pd.DataFrame:
+    """The rows whose workflows the space holds: models that rows were made with may be gone from the engine.
+
+    How many others there are is told once a command.
+    """
+    held = {text: _holds(space, text) for text in set(rows["tokens"])}
+    kept = rows.loc[rows["tokens"].map(held).astype(bool)]
+    if len(kept) < len(rows):
+        left = {word for text, fits in held.items() if not fits for word in text.split()}
+        gone = ", ".join(sorted(left - set(space.vocabulary)))
+        _tell(
+            f"left out of what can be designed: {len(rows) - len(kept)} of {len(rows)} rows, whose workflows "
+            f"the space no longer holds{f' ({gone})' if gone else ''}"
+        )
+    return kept
+
+
+def _holds(space: Space, tokens: str) -> bool:
+    try:
+        decode(tokens.split(), space)
+    except DecodeError:
+        return False
+    return True
+
+
+@cache  # several stages of a command leave out the same rows
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def seconds_range(rows: pd.DataFrame) -> tuple[float, float]:

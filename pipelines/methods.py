@@ -1,4 +1,4 @@
-"""The nine ways to choose a workflow for a prompt that an evaluation compares.
+"""The ways to choose a workflow for a prompt that an evaluation compares.
 
 Each takes prompts and gives one workflow per prompt, as tokens, with the seconds that choosing took.
 Prompts are answered one at a time, because the seconds are what a person would wait. The baselines
@@ -33,7 +33,8 @@ if TYPE_CHECKING:  # torch; the report imports this file for the names alone
 METHODS = {
     "most_used": "one workflow for everything: ComfyUI's default graph, which most people run",
     "best_fixed": "one workflow for everything: the best on training prompts, compared on equal terms",
-    "retrieval": "the best workflow of the prompt's category on training prompts",
+    "retrieval": "the best workflow, on training prompts, of the category that the prompt's text tells",
+    "retrieval_labelled": "the same, told the prompt's true category, which nobody is who asks for a design",
     "score_conditioned": "a policy that writes a workflow for prompt and wanted score, asked for a high one",
     "sft": "the policy that imitates good training workflows",
     "grpo": "that policy after reinforcement learning against the reward ensemble",
@@ -61,6 +62,7 @@ class Materials:
 
     rows: training prompts' rows with tokens (joined by spaces), workflow_key, category, score.
     default: tokens of what people use who do not choose (see `default_design`).
+    category_of: the category that a text tells, as the policy reads it; None where there are none.
     """
 
     config: Config
@@ -69,6 +71,7 @@ class Materials:
     space: Space
     designer: Designer
     ensemble: RewardEnsemble
+    category_of: Callable[[str], str | None]
 
 
 def choose(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
@@ -106,11 +109,22 @@ def _best_fixed(materials: Materials) -> Picker:
 
 
 def _retrieval(materials: Materials) -> Picker:
+    best = _best_of_category(materials)
+    return lambda prompt: best(materials.category_of(prompt.text))
+
+
+def _retrieval_labelled(materials: Materials) -> Picker:
+    best = _best_of_category(materials)
+    return lambda prompt: best(prompt.category)
+
+
+def _best_of_category(materials: Materials) -> Callable[[str | None], tuple[str, ...]]:
+    """Category -> its best workflow; one that no row has gets the best of all."""
     tokens = _tokens_by_key(materials.rows)
     table = category_effects(materials.rows).idxmax(axis=1)
-    best = {str(category): str(key) for category, key in table.items()}
+    best: dict[str | None, str] = {str(category): str(key) for category, key in table.items()}
     anywhere = str(workflow_effects(materials.rows).index[0])
-    return lambda prompt: tokens[best.get(prompt.category, anywhere)]
+    return lambda category: tokens[best.get(category, anywhere)]
 
 
 def _tokens_by_key(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
@@ -169,6 +183,7 @@ _PICKERS: dict[str, Callable[[Materials], Picker]] = {
     "most_used": _most_used,
     "best_fixed": _best_fixed,
     "retrieval": _retrieval,
+    "retrieval_labelled": _retrieval_labelled,
     "score_conditioned": _score_conditioned,
     "sft": _sft,
     "grpo": _grpo,

@@ -13,14 +13,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowtailor.errors import FlowtailorError
-
 from ..datasets.prompts import Prompt
 from ..workflows.augment import including
 from ..workflows.codec import canonical_words, decode
 from ..workflows.grammar import Grammar
+from ..workflows.rules import quote
 from ..workflows.space import Space
-from .catalog import World, read_world, space_file, write_world
+from . import collect
+from .catalog import World, write_world
 from .config import Config
 from .rounds import Round, lineage, stages
 from .stage import Run, is_recorded, read_record, record, stage_output, write_json
@@ -32,34 +32,24 @@ if TYPE_CHECKING:
 ADMITTED = "newcomers.json"
 
 
-def compatible(config: Config, world: World) -> World:
-    """The world in which what the run's designs do not say, the defaults, means what it meant.
-
-    Raises FlowtailorError where such a default is gone.
-    """
-    catalog, space = read_world(Run(config))
-    ordered = world.catalog.ordered_as(catalog)
-    now = Space.load(space_file(config), ordered)
-    for class_type, rule in now.rules.items():
-        earlier = space.rules[class_type].params if class_type in space.rules else ()
-        before = {param.name: param.default for param in earlier}
-        for param in rule.params:
-            if before.get(param.name, param.default) != param.default:
-                raise FlowtailorError(
-                    f"{class_type}.{param.name} = {before[param.name]!r}: the run's designs take it as the "
-                    "default, but it is gone; install it again, or start a new run"
-                )
-    return World(world.engine, ordered, now)
-
-
 def newcomers(run: Run, space: Space) -> list[str]:
-    """Words of the space that the run's policy does not know, or knows since `admit` and has never tried."""
+    """Words of the space that the run's policy does not know, or knows since `admit` and has never tried.
+
+    Those of classes and values only: others, such as references to earlier outputs, are nothing to be tried,
+    and a design may never say them.
+    """
     from ..models.vocabulary import Vocabulary
 
     known = Vocabulary.load(run.path("policy/sft")).ids
     met = {word for text in run.dataset.rows()["tokens"] for word in text.split()}
     waiting = set(_admitted(run)) - met
-    return [word for word in space.vocabulary if word not in known or word in waiting]
+    new = {
+        word
+        for rule in space.rules.values()
+        for word in (quote(rule.class_type), *(word for param in rule.params for word in param.tokens))
+        if word not in known or word in waiting
+    }
+    return [word for word in space.vocabulary if word in new]
 
 
 def admit(config: Config, world: World) -> None:
@@ -68,14 +58,18 @@ def admit(config: Config, world: World) -> None:
 
     run = Run(config)
     write_json(run.path(ADMITTED), sorted({*_admitted(run), *newcomers(run, world.space)}))
-    accepted = {name for name, inputs, _ in _stages(config) if is_recorded(run, name, inputs)}
+    accepted = {
+        name: float(read_record(run, name)["seconds"])
+        for name, inputs, _ in _stages(config)
+        if is_recorded(run, name, inputs)
+    }
     with stage_output(run, "policy/sft", {}) as folder:
         shutil.copytree(run.path("policy/sft"), folder, dirs_exist_ok=True)  # its log too
         Policy.from_base(run.path("policy/sft"), world.space.vocabulary, dtype="auto").save(folder)
     write_world(run, world)
     for name, inputs, output in _stages(config):
         if name in accepted:
-            record(run, name, inputs, output=output, seconds=read_record(run, name)["seconds"])
+            record(run, name, inputs, output=output, seconds=accepted[name])
 
 
 def _admitted(run: Run) -> list[str]:
@@ -90,19 +84,28 @@ def trials(
     *,
     count: int,
     max_tokens: int,
-) -> list[tuple[Prompt, tuple[str, ...]]]:
-    """About `count` pairs of a prompt and a design for it with one of `words` put in, by turns."""
-    grammar, found = Grammar(space, max_tokens), []
-    for i in range(count):
-        word, (prompt, design) = words[i % len(words)], designs[i * len(designs) // count]
-        flow = including(decode(design.tokens, space), word, grammar, seed=i)
-        if flow is not None:
-            found.append((prompt, canonical_words(flow, space)))
+) -> list[list[tuple[Prompt, tuple[str, ...]]]]:
+    """For each of `words` pairs of a prompt and a design for it with the word put in, about `count` in all.
+
+    Each word goes once through all designs, and starts at another: the first pairs of all are for different
+    prompts.
+    """
+    grammar, each = Grammar(space, max_tokens), -(-count // len(words))
+    found: list[list[tuple[Prompt, tuple[str, ...]]]] = []
+    for k, word in enumerate(words):
+        first = k * len(designs) // len(words)
+        found.append([])
+        for i in range(each):
+            prompt, design = designs[(first + i * len(designs) // each) % len(designs)]
+            flow = including(decode(design.tokens, space), word, grammar, seed=i)
+            if flow is not None:
+                found[-1].append((prompt, canonical_words(flow, space)))
     return found
 
 
 def _stages(config: Config) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Name, inputs and output of all that depends on the policy or the space, as they are at that moment."""
+    yield "collect", collect.stage_inputs(config), "dataset"
     finished = [Round(config, number + 1) for number in range(lineage(Run(config)))]
     for name, inputs in stages(config):
         yield name, inputs, name

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from flowtailor.errors import FlowtailorError
+
 from ..datasets.prompts import Prompt, choose, load_prompts
 from ..workflows.space import Space
 from .newcomers import trials
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
     from ..models.reward import RewardEnsemble
 
 PROMPTS_AT_ONCE = 8
+
+
+def by_turns(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The first row of each, then the second of each, and so on; each id once."""
+    if not frames:
+        return pd.DataFrame()
+    turned = pd.concat([frame.assign(turn=range(len(frame))) for frame in frames])
+    turned = turned.sort_values("turn", kind="stable").drop(columns="turn")
+    return turned.drop_duplicates("row_id", ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,10 @@ class Proposer:
 
     def candidates(self, new: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What the policy designs for training prompts and nobody has rendered, as `picks.pick` wants it;
-        and such designs with the words `new` put in, none where there are no such words."""
+        and such designs with the words `new` put in, by turns, none where there are no such words.
+
+        Raises FlowtailorError where no design has a place for any of them: the round would try nothing.
+        """
         drawn = self._drawn()
         counts = Counter((prompt.text, " ".join(design.tokens)) for prompt, design in drawn)
         pairs = {(prompt.text, tuple(design.tokens)): (prompt, design.tokens) for prompt, design in drawn}
@@ -62,7 +76,13 @@ class Proposer:
         rows["said"] = rows.groupby("workflow_key")["drawn"].transform("sum")
         size, longest = self.one.config.refine.renders, self.one.config.space.max_tokens
         tried = trials(drawn, new, self.space, count=size, max_tokens=longest) if new else []
-        return self._foreseen(rows), self._foreseen(self._planned(tried)) if tried else pd.DataFrame()
+        if new and not any(tried):
+            raise FlowtailorError(
+                f"{', '.join(new)}: no design has a place for them; take them out of the space, or put in "
+                "the nodes that they go with"
+            )
+        # Planned apart, for a plan has all prompts once before any twice, whatever the words.
+        return self._foreseen(rows), by_turns([self._foreseen(self._planned(each)) for each in tried if each])
 
     def _drawn(self) -> list[tuple[Prompt, Design]]:
         """All designs of the guided policy for the training prompts, equal ones too."""

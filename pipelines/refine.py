@@ -31,10 +31,10 @@ from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.space import Space
 from . import fit_reward, grpo
-from .catalog import look, read_world
+from .catalog import compatible, look, read_world
 from .collect import render
 from .config import Config
-from .newcomers import admit, compatible, newcomers
+from .newcomers import admit, newcomers
 from .picks import judge, pick
 from .proposals import Proposer
 from .renders import rendered_rows

@@ -15,6 +15,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
+from ..datasets.rows import LOST
 from ..datasets.store import Store
 from .config import Config
 
@@ -26,7 +27,7 @@ def rendered_rows(
 ) -> pd.DataFrame:
     """The planned rows with their results, which `store` holds from now on.
 
-    Raises FlowtailorError where renders were lost with their engine.
+    Raises FlowtailorError where renders were lost, which is no fault of the designs.
     """
     for source in known:
         adopt(source, store, planned, list(config.scorers.weights))
@@ -60,12 +61,13 @@ def adopt(source: Store, target: Store, planned: pd.DataFrame, scorers: Sequence
 
 
 def refuse_lost(store: Store, planned: pd.DataFrame) -> None:
-    """Raise FlowtailorError where an engine went away: that is no fault of the design it was drawing."""
+    """Raise FlowtailorError where renders were lost (`LOST`): no fault of the designs."""
     rows = store.rows()
-    told = rows.loc[rows["error_type"] != "ComfyUnavailable", "row_id"]
-    lost = set(planned["row_id"]) - set(told)
+    away = rows["error_type"].isin(list(LOST))
+    lost = set(planned["row_id"]) - set(rows.loc[~away, "row_id"])
     if lost:
+        told = rows.loc[away & rows["row_id"].isin(list(lost)), "error_message"]
         raise FlowtailorError(
-            f"{len(lost)} of {len(set(planned['row_id']))} renders were lost with their engine; "
-            "the same command tries them again"
+            f"{len(lost)} of {len(set(planned['row_id']))} renders were lost, no fault of the designs"
+            f"{f' ({told.iloc[0]})' if len(told) else ''}; the same command tries them again"
         )

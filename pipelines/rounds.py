@@ -19,7 +19,7 @@ import pandas as pd
 from . import fit_reward, grpo, sft
 from .config import Config
 from .renders import adopt
-from .stage import Run, fingerprint, is_recorded, read_record, record, stage_output, write_json
+from .stage import Run, bring_back, fingerprint, is_recorded, read_record, record, stage_output, write_json
 
 SFT_PARTS = ("policy/sft", "policy/score_conditioned")
 LINEAGE = "refined.json"  # in the adapter's folder: the round that made it
@@ -114,5 +114,6 @@ def stages(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def lineage(run: Run) -> int:
     """The round that made the run's adapter; 0 for the GRPO stage."""
+    bring_back(run.path("policy/grpo"))
     file = run.path(f"policy/grpo/{LINEAGE}")
     return int(json.loads(file.read_text())["round"]) if file.is_file() else 0

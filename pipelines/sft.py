@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..datasets.prompts import prompt_file, training_labels
 from .catalog import read_world
 from .config import Config
-from .examples import Example, imitation_examples, score_examples, seconds_range, training_rows
+from .examples import Example, designable, imitation_examples, score_examples, seconds_range, training_rows
 from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .questions import askable, draw_questions
 from .repertoire import repertoire
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..models.policy import Policy
+    from ..workflows.space import Space
 
 LORA_RANK = 32
 
@@ -44,7 +45,8 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     inputs = stage_inputs(config, run, name)
     if is_done(run, name, inputs):
         return
-    rows = training_rows(run.dataset.rows(), config.scorers.weights)
+    _, space = read_world(run)
+    rows = training_rows(designable(run.dataset.rows(), space), config.scorers.weights)
     sft, imitates = config.sft, name == "policy/sft"
     steps = sft.steps if imitates else sft.score_conditioned_steps
     source = f"taught by {sft.teacher}" if imitates else "each with its score"
@@ -59,7 +61,7 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
         return
     count = steps * sft.batch_size
     if imitates:
-        examples = imitation(config, run, rows, prompts, count)
+        examples = imitation(config, run, rows, prompts, space, count)
     else:
         examples = score_examples(rows, count, each=sft.designs_per_prompt, seed=config.run.seed)
     setup = {"part": name, "examples": examples, "steps": steps}
@@ -68,7 +70,7 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
 
 
 def imitation(
-    config: Config, run: Run, rows: pd.DataFrame, prompts: Sequence[str], count: int
+    config: Config, run: Run, rows: pd.DataFrame, prompts: Sequence[str], space: Space, count: int
 ) -> list[Example]:
     """`count` designs of the configured teacher for `prompts`.
 
@@ -85,7 +87,7 @@ def imitation(
     if sft.teacher == "rows":
         teacher: Teacher = RowsTeacher(rows, sft.keep)
     else:
-        ensemble, (_, space) = load_ensemble(run), read_world(run)
+        ensemble = load_ensemble(run)
         rendered = [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
         asked = list(dict.fromkeys(question.prompt for question in questions))
         workflows = repertoire(rendered, asked, ensemble, space, config)

@@ -3,7 +3,8 @@
 A stage works in a temporary folder that is renamed to its place when it has finished, and then
 leaves a record with the hash of its inputs in `stages/`. A stage whose record matches its inputs
 and whose output is still there is skipped with one line. Folders that grow over several attempts
-(the dataset) are not renamed; they use `record` alone.
+(the dataset) are not renamed; they use `record` alone. Where a process was killed between the two
+renames that put one output in the place of another, the former one is brought back.
 
 It does not know what the stages do, and it does not lock: two commands that write the same stage
 of the same run at once will each write it whole, and the later one stays.
@@ -30,6 +31,7 @@ from pydantic import BaseModel
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
+from flowtailor.machine import is_running
 
 from ..datasets.store import Store
 from .config import Config
@@ -72,6 +74,7 @@ class Run:
 def is_done(run: Run, name: str, inputs: Mapping[str, Any], *, output: str | None = None) -> bool:
     """True, with one line said, when the stage ran with these inputs and its output is there."""
     place = run.path(output or name)
+    bring_back(place)
     if not is_recorded(run, name, inputs) or not place.exists():
         return False
     print(f"{name}: up to date ({place})", flush=True)
@@ -103,7 +106,9 @@ def stage_output(
     inputs_hash = fingerprint(inputs)  # before the work: inputs may be files that change meanwhile
     place = run.path(output or name)
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
+    bring_back(place)
+    _sweep(place)
+    partial = place.with_name(f"{_partials_of(place)}{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     started = time.monotonic()
@@ -115,9 +120,21 @@ def stage_output(
     _write_record(run, name, inputs_hash, place, time.monotonic() - started)
 
 
+def bring_back(place: Path) -> None:
+    """Where the output of a stage is missing, put the one there that `_replace` had only set aside."""
+    old = _aside(place)
+    if old.exists() and not place.exists():
+        old.rename(place)
+
+
 def record(run: Run, name: str, inputs: Mapping[str, Any], *, output: str, seconds: float) -> None:
     """Leave the record of a stage that wrote `output` in place by itself."""
     _write_record(run, name, fingerprint(inputs), run.path(output), seconds)
+
+
+def forget(run: Run, name: str) -> None:
+    """Drop the record of a stage, which will look again at what there is to do."""
+    _record_file(run, name).unlink(missing_ok=True)
 
 
 def fingerprint(value: Any) -> str:
@@ -168,13 +185,32 @@ def _write_record(run: Run, name: str, inputs_hash: str, place: Path, seconds: f
 
 
 def _replace(new: Path, place: Path) -> None:
-    """Put a folder in the place of another. A crash between the renames leaves the old one aside."""
-    old = place.with_name(f".{place.name}.old")
+    """Put a folder in the place of another. A crash between the renames leaves the old one aside, from
+    where `bring_back` takes it."""
+    old = _aside(place)
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)
     new.rename(place)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
+
+
+def _partials_of(place: Path) -> str:
+    """How the names of unfinished outputs begin, but for the process id: other machines have theirs."""
+    return f".{place.name}.partial-{platform.node()}-"
+
+
+def _sweep(place: Path) -> None:
+    """Remove what processes of this machine left half done when they were killed."""
+    start = _partials_of(place)
+    for left in [path for path in place.parent.iterdir() if path.name.startswith(start)]:
+        pid = left.name.removeprefix(start)
+        if pid.isdecimal() and not is_running(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _feed(digest: Any, value: Any) -> None:

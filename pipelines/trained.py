@@ -17,7 +17,7 @@ from flowtailor.errors import FlowtailorError
 
 from ..workflows.space import Space
 from .config import Config
-from .stage import Run
+from .stage import Run, bring_back
 
 if TYPE_CHECKING:
     from ..models.designing import Designer
@@ -39,6 +39,8 @@ MAKERS = {
 def need(run_dir: Path, *parts: str) -> None:
     """Raise FlowtailorError that names the first of `parts` that is missing, and its command."""
     for part in parts:
+        for place in (Path(part), *Path(part).parents[:-1]):  # a stage's output, or a file in one
+            bring_back(run_dir / place)
         if not (run_dir / part).exists():
             maker = MAKERS[part]
             raise FlowtailorError(

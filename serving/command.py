@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from flowtailor.errors import FlowtailorError, told_in
+from flowtailor.machine import is_loopback
 
 from ..pipelines.cluster import ensure_ray
 from ..pipelines.config import ServeConfig
 from .preflight import servable
-from .routes import is_loopback
 
 APPLICATION = "flowtailor"
 
@@ -53,9 +53,10 @@ def check_address(host: str, port: int, token: str | None) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # no port has a number above 65535
+            reason = getattr(error, "strerror", None) or error
             raise FlowtailorError(
-                f"serve.port {port}: cannot listen on {host} ({error.strerror}); choose another with --port"
+                f"serve.port {port}: cannot listen on {host} ({reason}); choose another with --port"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""The HTTP face of the designer: routes, who is let in, and what each failure looks like.
+"""The HTTP face of the designer: routes, and what each failure looks like; guard.py says who is let in.
 
 Promises: bad input is a 422 that names the field and the rule, an overloaded or broken backend
 is a 503 with Retry-After, a dead engine a 502, nothing is a 500; where a stream of pictures has
@@ -7,8 +7,6 @@ begun, they are `error` events. Knows nothing of Ray: any `Backend` will do.
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from flowtailor import __version__
@@ -25,14 +24,17 @@ from flowtailor import __version__
 from .api import DesignRequest, DesignResponse, Refusal, refusal
 from .backend import Backend, UnavailableError
 from .events import Failure
+from .guard import Guard, admit
 from .metrics import CountRequests, Measured, Metrics
 from .streams import BROKEN, SILENCE_S, as_text, with_silences
 
 logger = logging.getLogger("ray.serve")
 RETRY_AFTER_S = 2
+DESIGNS = "/v1/designs"
 FAILED = "the design failed on the server; its log has the cause"
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}},
+    413: {"description": "the body is too long"},
     422: {"model": Refusal},
     502: {"description": "pictures were asked for, and no engine answers"},
     503: {"description": "overloaded; see Retry-After"},
@@ -47,19 +49,14 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
     backend = Measured(backend, metrics)
     app.add_middleware(CountRequests, metrics=metrics)
 
-    def admit(request: Request) -> None:
-        _admit(request, token)
+    def admitted(request: Request) -> None:
+        admit(request, token)
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse(refusal(error.errors()), status_code=422)
 
-    @app.post(
-        "/v1/designs",
-        dependencies=[Depends(admit)],
-        response_model=DesignResponse,
-        responses=RESPONSES,
-    )
+    @app.post(DESIGNS, response_model=DesignResponse, responses=RESPONSES)
     async def designs(request: DesignRequest) -> DesignResponse | StreamingResponse:
         """Design workflows for a prompt: API JSON that the engine runs, with predicted scores.
 
@@ -84,7 +81,7 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
             raise _unavailable(error) from error
         return {"status": "ready"}
 
-    @app.get("/metrics", dependencies=[Depends(admit)], response_class=PlainTextResponse)
+    @app.get("/metrics", dependencies=[Depends(admitted)], response_class=PlainTextResponse)
     async def show_metrics() -> PlainTextResponse:
         """What has passed through this process, for Prometheus."""
         return PlainTextResponse(metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -93,6 +90,9 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
     async def page() -> FileResponse:
         return FileResponse(PAGE)
 
+    for route in app.routes:  # a dependency would be asked only once the body had been read and parsed
+        if isinstance(route, APIRoute) and route.path == DESIGNS:
+            route.app = Guard(route.app, token)
     return app
 
 
@@ -125,29 +125,3 @@ def _unavailable_where_it_fails(logged: str, told: str) -> Iterator[None]:
 
 def _unavailable(reason: object) -> HTTPException:
     return HTTPException(503, detail=str(reason), headers={"Retry-After": str(RETRY_AFTER_S)})
-
-
-def _admit(request: Request, token: str | None) -> None:
-    """Raises HTTPException 401 or 403."""
-    if token is None:
-        if not is_loopback(request.client.host if request.client else ""):
-            raise HTTPException(403, "no token is set, so only this machine may ask; set serve.token")
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    # compare_digest takes the same time however much of the token is right.
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1"), token.encode()):
-        raise HTTPException(
-            401, "send the header Authorization: Bearer TOKEN", headers={"WWW-Authenticate": "Bearer"}
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine only; unknown names are not."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback

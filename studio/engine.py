@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.machine import is_running
 
 from .install import Studio
 
 _PREFIX = "flowtailor-engine-"
 _POLL_S = 0.1
 _STOP_S = 5.0
+# Whatever proxy the environment names: it does not lead to this machine.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _START_ATTEMPTS = 3  # a free port may be taken by another process before the engine binds it
 
 
@@ -85,19 +88,9 @@ def new_run_dir() -> Path:
     """
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*/"):
         owner = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not _is_running(int(owner)):
+        if owner.isdecimal() and not is_running(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 class EngineProcess:
@@ -163,7 +156,7 @@ class EngineProcess:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/system_stats", timeout=2) as reply:
+            with _DIRECT.open(f"{self.url}/system_stats", timeout=2) as reply:
                 body = reply.read().decode()
         except OSError:
             return False

@@ -1,14 +1,16 @@
 """Augmentation: many distinct valid workflows from a few, reproducible by seed."""
 
+import conftest
 import pytest
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.errors import FlowtailorError
 from flowtailor.workflows.augment import augment, including, variants
+from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.codec import decode, encode
 from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.graph import Workflow
-from flowtailor.workflows.space import Space
+from flowtailor.workflows.space import STUDIO_SPACE, Space
 from flowtailor.workflows.validate import problems
 
 SEEDS = list(load_seed_flows().values())
@@ -57,6 +59,36 @@ def test_a_value_is_put_into_a_workflow_with_a_node_if_need_be(space: Space, wor
     assert word in encode(flow, space)
     assert problems(flow.bind("a red apple", 1), space.catalog) == []
     assert flow == including(plain, word, Grammar(space), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("upscalers", "word"),
+    [
+        (["u.pth"], "UpscaleModelLoader"),
+        (["u.pth"], "ImageUpscaleWithModel"),
+        (["u.pth", "v.pth"], "model_name=v.pth"),
+    ],
+)
+def test_the_first_models_of_a_kind_come_with_the_nodes_that_they_need(
+    upscalers: list[str], word: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(conftest.INSTALLED, ("UpscaleModelLoader", "model_name"), upscalers)
+    space = Space.default(conftest.saved_catalog("0.3.75"))
+    plain = load_seed_flows()["plain"].canonical(space.catalog)
+    for seed in range(3):
+        flow = including(plain, word, Grammar(space), seed=seed)
+        assert flow is not None
+        assert word in encode(flow, space)
+        assert problems(flow.bind("a red apple", 1), space.catalog) == []
+
+
+def test_a_loader_of_what_is_there_already_comes_in_its_place(catalog_0375: Catalog):
+    text = STUDIO_SPACE.read_text() + "\n[nodes.unCLIPCheckpointLoader]\n"
+    space = Space(text, catalog_0375, "space.toml")
+    plain = load_seed_flows()["plain"].canonical(space.catalog)
+    flow = including(plain, "unCLIPCheckpointLoader", Grammar(space))
+    assert flow is not None
+    assert "unCLIPCheckpointLoader" in encode(flow, space)
 
 
 def test_a_value_that_nothing_takes_is_told(space: Space):

@@ -12,7 +12,13 @@ from tiny_run import tiny_run
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
-from flowtailor.pipelines.budget import budget_choices, budget_report, fixed_points, share_interval
+from flowtailor.pipelines.budget import (
+    budget_choices,
+    budget_report,
+    engine_pace,
+    fixed_points,
+    share_interval,
+)
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import Materials
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
@@ -49,7 +55,7 @@ def training_rows(space: Space) -> pd.DataFrame:
 
 def materials(space: Space, config: Config = CONFIG) -> Materials:
     none = cast(Any, None)  # a report needs neither policy nor ensemble
-    return Materials(config, training_rows(space), (), space, none, none)
+    return Materials(config, training_rows(space), (), space, none, none, none)
 
 
 def rendered() -> pd.DataFrame:
@@ -75,7 +81,10 @@ def rendered() -> pd.DataFrame:
 
 
 def test_a_budget_is_kept_by_rendered_seconds_and_never_by_a_failure(space: Space):
-    report = budget_report(rendered(), materials(space))
+    rows = rendered()
+    of_budgets = rows["method"].str.startswith("budget=")
+    report = budget_report(rows.loc[~of_budgets], rows.loc[of_budgets], 1.1, materials(space))
+    assert report["pace"] == 1.1
     narrow, wide = report["points"]
     assert (narrow["budget_s"], wide["budget_s"]) == (
         0.4,
@@ -92,7 +101,7 @@ def test_a_budget_is_kept_by_rendered_seconds_and_never_by_a_failure(space: Spac
 
 def test_without_budgets_there_is_nothing_to_tell(space: Space):
     assert Config().evaluate.budget_quantiles == ()
-    assert budget_report(rendered(), materials(space, Config()))["points"] == []
+    assert budget_report(rendered(), rendered().iloc[:0], 1.0, materials(space, Config()))["points"] == []
 
 
 def test_fixed_workflows_are_compared_as_on_the_same_prompts(space: Space):
@@ -106,6 +115,18 @@ def test_fixed_workflows_are_compared_as_on_the_same_prompts(space: Space):
     assert (plain["seconds"], plain["renders"]) == (pytest.approx(0.4), 45)
 
 
+def test_the_pace_of_an_engine_is_that_of_its_workflows():
+    rows = pd.DataFrame(
+        {
+            "workflow_key": ["a"] * 5 + ["b", "c"],  # `a` was drawn most, and is one workflow all the same
+            "seconds": [0.5] * 4 + [9.0] + [1.2, 1.5],
+            "predicted_seconds": [0.5] * 5 + [1.0, 1.0],
+        }
+    )
+    assert engine_pace(rows) == pytest.approx(1.2)
+    assert engine_pace(rows.assign(seconds=np.nan)) == 1.0  # every render failed: nothing is known
+
+
 def test_all_of_a_few_is_not_certainty():
     value, low, high = share_interval(np.ones(12))
     assert (value, high) == (1.0, 1.0)
@@ -116,10 +137,11 @@ def test_all_of_a_few_is_not_certainty():
 
 def test_designs_within_budgets_are_valid_and_timed(tmp_path: Path, space: Space):
     run = open_run(tiny_run(tmp_path / "run", space))
+    none = cast(Any, None)  # no category is asked for
     trained = Materials(
-        CONFIG, training_rows(space), (), space, load_designer(run, space), load_ensemble(run)
+        CONFIG, training_rows(space), (), space, load_designer(run, space), load_ensemble(run), none
     )
-    choices = budget_choices(trained, [Prompt("a fox", "animals", "test"), Prompt("a car", "", "test")])
+    choices = budget_choices(trained, [Prompt("a fox", "animals", "test"), Prompt("a car", "", "test")], 1.0)
     assert set(choices) == {"budget=0.4", "budget=0.6"}
     for picks in choices.values():
         assert len(picks) == 2

@@ -21,6 +21,7 @@ from PIL import Image
 from flowtailor.actors.comfy import (
     ComfyClient,
     ComfyExecutionError,
+    ComfyInterrupted,
     ComfyRejected,
     ComfyTimeout,
     ComfyUnavailable,
@@ -28,6 +29,7 @@ from flowtailor.actors.comfy import (
     engine,
     engine_name,
 )
+from flowtailor.datasets.rows import LOST, RETRYABLE_ERRORS
 from flowtailor.errors import FlowtailorError
 from flowtailor.studio.engine import new_run_dir
 from flowtailor.workflows.graph import Workflow
@@ -110,6 +112,15 @@ def test_a_timeout_interrupts_the_engine(comfy: ComfyClient, plain_api: Api) -> 
     started = time.monotonic()
     comfy.render(bound(plain_api))
     assert time.monotonic() - started < 20  # 2000 steps would take longer
+
+
+@pytest.mark.engine
+def test_stop_in_comfyuis_page_says_nothing_of_the_workflow(comfy: ComfyClient, plain_api: Api) -> None:
+    plain_api["5"]["inputs"]["steps"] = 2000
+    page = ComfyClient(comfy.base_url)
+    with pytest.raises(ComfyInterrupted, match="tries it again") as caught:
+        comfy.render(bound(plain_api), on_progress=lambda *_: page.interrupt())
+    assert type(caught.value).__name__ in RETRYABLE_ERRORS & LOST
 
 
 @pytest.mark.engine
@@ -219,6 +230,45 @@ def test_something_else_at_the_address(tmp_path: Path) -> None:
         with pytest.raises(ComfyUnavailable, match="404"):
             ComfyClient(f"http://127.0.0.1:{server.server_port}").system_stats()
         server.shutdown()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_proxy_that_is_busy_does_not_refuse_the_workflow(status: int, plain_api: Api) -> None:
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(status)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ComfyUnavailable, match=str(status)):
+            ComfyClient(f"http://127.0.0.1:{server.server_port}").submit(plain_api)
+        server.shutdown()
+
+
+STATS = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Stats(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"system": {}}')
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Stats).serve_forever()
+"""
+
+
+@pytest.mark.usefixtures("logs_stay_here")
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is left out: what is reached must only answer."""
+    (tmp_path / "main.py").write_text("import sys\n" + STATS)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with engine(EngineConfig(kind="checkout", path=tmp_path, start_timeout_s=20)) as client:
+        assert client.system_stats() == {"system": {}}
+    assert ComfyClient("http://gpu-box:8188")._http.trust_env  # others may be behind the proxy
 
 
 @pytest.mark.parametrize("values", [{"kind": "urls"}, {"kind": "checkout"}, {"threds": 2}])

@@ -43,7 +43,18 @@ def test_overrides_parse_values_like_toml_and_bare_words_as_text():
         ("reward.members=0", "reward.members = 0"),
         ("grpo.num_generations=1", "grpo.num_generations = 1"),
         ("scorers.weights={}", "must have a positive sum"),
+        (
+            "scorers.weights={alignment = 1.0, sharpness = -0.5}",
+            r"weights\.sharpness = -0\.5: .*greater than 0",
+        ),
+        ("evaluate.guidance_sweep=[1.0, 11.0]", r"guidance_sweep\.1 = 11\.0: .*less than or equal to 10"),
+        ("serve.port=99999", "serve.port = 99999: .*less than or equal to 65535"),
+        ("serve.replicas=0", "serve.replicas = 0"),
+        ("serve.max_batch_size=0", "serve.max_batch_size = 0"),
+        ("serve.max_queued_requests=0", "serve.max_queued_requests = 0"),
+        ("serve.batch_wait_s=-1", "serve.batch_wait_s = -1"),
         ('engine.kind="urls"', "needs urls"),
+        ("run.root=s3://bucket/runs", r"run\.root: 's3://bucket/runs' is a URL, .*; mount it"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, said: str):

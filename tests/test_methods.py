@@ -1,4 +1,4 @@
-"""The nine methods: what the baselines choose from known rows, and that each gives valid workflows."""
+"""The methods: what the baselines choose from known rows, and that each gives valid workflows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def materials(space: Space) -> Materials:
         for name, score in table.items()
     ]
     none = cast(Any, None)  # the baselines use neither policy nor ensemble
-    return Materials(Config(), pd.DataFrame(rows), words("plain", space), space, none, none)
+    told = {FOX.text: "animals", APPLE.text: "animals"}.get  # mistaken about the apple
+    return Materials(Config(), pd.DataFrame(rows), words("plain", space), space, none, none, told)
 
 
 def test_the_default_is_the_plain_graph_or_else_the_commonest(materials: Materials, space: Space):
@@ -70,7 +71,8 @@ def test_baselines_choose_what_the_rows_say(materials: Materials, space: Space):
     plain, lora, few = (words(name, space) for name in ("plain", "lora", "few_steps"))
     assert chosen("most_used") == [plain] * 3
     assert chosen("best_fixed") == [few] * 3
-    assert chosen("retrieval") == [lora, few, few]  # an unknown category gets the best of all
+    assert chosen("retrieval") == [lora, lora, few]  # an unknown category gets the best of all
+    assert chosen("retrieval_labelled") == [lora, few, few]
 
 
 def test_random_valid_is_valid_varied_and_reproducible(materials: Materials, space: Space):

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import conftest
+import pandas as pd
 import pytest
 import tiny_refine
 import torch
-from tiny_refine import Faked, inputs_of
+from tiny_refine import Faked, complete_run, inputs_of
 
-from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.store import Store
+from flowtailor.errors import FlowtailorError
 from flowtailor.models.policy import Policy
-from flowtailor.pipelines import refine
-from flowtailor.pipelines.catalog import World, read_world
+from flowtailor.pipelines import collect, refine
+from flowtailor.pipelines import newcomers as newcomers_file
+from flowtailor.pipelines.catalog import World, compatible, read_world
 from flowtailor.pipelines.config import Config
-from flowtailor.pipelines.newcomers import admit, compatible, newcomers
-from flowtailor.pipelines.stage import Run, is_done
-from flowtailor.workflows.codec import canonical_words, decode
+from flowtailor.pipelines.newcomers import admit, newcomers
+from flowtailor.pipelines.stage import Run, is_done, record
 from flowtailor.workflows.space import Space
 
 config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
@@ -59,15 +61,57 @@ def test_a_new_model_is_tried_until_it_has_rows(
     assert len(faked.calls) == done
 
 
+def test_the_first_upscaler_is_tried_though_no_value_says_it(
+    faked: Faked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offered(*upscalers: str) -> World:
+        monkeypatch.setitem(conftest.INSTALLED, ("UpscaleModelLoader", "model_name"), list(upscalers))
+        catalog = conftest.saved_catalog("0.3.75")
+        return World("comfyui-0.3.75", catalog, Space.default(catalog))
+
+    config = complete_run(tmp_path, offered().space)
+    monkeypatch.setattr(refine, "look", lambda config: offered("u.pth"))
+    refine.take_in(config)
+    assert "refine: new: UpscaleModelLoader, ImageUpscaleWithModel\n" in capsys.readouterr().out
+    assert json.loads(Run(config).path("refine/summary.json").read_text())["picked"]["new"] == 2
+    refine.take_in(config)
+    assert "refine: new: nothing" in capsys.readouterr().out
+
+
+def test_new_models_are_tried_by_turns(config: Config, faked: Faked, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ("CheckpointLoaderSimple", "ckpt_name")
+    monkeypatch.setitem(conftest.INSTALLED, key, [*conftest.INSTALLED[key], "u.ckpt", "v.ckpt"])
+    catalog = conftest.saved_catalog("0.3.75")
+    monkeypatch.setattr(refine, "look", lambda _: World("comfyui-0.3.75", catalog, Space.default(catalog)))
+    more = {"prompts": {"train": 6}, "refine": {"renders": 12}}  # two trials a prompt: one of each model
+    config = config.model_copy(update={k: getattr(config, k).model_copy(update=v) for k, v in more.items()})
+    refine.take_in(config)
+    picks = pd.read_parquet(Run(config).path("refine/round-1/designs/picks.parquet"))
+    tried = [set(text.split()) for text in picks.loc[picks["why"] == "new", "tokens"]]
+    assert [sum(f"ckpt_name={model}.ckpt" in words for words in tried) for model in "uv"] == [3, 3]
+
+
+def test_a_round_that_could_try_nothing_is_refused(
+    config: Config, faked: Faked, larger: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "look", lambda config: larger)
+    monkeypatch.setattr(newcomers_file, "including", lambda *_, **options: None)
+    with pytest.raises(FlowtailorError, match=r"watercolour\.ckpt: no design has a place"):
+        refine.take_in(config)
+    assert not faked.calls
+
+
 def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: World) -> None:
     run = Run(config)
     _, space = read_world(run)
     sft = run.path("policy/sft")
     before = Policy.load(sft, space.vocabulary)
+    record(run, "collect", collect.stage_inputs(config), output="dataset", seconds=1.0)
     larger = compatible(config, larger)
     admit(config, larger)
     assert newcomers(run, larger.space) == ["ckpt_name=a_watercolour.ckpt"]  # known, but never tried
     assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+    assert is_done(run, "collect", collect.stage_inputs(config), output="dataset")
     after = Policy.load(sft, larger.space.vocabulary, {"grpo": run.path("policy/grpo")})
     rows, old = (policy.model.get_input_embeddings().weight for policy in (after, before))
     assert isinstance(rows, torch.Tensor) and isinstance(old, torch.Tensor)
@@ -75,18 +119,3 @@ def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: W
     siblings = [id_ for word, id_ in before.vocabulary.ids.items() if word.startswith("ckpt_name=")]
     apart = rows[after.vocabulary.ids["ckpt_name=a_watercolour.ckpt"]] - old[siblings].mean(0)
     assert apart.norm() < old[siblings].mean(0).norm()
-
-
-def test_defaults_stay_what_they_were(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = ("LoraLoader", "lora_name")
-    _, space = read_world(Run(config))
-
-    def installed(*loras: str) -> World:
-        monkeypatch.setitem(conftest.INSTALLED, key, list(loras))
-        catalog = conftest.saved_catalog("0.3.75")
-        return World("comfyui-0.3.75", catalog, Space.default(catalog))
-
-    words = canonical_words(load_seed_flows()["lora"], space)
-    world = compatible(config, installed("a.safetensors", *conftest.INSTALLED[key], "z.safetensors"))
-    assert decode(words, world.space) == decode(words, space)
-    assert {"lora_name=a.safetensors", "lora_name=z.safetensors"} < set(world.space.vocabulary)

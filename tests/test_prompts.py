@@ -93,12 +93,18 @@ def test_texts_are_cleaned_and_kept_once(tmp_path: Path):
     assert [(p.text, p.category) for p in prompts] == [("a fox", "animals")]
 
 
+def test_a_file_that_excel_saved_is_read(tmp_path: Path):
+    (tmp_path / "p.csv").write_text("text,category\na fox,animals\n", encoding="utf-8-sig")
+    assert [p.text for p in load_prompts(tmp_path / "p.csv")] == ["a fox"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         ("text,category\n", "holds no prompts"),
         ("prompt\nx\n", "no column category and text"),
         ("", "no column"),
+        ("text,category\n" + "x" * 200_000 + ",long\n", r"p\.csv: cannot be read .*field limit"),
     ],
 )
 def test_a_useless_file_is_named_with_the_remedy(tmp_path: Path, content: str, said: str):

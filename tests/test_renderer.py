@@ -79,6 +79,15 @@ def test_a_picture_that_exists_is_not_rendered_again(
 
 
 @pytest.mark.engine
+def test_rows_of_another_engine_wait_for_it(renderer: Renderer, plain_api: Api) -> None:
+    planned = rows(plain_api, 1, 4).assign(engine="comfyui-0.3.64")
+    there, new = render(renderer, planned)
+    assert there["error_type"] is None  # its picture is there and was of that engine
+    assert new["error_type"] == "EngineChanged"
+    assert "comfyui-0.3.75+studio" in new["error_message"] and "0.3.64" in new["error_message"]
+
+
+@pytest.mark.engine
 def test_failures_are_rows(renderer: Renderer, plain_api: Api) -> None:
     failing = copy.deepcopy(plain_api)
     patch = {"model": ["1", 0], "b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2}

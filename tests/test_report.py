@@ -35,7 +35,7 @@ PROMPTS = ("a red apple", "a <b>sly</b> fox & a crow")  # a prompt is text, neve
 
 
 def evaluation_rows() -> list[dict[str, Any]]:
-    """Two prompts, nine methods; the workflow of random_valid fails on the second prompt."""
+    """Two prompts, all methods; the workflow of random_valid fails on the second prompt."""
     rows = []
     for number, prompt in enumerate(PROMPTS):
         for index, method in enumerate(METHODS):
@@ -151,7 +151,13 @@ def test_page_shows_every_method_prompt_and_failure(run_dir: Path, tmp_path: Pat
     (tmp_path / "out").mkdir()
     page = Page(report.write_report(run_dir, tmp_path / "out").read_text())
     text = " ".join(" ".join(page.text).split())
-    for expected in (*METHODS, *PROMPTS, "ComfyExecutionError", "18 rows", "euler/normal, 8 steps, cfg 2"):
+    for expected in (
+        *METHODS,
+        *PROMPTS,
+        "ComfyExecutionError",
+        f"{2 * len(METHODS)} rows",
+        "euler/normal, 8 steps, cfg 2",
+    ):
         assert expected in text
     assert "0.790 0.740–0.840" in text  # guided, with its interval
     assert "1 × ComfyExecutionError" in text
@@ -163,7 +169,7 @@ def test_page_needs_nothing_but_its_folder(run_dir: Path, tmp_path: Path):
     text = report.write_report(run_dir, folder).read_text()
     page = Page(text)
     loaded = [source for source in page.sources if not source.startswith("#")]
-    assert len(loaded) == 17  # 18 cells, one of them failed
+    assert len(loaded) == 2 * len(METHODS) - 1  # one of the cells failed
     assert all((folder / source).is_file() for source in loaded)
     assert not re.search(r"url\((?!#)|@import|<script", text)
     with Image.open(folder / loaded[0]) as image:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from flowtailor.actors.scorers import Scorers
+from flowtailor.datasets.store import Store
 
 
 @pytest.fixture
@@ -33,17 +34,24 @@ def test_each_row_gets_scores_or_keeps_its_reason(rows, tmp_path):
     assert float(scored["score_alignment"].iloc[0]) > 0.6
     assert scored["score_sharpness"].notna().tolist() == [True, False, False, False]
     assert scored["error_type"].isna().tolist() == [True, False, False, False]
-    assert scored["error_type"].tolist()[1:] == [
-        "ComfyRejected",
+    assert scored["error_type"].tolist()[1:] == ["ComfyRejected", "PictureUnreadable", "PictureUnreadable"]
+    assert scored["error_message"].str.partition(":")[0].tolist()[2:] == [
         "UnidentifiedImageError",
         "FileNotFoundError",
     ]
 
 
+def test_a_picture_that_cannot_be_read_is_drawn_again(rows, tmp_path):
+    planned = rows.iloc[2:].assign(row_id=["broken", "absent"])
+    store = Store(tmp_path)
+    store.append(Scorers(("sharpness",), store.images_dir)(planned))
+    assert store.missing(planned)["row_id"].tolist() == ["broken", "absent"]
+
+
 def test_a_block_without_any_failure_so_far_can_get_one(rows, tmp_path):
     fresh = rows.iloc[2:].assign(error_type=None, error_message=float("nan"))
     scored = Scorers(("sharpness",), str(tmp_path / "images"))(fresh)
-    assert scored["error_type"].tolist() == ["UnidentifiedImageError", "FileNotFoundError"]
+    assert scored["error_type"].tolist() == ["PictureUnreadable", "PictureUnreadable"]
 
 
 def test_a_block_of_failures_alone_keeps_its_shape(rows, tmp_path):

@@ -20,11 +20,13 @@ from starlette.testclient import TestClient
 from tiny_rows import SCORERS
 from tiny_run import tiny_run
 
+from flowtailor.machine import is_loopback
 from flowtailor.serving.api import DesignRequest, DesignResponse
 from flowtailor.serving.backend import UnavailableError
 from flowtailor.serving.designs import Designs
 from flowtailor.serving.events import Event
-from flowtailor.serving.routes import is_loopback, make_app
+from flowtailor.serving.guard import MAX_BODY
+from flowtailor.serving.routes import make_app
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
@@ -51,7 +53,7 @@ class FailingBackend:
 
 
 def client(token: str | None = None, address: tuple[str, int] = HERE) -> TestClient:
-    return TestClient(make_app(FailingBackend(), token), client=address)
+    return TestClient(make_app(FailingBackend(), token), client=address, base_url="http://127.0.0.1")
 
 
 def post(body: str | bytes) -> tuple[int, list[str]]:
@@ -96,7 +98,7 @@ def test_bad_input_is_refused_by_field(body: str, field: str) -> None:
     assert post(body) == (422, [field])
 
 
-@pytest.mark.parametrize("body", [b'{"prompt": "\xff"}', "[" * 100_000, '{"seed": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize("body", [b'{"prompt": "\xff"}', "[" * 50_000, '{"seed": ' + "9" * 5000 + "}"])
 def test_bytes_that_are_not_json_are_refused(body: str | bytes) -> None:
     assert post(body)[0] == 400
 
@@ -140,6 +142,46 @@ def test_a_token_is_asked_of_everyone(header: str | None, status: int) -> None:
     headers = {"Authorization": header} if header else {}
     asked = client("secret", ELSEWHERE).post("/v1/designs", json={"prompt": "a"}, headers=headers)
     assert asked.status_code == status
+
+
+LONG = b'{"prompt": "' + b"x" * MAX_BODY + b'"}'
+
+
+def in_pieces() -> Iterator[bytes]:
+    """The same without its length in a header."""
+    yield LONG[:9]
+    yield LONG[9:]
+
+
+def test_who_may_not_ask_is_told_before_the_body_is_read() -> None:
+    for asked, status in ((client("secret", ELSEWHERE), 401), (client(address=ELSEWHERE), 403)):
+        assert asked.post("/v1/designs", content=LONG).status_code == status
+        assert asked.post("/v1/designs", content=b"{").status_code == status
+
+
+@pytest.mark.parametrize("content", [LONG, in_pieces()])
+def test_a_long_body_is_refused_unparsed(content: bytes | Iterator[bytes]) -> None:
+    refused = client("secret", ELSEWHERE).post(
+        "/v1/designs", content=content, headers={"Authorization": "Bearer secret"}
+    )
+    assert refused.status_code == 413
+    assert f"more than {MAX_BODY} bytes" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("host", ["rebound.example", "a_b.example:8000", "[::1", "192.0.2.7"])
+def test_without_a_token_other_names_of_this_machine_are_refused(host: str) -> None:
+    """A page that somebody else's name server leads here is in the browser of this machine."""
+    refused = client().post("/v1/designs", json={"prompt": "a"}, headers={"Host": host})
+    assert refused.status_code == 403
+    assert "set serve.token" in refused.json()["detail"]
+    headers = {"Host": host, "Authorization": "Bearer secret"}
+    assert client("secret").post("/v1/designs", json={"prompt": "a"}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"])
+def test_without_a_token_this_machine_is_asked_by_its_own_names(host: str) -> None:
+    asked = client().post("/v1/designs", json={"prompt": "a"}, headers={"Host": host})
+    assert asked.status_code == 200
 
 
 def test_loopback_addresses() -> None:

@@ -33,7 +33,8 @@ def asked(client: TestClient, *, render: bool) -> None:
 
 
 def client_of(*flows: Api, **changes: Any) -> TestClient:
-    return TestClient(make_app(DrawingBackend(list(flows), **changes), None), client=("127.0.0.1", 50000))
+    app = make_app(DrawingBackend(list(flows), **changes), None)
+    return TestClient(app, client=("127.0.0.1", 50000), base_url="http://127.0.0.1")
 
 
 def scraped(client: TestClient) -> dict[str, float]:

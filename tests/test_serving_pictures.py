@@ -31,7 +31,8 @@ TWO = EngineConfig(kind="urls", urls=("http://127.0.0.1:1", "http://127.0.0.1:2"
 
 
 def ask(backend: DrawingBackend, *, render: bool = True) -> Any:
-    client = TestClient(make_app(backend, None), client=("127.0.0.1", 50000))
+    app = make_app(backend, None)
+    client = TestClient(app, client=("127.0.0.1", 50000), base_url="http://127.0.0.1")
     return client.post("/v1/designs", json={"prompt": "a red apple", "render": render})
 
 

@@ -36,6 +36,11 @@ def test_a_port_in_use_is_named() -> None:
             check_address("127.0.0.1", port, token=None)
 
 
+def test_a_port_that_no_machine_has_is_named() -> None:
+    with pytest.raises(FlowtailorError, match=r"serve.port 99999: .*0-65535.*--port"):
+        check_address("127.0.0.1", 99999, token=None)
+
+
 def test_an_unfinished_run_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(FlowtailorError, match=r"config\.resolved\.json"):
         serve(tmp_path)

@@ -1,11 +1,14 @@
 """The space: an allow-list in TOML, cut down to what is installed."""
 
+import random
+
 import pytest
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.rules import END, quote, value_word
-from flowtailor.workflows.space import Space
+from flowtailor.workflows.space import STUDIO_SPACE, Space
 
 
 def write(tmp_path, text: str):
@@ -51,6 +54,25 @@ def test_what_the_engine_lacks_is_left_out(catalog_0375: Catalog, tmp_path):
     assert space.missing == ("LoraLoader.lora_name", "NotInstalled")
     assert "LoraLoader" not in space.rules
     assert "ImageUpscaleWithModel" not in space.rules  # nothing makes an UPSCALE_MODEL
+
+
+def test_classes_that_only_feed_themselves_are_left_out(catalog_0375: Catalog, tmp_path):
+    """GrowMask needs a MASK and makes one, and no other node here makes any."""
+    masks = "[nodes.GrowMask]\n[nodes.SetLatentNoiseMask]\n"
+    space = Space.load(write(tmp_path, STUDIO_SPACE.read_text() + masks), catalog_0375)
+    assert not {"GrowMask", "SetLatentNoiseMask"} & set(space.rules)
+    grammar = Grammar(space)
+    for seed in range(20):
+        grammar.sample(random.Random(seed))
+
+
+def test_an_output_that_nothing_feeds_says_what_is_not_installed(catalog_0375: Catalog, tmp_path):
+    text = "[nodes.SaveImage]\n[nodes.DreamLoader]\n[nodes.CheckpointLoaderSimple]\nckpt_name = 'sd15.ckpt'"
+    lacks = r"'SaveImage' cannot be made .* lacks DreamLoader, CheckpointLoaderSimple\.ckpt_name = sd15\.ckpt"
+    with pytest.raises(FlowtailorError, match=lacks):
+        Space.load(write(tmp_path, text), catalog_0375)
+    with pytest.raises(FlowtailorError, match="'SaveImage' must be fed by its nodes"):
+        Space.load(write(tmp_path, "[nodes.SaveImage]"), catalog_0375)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Stages: whole or not at all, skipped when nothing changed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import load_config
 from flowtailor.pipelines.stage import Run, fingerprint, is_done, record, stage_output
+from flowtailor.pipelines.trained import need
 
 
 @pytest.fixture
@@ -42,6 +45,52 @@ def test_a_failed_stage_leaves_the_former_output(run: Run):
     assert run.path("policy/sft/model").read_text() == "old"
     assert is_done(run, "policy/sft", {"v": 1})
     assert [p.name for p in run.path("policy").iterdir()] == ["sft"]
+
+
+@pytest.fixture
+def killed(run: Run) -> Run:
+    """A run whose process was killed as a new adapter took the place of the old one."""
+    with stage_output(run, "policy/grpo", {"v": 1}) as folder:
+        (folder / "adapter").write_text("old")
+    run.path("policy/grpo").rename(run.path("policy/.grpo.old"))
+    return run
+
+
+def test_an_output_that_was_set_aside_is_up_to_date_again(killed: Run):
+    assert is_done(killed, "policy/grpo", {"v": 1})
+    assert killed.path("policy/grpo/adapter").read_text() == "old"
+
+
+def test_an_output_that_was_set_aside_outlives_a_stage_that_fails(killed: Run):
+    with pytest.raises(RuntimeError), stage_output(killed, "policy/grpo", {"v": 2}):
+        raise RuntimeError
+    assert killed.path("policy/grpo/adapter").read_text() == "old"
+
+
+def test_an_output_that_was_set_aside_is_not_missing(killed: Run):
+    need(killed.dir, "policy/grpo")
+    assert killed.path("policy/grpo/adapter").read_text() == "old"
+    with stage_output(killed, "reward", {}) as folder:
+        (folder / "ensemble.json").touch()
+    killed.path("reward").rename(killed.path(".reward.old"))
+    need(killed.dir, "reward/ensemble.json")
+
+
+KILLED = """
+import os, sys
+from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.stage import Run, stage_output
+with stage_output(Run(load_config(None, sys.argv[1:])), "reward", {}):
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_process_left_half_done_is_removed(run: Run):
+    settings = [f"run.root={json.dumps(str(run.dir.parent))}", "run.name=r"]
+    assert subprocess.run([sys.executable, "-c", KILLED, *settings], check=False).returncode == 9
+    [left] = run.dir.glob(".reward.partial-*")
+    with stage_output(run, "reward", {}):
+        assert not left.exists()
 
 
 def test_a_stage_may_be_named_otherwise_than_its_output(run: Run):

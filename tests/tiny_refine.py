@@ -25,6 +25,11 @@ from flowtailor.workflows.space import Space
 
 @pytest.fixture
 def config(tmp_path: Path, space: Space) -> Config:
+    """A configuration of `complete_run`."""
+    return complete_run(tmp_path, space)
+
+
+def complete_run(tmp_path: Path, space: Space) -> Config:
     """A configuration whose run is complete and up to date, with random policies and a random ensemble."""
     run = tiny_run(tmp_path / "tiny", space)
     (run / "policy/grpo/log.jsonl").write_text('{"loss": 0.0, "step": 1}\n')

@@ -22,7 +22,7 @@ from flowtailor.errors import FlowtailorError
 from .codec import encode
 from .grammar import Grammar
 from .graph import Link, Node, Workflow, WorkflowError
-from .rules import LinkNeed, Param, Rule
+from .rules import LinkNeed, Param, Rule, quote
 from .space import OutOfSpace, Space
 
 ATTEMPTS_PER_FLOW = 200
@@ -53,7 +53,8 @@ def augment(
             add(canonical)
     if not pool:
         raise FlowtailorError(
-            f"{space.source}: holds none of the {len(seeds)} seed workflows; widen the space"
+            f"{space.source}: holds none of the {len(seeds)} seed workflows; set space.flows to "
+            "a folder of yours, exported in API format, or widen the space"
         )
     known = list(pool.values())
     for turn in range(n * ATTEMPTS_PER_FLOW):
@@ -82,24 +83,32 @@ def variants(
 
 
 def including(flow: Workflow, word: str, grammar: Grammar, *, seed: int = 0) -> Workflow | None:
-    """The flow with the value that `word` says, in place of another or in a node that is inserted for it.
+    """The flow with the value or the node class that `word` says.
 
-    The same arguments give the same flow; None where no place for the value was found.
+    A value takes the place of another, or comes in a node that is put in for it. A loader, which has no links
+    to be put on, takes the place of what feeds a link, or comes with a node that it feeds. The same arguments
+    give the same flow; None where no place for the word was found.
     """
     space = grammar.space
     editor = _Editor(space, grammar, random.Random(seed))
-    taking = [r for r in space.rules.values() if any(word in p.tokens for p in r.params)]
+    taking = [r for r in space.rules.values() if quote(r.class_type) == word or _takes(r, word)]
+    loaded = {kind for rule in taking if not rule.links for kind in rule.outputs}
+    fed = [r for r in space.rules.values() if any(loaded & set(link.accepts) for link in r.links)]
     for _ in range(ATTEMPTS_PER_FLOW):
         changed = editor.say(flow, word)
         if changed is None:
-            longer = editor.insert(flow, taking)
-            changed = longer and editor.say(longer, word)
+            longer = editor.load(flow, taking) or editor.insert(flow, [*taking, *fed])
+            changed = longer and (editor.say(longer, word) or longer)
         if changed is None:
             continue
         canonical = changed.canonical(space.catalog)
-        if editor.holds(canonical):
+        if editor.holds(canonical) and word in encode(canonical, space):
             return canonical
     return None
+
+
+def _takes(rule: Rule, word: str) -> bool:
+    return any(word in param.tokens for param in rule.params)
 
 
 @dataclass
@@ -196,6 +205,18 @@ class _Editor:
         new_nodes[new_id] = Node(rule.class_type, inputs)
         return _with(Workflow({**flow.nodes, **new_nodes}), {node_id: {need.name: Link(new_id, slot)}})
 
+    def load(self, flow: Workflow, rules: Iterable[Rule]) -> Workflow | None:
+        """Feed one link by a new node that needs no links, of `rules`, in place of what it had."""
+        leaves = [rule for rule in rules if not rule.links]
+        edges = self._edges(flow)
+        fitting = [(i, need, r) for i, need, _ in edges for r in leaves if set(r.outputs) & set(need.accepts)]
+        if not fitting:
+            return None
+        node_id, need, rule = self.rng.choice(fitting)
+        new_nodes: dict[str, Node] = {}
+        link = self._leaf(flow, rule, need, new_nodes)
+        return _with(Workflow({**flow.nodes, **new_nodes}), {node_id: {need.name: link}})
+
     def drop(self, flow: Workflow) -> Workflow | None:
         """Take a pass-through node out: what it fed is fed by its own input."""
         node_id, need, link = self.rng.choice(self._edges(flow))
@@ -247,7 +268,10 @@ class _Editor:
         leaves = [r for r in self.space.rules.values() if not r.links and set(r.outputs) & set(need.accepts)]
         if not leaves:
             return None
-        rule = self.rng.choice(leaves)
+        return self._leaf(flow, self.rng.choice(leaves), need, new_nodes)
+
+    def _leaf(self, flow: Workflow, rule: Rule, need: LinkNeed, new_nodes: dict[str, Node]) -> Link:
+        """A new node of a class without links, as what feeds `need`."""
         node_id = _fresh(flow, new_nodes)
         values = {p.name: self.rng.choice(p.values) for p in rule.params}
         new_nodes[node_id] = Node(rule.class_type, {**rule.fixed, **values})

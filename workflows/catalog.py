@@ -60,15 +60,16 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node class; `inputs` in the order that the engine declares, required ones first."""
+    """One node class; `inputs` in the order that the engine declares, required ones first.
+
+    `module` is the Python module that it comes from: `nodes`, `comfy_extras.*`, `custom_nodes.*`, ...
+    """
 
     class_type: str
     inputs: Mapping[str, InputSpec]
     outputs: tuple[str, ...]
-    output_names: tuple[str, ...]
     is_output: bool
-    category: str
-    display_name: str
+    module: str
 
 
 class Catalog:
@@ -150,10 +151,8 @@ def _node_spec(class_type: str, info: Mapping[str, Any]) -> NodeSpec:
         class_type=class_type,
         inputs=MappingProxyType(inputs),
         outputs=outputs,
-        output_names=tuple(info.get("output_name") or outputs),
         is_output=bool(info.get("output_node")),
-        category=info.get("category", ""),
-        display_name=info.get("display_name") or class_type,
+        module=info.get("python_module", ""),
     )
 
 

@@ -27,6 +27,7 @@ from .rules import END, NONE, Group, LinkNeed, Param, Producer, Rule, quote
 from .space_file import RulesReader
 
 STUDIO_SPACE = Path(__file__).parent / "space.toml"
+_MISSING_TOLD = 5  # in an error; a whole folder of models may be gone
 
 
 class OutOfSpace(FlowtailorError):
@@ -36,18 +37,20 @@ class OutOfSpace(FlowtailorError):
 class Space:
     """Rules, groups and vocabulary. Immutable; built by `load`."""
 
-    def __init__(self, spec: Mapping[str, Any], catalog: Catalog, source: str) -> None:
-        self.catalog = catalog
-        self.source = source
+    def __init__(self, text: str, catalog: Catalog, source: str) -> None:
+        """text: of a space file; source: its name, for messages."""
+        try:
+            spec = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise FlowtailorError(f"{source}: not valid TOML ({error}); mend the line it names") from None
+        self.text, self.catalog, self.source = text, catalog, source
         self.max_nodes = int(spec.get("max_nodes", 24))
         reader = RulesReader(spec, catalog, source)
         self.rules: Mapping[str, Rule] = MappingProxyType(reader.rules())
         self.missing: tuple[str, ...] = tuple(reader.missing)
         self.output = str(spec.get("output", "SaveImage"))
         if self.output not in self.rules:
-            raise FlowtailorError(
-                f"{source}: output {self.output!r} must be one of its nodes; add [nodes.{self.output}]"
-            )
+            raise FlowtailorError(f"{source}: output {self.output!r} {self._why_no_output(spec)}")
         self.groups = tuple(
             Group(frozenset(g["classes"]), int(g["max"])) for g in spec.get("groups", {}).values()
         )
@@ -58,15 +61,12 @@ class Space:
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog) -> Space:
         """Read a space from TOML, within what `catalog` says is installed."""
-        file = Path(path)
         try:
-            return cls(tomllib.loads(file.read_text()), catalog, file.name)
+            return cls(Path(path).read_text(), catalog, Path(path).name)
         except FileNotFoundError:
             raise FlowtailorError(
-                f"{file}: no such space file; start from a copy of {STUDIO_SPACE}"
+                f"{path}: no such space file; `flowtailor catalog` writes one, the studio's is {STUDIO_SPACE}"
             ) from None
-        except tomllib.TOMLDecodeError as error:
-            raise FlowtailorError(f"{file}: not valid TOML ({error}); mend the line it names") from None
 
     @classmethod
     def default(cls, catalog: Catalog) -> Space:
@@ -88,6 +88,17 @@ class Space:
             label, index = self.refs[word]
             return label == need.label and index <= available
         return (need.optional and word == NONE) or self.accepts_class(need, word) is not None
+
+    def _why_no_output(self, spec: Mapping[str, Any]) -> str:
+        """The rule that the output class breaks, and the remedy."""
+        if self.output not in spec.get("nodes", {}):
+            return f"must be one of its nodes; add [nodes.{self.output}]"
+        if not self.missing:
+            return "must be fed by its nodes; add those that lead to it, beginning with a loader"
+        told = ", ".join(self.missing[:_MISSING_TOLD]) + (
+            ", ..." if len(self.missing) > _MISSING_TOLD else ""
+        )
+        return f"cannot be made with what is installed: the catalog lacks {told}; install it, or list others"
 
     def _producers(self) -> dict[str, dict[str, Producer]]:
         """Class word -> output type -> producer; `Class#k` is the k-th output of one type."""

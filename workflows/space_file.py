@@ -118,14 +118,17 @@ def _slot_or_default(node: NodeSpec, spec: InputSpec) -> Any:
 
 
 def _reachable(rules: dict[str, Rule]) -> dict[str, Rule]:
-    """Without the classes whose required links nothing in the space can feed."""
-    while True:
-        made = {kind for rule in rules.values() for kind in rule.outputs}
-        kept = {
-            name: rule
-            for name, rule in rules.items()
-            if all(link.optional or made & set(link.accepts) for link in rule.links)
-        }
-        if len(kept) == len(rules):
-            return kept
-        rules = kept
+    """Without the classes whose required links nothing in the space can feed.
+
+    Grown from the classes that need nothing: one that only feeds itself must not count as fed.
+    """
+    kept: set[str] = set()
+    made: set[str] = set()
+    while more := {name for name, rule in rules.items() if name not in kept and _is_fed(rule, made)}:
+        kept |= more
+        made |= {kind for name in more for kind in rules[name].outputs}
+    return {name: rule for name, rule in rules.items() if name in kept}
+
+
+def _is_fed(rule: Rule, made: set[str]) -> bool:
+    return all(link.optional or made & set(link.accepts) for link in rule.links)

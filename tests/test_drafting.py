@@ -1,0 +1,193 @@
+"""A space for somebody's own engine: drawn from plain exports, it holds them, and designs in it are valid."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import saved_catalog
+
+from flowtailor.actors.comfy import ComfyClient
+from flowtailor.pipelines.catalog import read_world, write_catalog
+from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.stage import Run
+from flowtailor.workflows.augment import augment
+from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.codec import canonical_words, decode
+from flowtailor.workflows.drafting import draft, is_safe
+from flowtailor.workflows.grammar import Grammar
+from flowtailor.workflows.graph import PROMPT, Workflow, WorkflowError
+from flowtailor.workflows.slots import made_ready
+from flowtailor.workflows.space import Space
+from flowtailor.workflows.validate import problems
+
+Api = dict[str, Any]
+MODELS = {
+    ("CheckpointLoaderSimple", "ckpt_name"): ["dreamshaper.safetensors", "sd_xl_base.safetensors"],
+    ("LoraLoader", "lora_name"): ["add_detail.safetensors"],
+    ("UpscaleModelLoader", "model_name"): [],
+    ("UNETLoader", "unet_name"): ["flux1-dev.safetensors", "flux1-schnell.safetensors"],
+    ("DualCLIPLoader", "clip_name1"): ["clip_l.safetensors", "t5xxl.safetensors"],
+    ("DualCLIPLoader", "clip_name2"): ["clip_l.safetensors", "t5xxl.safetensors"],
+    ("VAELoader", "vae_name"): ["ae.safetensors"],
+}
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+SDXL: Api = {
+    "4": node("CheckpointLoaderSimple", ckpt_name="sd_xl_base.safetensors"),
+    "5": node("EmptyLatentImage", width=1024, height=1024, batch_size=1),
+    "6": node("CLIPTextEncode", text="a cosy library, warm light", clip=["4", 1]),
+    "7": node("CLIPTextEncode", text="blurry, text", clip=["4", 1]),
+    "3": node(
+        "KSampler",
+        seed=77,
+        steps=25,
+        cfg=7.0,
+        sampler_name="dpmpp_2m",
+        scheduler="karras",
+        denoise=1.0,
+        model=["4", 0],
+        positive=["6", 0],
+        negative=["7", 0],
+        latent_image=["5", 0],
+    ),
+    "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+    "9": node("SaveImage", images=["8", 0], filename_prefix="ComfyUI"),
+}
+FLUX: Api = {
+    "1": node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default"),
+    "2": node("DualCLIPLoader", clip_name1="t5xxl.safetensors", clip_name2="clip_l.safetensors", type="flux"),
+    "3": node("VAELoader", vae_name="ae.safetensors"),
+    "4": node("PrimitiveStringMultiline", value="a lighthouse at dusk"),
+    "5": node("CLIPTextEncode", text=["4", 0], clip=["2", 0]),
+    "6": node("FluxGuidance", guidance=3.5, conditioning=["5", 0]),
+    "7": node("BasicGuider", model=["1", 0], conditioning=["6", 0]),
+    "8": node("RandomNoise", noise_seed=5),
+    "9": node("KSamplerSelect", sampler_name="euler"),
+    "10": node("BasicScheduler", model=["1", 0], scheduler="simple", steps=20, denoise=1.0),
+    "11": node("EmptySD3LatentImage", width=1024, height=768, batch_size=1),
+    "12": node(
+        "SamplerCustomAdvanced",
+        noise=["8", 0],
+        guider=["7", 0],
+        sampler=["9", 0],
+        sigmas=["10", 0],
+        latent_image=["11", 0],
+    ),
+    "13": node("VAEDecode", samples=["12", 0], vae=["3", 0]),
+    "14": node("SaveImage", images=["13", 0], filename_prefix="flux"),
+}
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """A real engine's answer, with other models than the studio's."""
+    info = json.loads(json.dumps(saved_catalog("0.3.75").to_json()))
+    for (class_type, name), models in MODELS.items():
+        declared = info[class_type]["input"]["required"][name]
+        declared[:] = ["COMBO", {"options": models}] if declared[0] == "COMBO" else [models]
+    return Catalog(info)
+
+
+def drafted(catalog: Catalog, *exports: Api) -> tuple[Space, list[Workflow]]:
+    flows = [made_ready(Workflow.from_api(api)) for api in exports]
+    return Space(draft(dict(zip("abc", flows, strict=False)), catalog), catalog, "space.toml"), flows
+
+
+@pytest.mark.parametrize("exports", [(SDXL,), (FLUX,), (SDXL, FLUX)], ids=["sdxl", "flux", "both"])
+def test_what_somebody_exported_lies_in_the_space_drawn_from_it(catalog: Catalog, exports: tuple[Api, ...]):
+    space, flows = drafted(catalog, *exports)
+    for flow in flows:
+        canonical = flow.canonical(catalog)
+        assert decode(canonical_words(canonical, space), space) == canonical
+    assert space.missing == ()
+
+
+@pytest.mark.parametrize("export", [SDXL, FLUX], ids=["sdxl", "flux"])
+def test_variations_and_random_designs_in_it_are_valid(catalog: Catalog, export: Api):
+    space, flows = drafted(catalog, export)
+    grammar, rng = Grammar(space, max_tokens=64), random.Random(0)
+    drawn = [decode([grammar.vocabulary[i] for i in grammar.sample(rng)], space) for _ in range(20)]
+    for flow in [*augment(flows, space, n=40), *drawn]:
+        assert problems(flow.bind("a fox", 1).to_api(), catalog) == []
+        assert PROMPT not in flow.bind("a fox", 1).dumps()
+
+
+def test_the_first_value_is_the_workflow_s_and_others_are_offered_beside_it(catalog: Catalog):
+    space, _ = drafted(catalog, SDXL)
+    offered = {param.name: param.values for param in space.rules["KSampler"].params}
+    assert offered["steps"] == (25, 12, 19, 38)
+    assert offered["cfg"][0] == 7.0
+    assert offered["sampler_name"][:2] == ("dpmpp_2m", "euler")
+    [models] = space.rules["CheckpointLoaderSimple"].params
+    assert models.values == ("sd_xl_base.safetensors", "dreamshaper.safetensors")
+    assert "LoraLoader" in space.rules  # there is one installed
+    assert "UpscaleModelLoader" not in space.rules  # there is none
+
+
+def test_nodes_that_nobody_vouches_for_are_left_out_and_named(catalog: Catalog):
+    info = json.loads(json.dumps(catalog.to_json()))
+    info["MyPack"] = info["ImageInvert"] | {"python_module": "custom_nodes.my_pack"}
+    mine = Catalog(info)
+    export = SDXL | {
+        "20": node("MyPack", image=["8", 0]),
+        "9": node("SaveImage", images=["20", 0], filename_prefix="ComfyUI"),
+    }
+    text = draft({"mine": made_ready(Workflow.from_api(export))}, mine)
+    assert "# left out, add it if designs may use it: MyPack" in text
+    assert "MyPack" not in Space(text, mine, "space.toml").rules
+    for unsafe in ("LoadImage", "SaveAnimatedWEBP", "SaveLatent", "LoadLatent", "PreviewImage"):
+        assert not is_safe(mine[unsafe])
+    for safe in ("KSampler", "CheckpointLoaderSimple", "SaveImage", "UNETLoader", "FluxGuidance"):
+        assert is_safe(mine[safe])
+
+
+def test_previews_give_way_to_what_is_saved():
+    preview = node("PreviewImage", images=["8", 0])
+    both = made_ready(Workflow.from_api(SDXL | {"20": preview}))
+    assert both == made_ready(Workflow.from_api(SDXL))
+    shown = made_ready(Workflow.from_api({i: n for i, n in SDXL.items() if i != "9"} | {"20": preview}))
+    kinds = [n.class_type for n in shown.nodes.values()]
+    assert kinds.count("SaveImage") == 1 and "PreviewImage" not in kinds
+
+
+def test_the_prompt_s_place_is_found():
+    def texts(api: Api) -> set[Any]:
+        flow = made_ready(Workflow.from_api(api))
+        return {node.inputs["text"] for node in flow.nodes.values() if "text" in node.inputs}
+
+    assert texts(SDXL) == {PROMPT, "blurry, text"}
+    assert texts(FLUX) == {PROMPT}  # through a primitive node, which is gone
+    ready = json.loads(json.dumps(SDXL).replace("a cosy library", "a drawing of {prompt}"))
+    assert texts(ready) == {"a drawing of {prompt}, warm light", "blurry, text"}  # left as it is
+    with pytest.raises(WorkflowError, match="where the prompt belongs"):
+        made_ready(Workflow.from_api({"9": SDXL["9"]}))
+
+
+@pytest.mark.engine
+def test_a_server_of_one_s_own_needs_exports_and_nothing_else(
+    comfy: ComfyClient, plain_api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    exported = json.loads(json.dumps(plain_api).replace("{prompt}", "a cosy library"))
+    exported["5"]["inputs"]["seed"] = 77
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/mine.json").write_text(json.dumps(exported))
+    stranger = exported | {"4": node("LoadLatent", latent="no.latent")}
+    (tmp_path / "flows/stranger.json").write_text(json.dumps(stranger))
+    mine = [f'engine.urls=["{comfy.base_url}"]', f'space.flows="{tmp_path}/flows"', f'run.root="{tmp_path}"']
+    config = load_config("comfyui", mine)
+    write_catalog(config)
+    told = capsys.readouterr().out
+    assert "workflow stranger lies outside of it" in told and "LoadLatent" in told
+    assert "workflow mine" not in told
+    _, space = read_world(Run(config))
+    [flow] = augment([made_ready(Workflow.from_api(exported))], space, n=1)
+    rendered = comfy.render(flow.bind("a red apple", 1).to_api(), 60)
+    assert rendered.png.startswith(b"\x89PNG")
