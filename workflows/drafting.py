@@ -46,7 +46,7 @@ DENOISE = [0.3, 0.5, 0.7]  # of a second pass
 def draft(flows: Mapping[str, Workflow], catalog: Catalog) -> str:
     """The text of a space file for `flows` (by name, with slots) on the engine of `catalog`."""
     used = [flow.canonical(catalog) for flow in flows.values()]
-    classes = list(dict.fromkeys(n.class_type for flow in used for n in reversed(flow.nodes.values())))
+    classes = list(dict.fromkeys(n.class_type for flow in used for n in reversed([*flow.nodes.values()])))
     kept = [c for c in classes if c in catalog and is_safe(catalog[c])]
     texts = _Texts()
     nodes = {c: _table(catalog[c], used, texts, second_pass=_has_pass(catalog)) for c in kept}
