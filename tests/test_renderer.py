@@ -80,7 +80,8 @@ def test_a_picture_that_exists_is_not_rendered_again(
 
 @pytest.mark.engine
 def test_rows_of_another_engine_wait_for_it(renderer: Renderer, plain_api: Api) -> None:
-    planned = rows(plain_api, 1, 4).assign(engine="comfyui-0.3.64")
+    render(renderer, rows(plain_api, 21))
+    planned = rows(plain_api, 21, 22).assign(engine="comfyui-0.3.64")
     there, new = render(renderer, planned)
     assert there["error_type"] is None  # its picture is there and was of that engine
     assert new["error_type"] == "EngineChanged"
