@@ -132,6 +132,16 @@ def test_the_first_value_is_the_workflow_s_and_others_are_offered_beside_it(cata
     assert "UpscaleModelLoader" not in space.rules  # there is none
 
 
+def test_a_class_with_an_odd_name_stands_in_the_draft(catalog: Catalog):
+    info = json.loads(json.dumps(catalog.to_json()))
+    info["Invert++"] = info["ImageInvert"]
+    odd = Catalog(info)
+    saved = node("SaveImage", images=["20", 0], filename_prefix="ComfyUI")
+    export = SDXL | {"20": node("Invert++", image=["8", 0]), "9": saved}
+    space, [flow] = drafted(odd, export)
+    assert "Invert++" in canonical_words(flow.canonical(odd), space)
+
+
 def test_nodes_that_nobody_vouches_for_are_left_out_and_named(catalog: Catalog):
     info = json.loads(json.dumps(catalog.to_json()))
     info["MyPack"] = info["ImageInvert"] | {"python_module": "custom_nodes.my_pack"}

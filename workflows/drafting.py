@@ -48,8 +48,8 @@ def draft(flows: Mapping[str, Workflow], catalog: Catalog) -> str:
     used = [flow.canonical(catalog) for flow in flows.values()]
     classes = list(dict.fromkeys(n.class_type for flow in used for n in reversed([*flow.nodes.values()])))
     kept = [c for c in classes if c in catalog and is_safe(catalog[c])]
-    texts = _Texts()
-    nodes = {c: _table(catalog[c], used, texts, second_pass=_has_pass(catalog)) for c in kept}
+    texts, second_pass = _Texts(), all(c in catalog for c in PASS)
+    nodes = {c: _table(catalog[c], used, texts, second_pass=second_pass) for c in kept}
     for class_type, table in TOOLBOX.items():
         if class_type not in nodes and _fits(catalog, class_type, table, nodes):
             nodes[class_type] = dict(table)
@@ -68,7 +68,10 @@ def draft(flows: Mapping[str, Workflow], catalog: Catalog) -> str:
         "",
         "# At most so many nodes of a kind in one workflow.",
         "[groups]",
-        *(f"{c} = {{ classes = [{json.dumps(c)}], max = {n} }}" for c, n in _limits(nodes, used).items()),
+        *(
+            f"{_key(c)} = {{ classes = [{json.dumps(c)}], max = {n} }}"
+            for c, n in _limits(nodes, used).items()
+        ),
     ]
     for class_type, table in nodes.items():
         lines += _section(f"nodes.{class_type}", table, even_if_empty=True)
@@ -87,7 +90,7 @@ def is_safe(spec: NodeSpec) -> bool:
 
 
 class _Texts:
-    """Names for the texts of the workflows, the prompt's own slot first."""
+    """Names for the texts of the workflows, by their first words."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, str] = {}
@@ -146,10 +149,6 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _has_pass(catalog: Catalog) -> bool:
-    return all(c in catalog for c in PASS)
-
-
 def _fits(catalog: Catalog, class_type: str, table: Mapping[str, Any], nodes: Iterable[str]) -> bool:
     """Whether the engine has the class, a model for each input that wants one, and `nodes` what it reads."""
     if class_type not in catalog:
@@ -177,8 +176,8 @@ def _first_latents(nodes: Iterable[str], catalog: Catalog, flows: Sequence[Workf
 
 
 def _limits(nodes: Iterable[str], flows: Sequence[Workflow]) -> dict[str, int]:
-    """How often a class may stand in one workflow: as in the fullest of the flows; two of a LoRA, of a
-    sampler where a second pass is to be had, and of what each of them may need."""
+    """How often a class may stand in one workflow: as in the fullest of the flows, and twice a LoRA, and a
+    sampler where a second pass is to be had."""
     counts = [Counter(n.class_type for n in flow.nodes.values()) for flow in flows]
     most = {c: max([1, *(count[c] for count in counts)]) for c in nodes if c != OUTPUT}
     twice = {"LoraLoader", "KSampler"} if PASS[0] in most else {"LoraLoader"}
@@ -188,15 +187,18 @@ def _limits(nodes: Iterable[str], flows: Sequence[Workflow]) -> dict[str, int]:
 def _section(name: str, table: Mapping[str, Any], *, even_if_empty: bool = False) -> list[str]:
     if not table and not even_if_empty:
         return []
-    return ["", f"[{_key(name)}]", *(_line(key, value) for key, value in table.items())]
-
-
-def _key(name: str) -> str:
     head, dot, rest = name.partition(".")
-    plain = re.fullmatch(r"[A-Za-z0-9_-]+", rest) is not None
-    return f"{head}.{rest if plain else json.dumps(rest)}" if dot else head
+    return [
+        "",
+        f"[{head}{dot}{_key(rest) if dot else ''}]",
+        *(_line(key, value) for key, value in table.items()),
+    ]
 
 
 def _line(key: str, value: Any) -> str:
-    plain = re.fullmatch(r"[A-Za-z0-9_-]+", key) is not None
-    return f"{key if plain else json.dumps(key)} = {json.dumps(value, ensure_ascii=False)}"
+    return f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}"
+
+
+def _key(name: str) -> str:
+    """A TOML key; some classes are called like `SamplerEulerCFG++`."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -95,13 +95,14 @@ class Workflow:
                 return filename_prefix
             return value.replace(PROMPT, prompt) if isinstance(value, str) else value
 
-        return self._map_values(fill)
+        return self.map_values(fill)
 
     def templated(self, prompt: str) -> Workflow:
         """Turn each text that holds `prompt` into a template: the reverse of `bind`'s filling."""
-        return self._map_values(lambda v: v.replace(prompt, PROMPT) if isinstance(v, str) and prompt else v)
+        return self.map_values(lambda v: v.replace(prompt, PROMPT) if isinstance(v, str) and prompt else v)
 
-    def _map_values(self, change: Any) -> Workflow:
+    def map_values(self, change: Callable[[Any], Any]) -> Workflow:
+        """The workflow with every value and link of its inputs changed."""
         return Workflow(
             {
                 node_id: Node(n.class_type, {k: change(v) for k, v in n.inputs.items()}, n.title)

@@ -45,10 +45,7 @@ def without_primitives(flow: Workflow) -> Workflow:
     def typed(value: object) -> object:
         return values.get(value.node, value) if isinstance(value, Link) else value
 
-    kept = {i: node for i, node in flow.nodes.items() if i not in values}
-    return Workflow(
-        {i: Node(n.class_type, {k: typed(v) for k, v in n.inputs.items()}, n.title) for i, n in kept.items()}
-    )
+    return Workflow({i: node for i, node in flow.nodes.items() if i not in values}).map_values(typed)
 
 
 def with_prompt(flow: Workflow) -> Workflow:
