@@ -5,7 +5,8 @@ Shape legend: N rows, M pairs of rows, S scorers, O outputs.
 The variance of a prediction has two parts: disagreement between the members, and the rest, which is what
 single pictures do around their mean as the members learned it, and what no rendered workflow tells. The
 members disagree about workflows that they have not seen, but by their own measure; how much that must
-count is read off such rows.
+count is read off such rows. About a prompt of the training rows they disagree because each saw its own
+draw of these prompts, which tells of nothing unknown, so that it counts at face value there.
 
 Scorers partly err together, so the bar of their weighted mean also needs how far they do.
 """
@@ -24,14 +25,18 @@ FEWEST = 10  # rows of a kind before its coverage counts
 
 @dataclass(frozen=True)
 class Bars:
-    """Variance = `scale`^2 * (rest^2 + (`disagreement` * spread of the members)^2)."""
+    """Variance = `scale`^2 * (rest^2 + (`disagreement` * spread of the members)^2); `disagreement` is 1 for
+    prompts that members were trained on."""
 
     scale: float = 1.0
     disagreement: float = 1.0
 
-    def std(self, spread_N: np.ndarray, rest_N: np.ndarray) -> np.ndarray:
-        """Standard deviations, in the unit of the inputs: `spread_N` a deviation, `rest_N` likewise."""
-        return self.scale * np.hypot(rest_N, self.disagreement * spread_N)
+    def std(self, spread_N: np.ndarray, rest_N: np.ndarray, known_N: np.ndarray | bool = False) -> np.ndarray:
+        """Standard deviations, in the unit of the inputs: `spread_N` a deviation, `rest_N` likewise.
+
+        known_N: whether members were trained on the prompt.
+        """
+        return self.scale * np.hypot(rest_N, np.where(known_N, 1.0, self.disagreement) * spread_N)
 
 
 def fit_bars(

@@ -11,7 +11,7 @@ the engine and the machine that its rows came from; seconds do not carry over to
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from flowtailor.errors import FlowtailorError
 
+from ..datasets.rows import text_hash
 from .attribution import Differences
 from .calibration import (
     Bars,
@@ -93,16 +94,19 @@ class RewardEnsemble:
         bars: Sequence[Bars] | None = None,
         correlation_SS: np.ndarray | None = None,
         widths_O: np.ndarray | None = None,
+        known: Collection[str] = (),
     ) -> None:
         """Without `correlation_SS` the scorers are taken to err together, which never understates a bar.
 
-        `widths_O`: by how much the deviations of differences are widened.
+        `widths_O`: by how much the deviations of differences are widened. `known`: the `text_hash` of each
+        prompt that members were trained on.
         """
         self.scorers, self.scale, self.backbone = tuple(scorers), scale, backbone
         self.bars = tuple(bars or [Bars()] * len(scale.mean_O))
         together_SS = np.ones((len(self.scorers), len(self.scorers)))
         self.correlation_SS = together_SS if correlation_SS is None else correlation_SS
         self.widths_O = np.ones(len(self.bars)) if widths_O is None else widths_O
+        self.known = frozenset(known)
         self._encoder = TextEncoder.load(backbone)
         self._table = WordTable(vocabulary, self._encoder)
         self._nets = [net.eval().requires_grad_(False) for net in nets]
@@ -113,7 +117,8 @@ class RewardEnsemble:
         Raises ValueError where the two are not of the same length.
         """
         answers = self._outputs(prompts, tokens)
-        std_NO = self._std(answers.spread_NO, answers.rest_NO)
+        known_N = np.array([text_hash(prompt) in self.known for prompt in prompts], dtype=bool)
+        std_NO = self._std(answers.spread_NO, answers.rest_NO, known_N)
         doubt_NO = self._std(np.zeros_like(answers.novel_NO), answers.novel_NO)
         seconds_N = np.exp(answers.mean_NO[:, -1])
         return Predictions(
@@ -169,10 +174,12 @@ class RewardEnsemble:
             spread_MO = np.hypot(gap_KMO.std(0, ddof=1), self._parting(tokens, one_M, other_M))
             self.widths_O = difference_widths(gap_KMO.mean(0), spread_MO)
 
-    def _std(self, spread_NO: np.ndarray, rest_NO: np.ndarray) -> np.ndarray:
+    def _std(
+        self, spread_NO: np.ndarray, rest_NO: np.ndarray, known_N: np.ndarray | bool = False
+    ) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
         columns = zip(self.bars, spread_NO.T, rest_NO.T, strict=True)
-        return np.stack([bars.std(spread_N, rest_N) for bars, spread_N, rest_N in columns], axis=1)
+        return np.stack([bars.std(spread_N, rest_N, known_N) for bars, spread_N, rest_N in columns], axis=1)
 
     @torch.inference_mode()
     def _parting(self, tokens: Sequence[Sequence[str]], one_M: np.ndarray, other_M: np.ndarray) -> np.ndarray:
@@ -240,6 +247,7 @@ class RewardEnsemble:
             "bars": [asdict(bars) for bars in self.bars],
             "correlation": self.correlation_SS.tolist(),
             "widths": self.widths_O.tolist(),
+            "known": sorted(self.known),
             "vocabulary": self._table.vocabulary,
         }
         (folder / DESCRIPTION).write_text(json.dumps(content, indent=1))
@@ -272,6 +280,7 @@ class RewardEnsemble:
             [Bars(**bars) for bars in content["bars"]],
             np.array(content["correlation"]),
             np.array(content["widths"]),
+            content["known"],
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 6
+FORMAT = 7
 DESCRIPTION = "ensemble.json"
 
 

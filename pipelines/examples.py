@@ -78,8 +78,8 @@ def _tell(line: str) -> None:
 
 
 def seconds_range(rows: pd.DataFrame) -> tuple[float, float]:
-    """Budgets worth asking for: what a tenth of the rows keeps, and what a tenth breaks."""
-    low, high = (float(rows["seconds"].quantile(share)) for share in (0.1, 0.9))
+    """Budgets worth asking for: what one row in fifty keeps, and what one in ten breaks."""
+    low, high = (float(rows["seconds"].quantile(share)) for share in (0.02, 0.9))
     return low, high
 
 

@@ -23,7 +23,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.memory import keep_freed_memory
 
 from ..datasets.prompts import prompt_file, training_labels
-from ..datasets.rows import usable
+from ..datasets.rows import text_hash, usable
 from ..models.reward_file import FORMAT
 from .cluster import ensure_ray, share_of
 from .config import Config
@@ -122,7 +122,9 @@ def prepare(config: Config, training: pd.DataFrame, scorers: list[str]) -> tuple
     # All training prompts say their category, the few of them that were rendered as well as the others.
     category = category_layer(training_labels(config.prompts.file), encoder)
     data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale, category)
-    return {"vocabulary": vocabulary, "scorers": scorers, "scale": scale, "backbone": backbone}, data
+    known = {text_hash(str(prompt)) for prompt in training["prompt"]}
+    parts = {"vocabulary": vocabulary, "scorers": scorers, "scale": scale, "backbone": backbone}
+    return parts | {"known": known}, data
 
 
 def settings_of(config: Config) -> FitSettings:

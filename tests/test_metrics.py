@@ -87,6 +87,14 @@ def test_without_new_workflows_one_scale_serves_all():
     assert Bars(2.0, 1.0).std(np.array([3.0]), np.array([4.0])).tolist() == [10]
 
 
+def test_disagreement_about_a_prompt_of_the_training_rows_counts_at_face_value():
+    spread, rest = np.array([3.0, 3.0]), np.array([4.0, 4.0])
+    assert Bars(1.0, 5.0).std(spread, rest, np.array([True, False])).tolist() == [
+        5,
+        pytest.approx(15.524, abs=1e-3),
+    ]
+
+
 def test_a_prompt_counts_once_however_many_rows_it_has():
     easy, hard = np.full(300, 0.1), np.full(3, 1.0)  # one prompt with 300 rows, three with one
     error, prompt = np.concatenate([easy, hard]), np.concatenate([np.zeros(300), [1, 2, 3]])

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from flowtailor.datasets.rows import text_hash
 from flowtailor.errors import FlowtailorError
 from flowtailor.models import metrics
 from flowtailor.models.baselines import boosted_trees, ridge, workflow_mean
+from flowtailor.models.calibration import Bars
 from flowtailor.models.categories import category_layer
 from flowtailor.models.reward import Predictions, RewardEnsemble
 from flowtailor.models.reward_features import WordTable
@@ -49,7 +51,8 @@ def ensemble(rows) -> RewardEnsemble:
         while not fit.done:
             fit.run_epoch()
         nets.append(fit.net)
-    ensemble = RewardEnsemble(nets, vocabulary, SCORERS, scale, "minilm-l6")
+    known = {text_hash(prompt) for prompt in rows.loc[rows["prompt_split"] == "train", "prompt"]}
+    ensemble = RewardEnsemble(nets, vocabulary, SCORERS, scale, "minilm-l6", known=known)
     ensemble.calibrate(rows[rows["prompt_split"] == "validation"])
     return ensemble
 
@@ -93,6 +96,14 @@ def test_doubt_is_of_workflows_that_were_not_seen_and_is_a_part_of_the_bar(ensem
     )
     assert known.doubt.mean() < unknown.doubt.mean()
     assert (known.doubt < known.std).all()
+
+
+def test_what_members_disagree_about_a_prompt_that_they_know_is_not_widened(ensemble, rows, monkeypatch):
+    training = rows[rows["prompt_split"] == "train"]
+    monkeypatch.setattr(ensemble, "bars", [Bars(1.0, 4.0)] * 3)
+    known = predict(ensemble, training).std
+    monkeypatch.setattr(ensemble, "known", frozenset())
+    assert (known < predict(ensemble, training).std).all()
 
 
 def test_report_compares_splits_and_baselines_and_is_json(ensemble, rows):
