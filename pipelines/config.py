@@ -104,7 +104,7 @@ class RewardConfig(Section):
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 3e-4
     workers: PositiveInt = 2
-    kappa: float = 1.0  # deviations of doubt that score must make up for, or the luckiest guess would win
+    kappa: float = 0.5  # score that a deviation of doubt costs: about what pictures stay below it by
     lambda_seconds: float = 0.005  # score that a second must bring
 
 
