@@ -236,7 +236,8 @@ def train_studio(
         raise FlowtailorError(f"studio train: no part {unknown[0]!r}; name some of {', '.join(parts)}")
     for name in only or parts:
         echo(f"studio train: {name}: {parts[name]()}")
-    _write_sums(training.weights)
+    if training.weights.is_dir():  # scorers lie elsewhere
+        _write_sums(training.weights)
 
 
 def _write_sums(folder: Path) -> None:

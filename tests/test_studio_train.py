@@ -79,7 +79,7 @@ def test_all_parts_are_made(tmp_path: Path, pictures: Pictures, monkeypatch: pyt
     few = {128: {"3d": 1, "flat": 1, "line": 1, "pixel": 1}, 192: {"3d": 1}, 256: {"3d": 1}}
     monkeypatch.setattr(studio_train, "POOLS", few)
     monkeypatch.setattr(scorer_train, "REAL_PICTURES", 32)
-    monkeypatch.setattr(scorer_train, "RENDERED_PROMPTS", 6)
+    monkeypatch.setattr(scorer_train, "RENDERED_PROMPTS", len(CHECKPOINTS))
     monkeypatch.setattr(scorer_train, "BANK_GROUPS", 64_000)  # a thousandth of them
     train_studio(tmp_path / "out", share=0.001)
     weights = tmp_path / "out" / "weights"
