@@ -67,11 +67,11 @@ def _speckle(image: Image.Image, level: float, rng: np.random.Generator) -> Imag
 
 
 def _recompress(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """WebP of a smaller picture, or JPEG of a larger one, whose blocks end up narrower than JPEG's."""
-    if rng.random() < 0.4:
+    """WebP of a smaller picture, or JPEG of a larger one, whose blocks end up half as wide as JPEG's."""
+    if rng.random() < 0.5:
         form, scale, quality = "WEBP", 1 - 0.5 * level, round(20 * (1 - level))
     else:
-        form, scale, quality = "JPEG", float(rng.uniform(1.2, 2.0)), round(24 - 22 * level)
+        form, scale, quality = "JPEG", 2.0, round(14 - 13 * level)
     side = max(8, round(image.width * scale))
     other = image.resize((side, side), Image.Resampling.BILINEAR)
     return _compressed(other, form, quality).resize(image.size, Image.Resampling.BICUBIC)
@@ -93,20 +93,15 @@ def _shift(image: Image.Image, level: float, rng: np.random.Generator) -> Image.
 
 
 def _patches(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Square patches on a grid whose colour and contrast do not fit each other; every second time they run
-    into one another."""
+    """Square patches on a grid whose colour and contrast do not fit each other."""
     side = round(image.width / 128 * int(rng.integers(4, 10)))
     down, across = -(-image.height // side), -(-image.width // side)
 
-    soft = rng.random() < 0.5
-
     def spread(values: np.ndarray) -> np.ndarray:
-        if soft:
-            return _field(values, image.size)
         return np.kron(values, np.ones((side, side, 1)))[: image.height, : image.width]
 
     flat = np.asarray(image.resize((across, down), Image.Resampling.BOX)).astype(np.float64)
-    kept = spread(np.repeat(rng.uniform(1 - 0.9 * level, 1 + 0.5 * level, (down, across, 1)), 3, axis=2))
+    kept = spread(rng.uniform(1 - 0.9 * level, 1 + 0.5 * level, (down, across, 1)))
     offset = spread(rng.normal(scale=2 + 20 * level, size=(down, across, 3)))
     return _clipped(spread(flat) + (np.asarray(image) - spread(flat)) * kept + offset)
 
