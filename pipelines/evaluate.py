@@ -57,6 +57,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     inputs = stage_inputs(run)
     if is_done(run, "evaluate", inputs, output="evaluation/summary.json"):
         return
+    run.open()  # designs are made from here on as they were evaluated
     started = time.monotonic()
     catalog, space = read_world(run)
     materials = gather(run, space)

@@ -18,6 +18,8 @@ from flowtailor.pipelines import evaluate, renders
 from flowtailor.pipelines.comparison import NEAREST, summarise
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import METHODS, Choice
+from flowtailor.pipelines.stage import Run
+from flowtailor.pipelines.trained import open_run
 from flowtailor.workflows.codec import canonical_words
 from flowtailor.workflows.space import Space
 
@@ -148,6 +150,22 @@ def test_a_missing_stage_is_named_with_its_command(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FlowtailorError, match="flowtailor collect"):
         evaluate.run_stage(Config())
+
+
+def test_designs_are_made_from_then_on_as_they_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for part in ("catalog.json", *evaluate.PARTS):
+        (tmp_path / "made" / part).mkdir(parents=True)
+
+    def stop(run: Run) -> None:
+        raise FlowtailorError("far enough")
+
+    monkeypatch.setattr(evaluate, "read_world", stop)
+    config = Config.model_validate(
+        {"run": {"root": str(tmp_path), "name": "made"}, "design": {"temperature": 0.3}}
+    )
+    with pytest.raises(FlowtailorError, match="far enough"):
+        evaluate.run_stage(config)
+    assert open_run(tmp_path / "made").config.design.temperature == 0.3
 
 
 def test_dry_run_says_how_many_renders_at_most(tmp_path: Path, monkeypatch, capsys):
