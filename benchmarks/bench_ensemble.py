@@ -53,9 +53,9 @@ def main() -> None:
 
 def rate(ensemble: RewardEnsemble, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> float:
     """Predictions a second, each of a prompt with a workflow of the plan."""
-    chosen = np.random.default_rng(0).integers(len(prompts), size=(2, QUESTIONS))
+    some_N, others_N = np.random.default_rng(0).integers(len(prompts), size=(2, QUESTIONS)).tolist()
     started = time.perf_counter()
-    ensemble.predict([prompts[i] for i in chosen[0]], [tokens[i] for i in chosen[1]])
+    ensemble.predict([prompts[i] for i in some_N], [tokens[i] for i in others_N])
     return QUESTIONS / (time.perf_counter() - started)
 
 
