@@ -7,6 +7,7 @@ weights, which take as long as fitted ones. New prompts have their sentence feat
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from collections.abc import Sequence
 
@@ -53,9 +54,10 @@ def main() -> None:
 
 def rate(ensemble: RewardEnsemble, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> float:
     """Predictions a second, each of a prompt with a workflow of the plan."""
-    some_N, others_N = np.random.default_rng(0).integers(len(prompts), size=(2, QUESTIONS)).tolist()
+    chance = random.Random(0)
+    asked = chance.choices(prompts, k=QUESTIONS), chance.choices(tokens, k=QUESTIONS)
     started = time.perf_counter()
-    ensemble.predict([prompts[i] for i in some_N], [tokens[i] for i in others_N])
+    ensemble.predict(*asked)
     return QUESTIONS / (time.perf_counter() - started)
 
 
