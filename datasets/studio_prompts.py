@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from .phrasing import countable
-from .pictures import Pictures
+from .pictures import STYLES, Pictures
 from .prompts import STUDIO_PROMPTS
 from .recolour import COLOURS
 from .scenes import Scene, caption, fitting_background, recolourable
 
 COLUMNS = ("text", "category", "name", "style", "count", "colour", "background")
 STYLED_SHARE, COLOURED_SHARE, COUNTED_SHARE, BACKED_SHARE = 0.15, 0.08, 0.05, 0.08
+_OTHER_STYLES = [style for style in STYLES if style != "3d"]
 _TRIES = 40  # wordings that are tried before a prompt that is there already is given up
 
 
-def write_prompts(pictures: Pictures, path: Path, *, prompts: int = 1300, seed: int = 0) -> None:
-    """Write about `prompts` captions, each text once; every subject has one if there is room."""
+def write_prompts(
+    pictures: Pictures, path: Path, *, prompts: int = 1300, styled: int = 700, seed: int = 0
+) -> None:
+    """Write about `prompts` captions, each text once; every subject has one if there is room.
+
+    `styled` more ask for a style, so that nearly half of all do: what suits a prompt is then more than what
+    suits its subject.
+    """
     rng = np.random.default_rng(seed)
     rows: dict[str, tuple[str | int | None, ...]] = {}
-    for scene in _scenes(pictures, prompts, rng):
+    for scene in chain(_scenes(pictures, prompts, rng), _styled(pictures, styled, rng)):
         subject = pictures.subjects[scene.subject]
         for _ in range(_TRIES):
             text = caption(pictures, scene, rng)
@@ -70,7 +78,7 @@ def _scenes(pictures: Pictures, prompts: int, rng: np.random.Generator) -> Itera
         return chosen
 
     for index in some(STYLED_SHARE):
-        yield Scene(index, str(rng.choice(["flat", "line", "pixel"])))
+        yield Scene(index, str(rng.choice(_OTHER_STYLES)))
     for index in some(COLOURED_SHARE, lambda i: recolourable(pictures, i, "3d")):
         yield Scene(index, "3d", colour=str(rng.choice(list(COLOURS))))
     for index in some(COUNTED_SHARE, lambda i: countable(pictures.subjects[i])):
@@ -82,3 +90,8 @@ def _scenes(pictures: Pictures, prompts: int, rng: np.random.Generator) -> Itera
     order.sort(key=lambda index: index in seen)
     for place in range(plain):
         yield Scene(order[place % len(order)], "3d")
+
+
+def _styled(pictures: Pictures, count: int, rng: np.random.Generator) -> Iterator[Scene]:
+    for index in rng.permutation(len(pictures.subjects))[:count].tolist():
+        yield Scene(index, str(rng.choice(_OTHER_STYLES)))

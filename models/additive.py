@@ -1,10 +1,10 @@
-"""The part of a reward that has a closed form: what a workflow is worth to all prompts, and to a category.
+"""The part of a reward that has a closed form: what a workflow is worth to all prompts, and to some.
 
 Shape legend: N rows, W workflows, K workflows of the training rows, T words, V words of the vocabulary
 (with padding and unknown words), F = 2 V features of a workflow, P prompts, D = 384 sentence features,
-C categories, O outputs.
+Q traits of a prompt, O outputs.
 
-    reward(w, p) = usual(w) + sum over words v of w and categories c of worth(v, c) * (share(p, c) - 1/C)
+    reward(w, p) = usual(w) + sum over words v of w and traits q of worth(v, q) * trait(p, q)
 
 `usual` is a Gaussian process on the words of workflows: of few hundred workflows a smooth function over
 shared words knows more than a network that sees each of them a few times. `worth` is ridge regression:
@@ -12,7 +12,7 @@ which checkpoint suits which prompts is a small difference between long workflow
 to see and quick to make up (docs/EXPERIMENTS.md, 15). The networks of the ensemble learn what this leaves.
 
 How far words set workflows apart in the first is learned (`relevance.py`). Words that name models start
-closer than the rest, because models differ less in how well they draw, and their worth to a category is
+closer than the rest, because models differ less in how well they draw, and their worth to a trait is
 penalised less, because they differ more in what they know.
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .relevance import alike, matern, relevance
 from .reward_features import Words
-from .text import WIDTH
+from .traits import Traits
 
 SCALE, MODEL_SCALE = 0.5, 0.25  # where words start: workflows with four between them are alike by half
 ROW_NOISE = 0.3  # where the variance of a row around its workflow starts, against that of the workflows
@@ -45,24 +45,24 @@ class AdditiveModel(nn.Module):
     weight_KO: Tensor
     precision_KK: Tensor
     variance_O: Tensor
-    worth_VCO: Tensor
+    worth_VQO: Tensor
 
     def __init__(self, vocabulary: int, outputs: int, categories: int, workflows: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.category = nn.Linear(WIDTH, categories).requires_grad_(False)  # from `category_layer`
+        self.traits = Traits(categories)  # from `prompt_traits`
         self.register_buffer("scale_F", torch.ones(2 * (vocabulary + 2)))
         self.register_buffer("known_KF", torch.zeros(workflows, 2 * (vocabulary + 2)))
         self.register_buffer("weight_KO", torch.zeros(workflows, outputs))
         self.register_buffer("precision_KK", torch.zeros(workflows, workflows))
         self.register_buffer("variance_O", torch.ones(outputs))
-        self.register_buffer("worth_VCO", torch.zeros(vocabulary + 2, categories, outputs))
+        self.register_buffer("worth_VQO", torch.zeros(vocabulary + 2, self.traits.count, outputs))
 
     def forward(self, words: Words, workflow_N: Tensor, prompts_ND: Tensor) -> Tensor:
         features_WF = self._features(words)
         usual_WO = alike(features_WF * self.scale_F, self.known_KF) @ self.weight_KO
-        worth_WCO = torch.einsum("wv,vco->wco", features_WF[:, : len(self.worth_VCO)], self.worth_VCO)
-        suited_NO = torch.einsum("nco,nc->no", worth_WCO[workflow_N], self._shares(prompts_ND))
+        worth_WQO = torch.einsum("wv,vqo->wqo", features_WF[:, : len(self.worth_VQO)], self.worth_VQO)
+        suited_NO = torch.einsum("nqo,nq->no", worth_WQO[workflow_N], self.traits(prompts_ND))
         return usual_WO[workflow_N] + suited_NO
 
     def novelty(self, words: Words) -> Tensor:
@@ -105,10 +105,10 @@ class AdditiveModel(nn.Module):
         bags_KV = features_KF[:, : len(models_V)]
         # With a penalty of 1 for all, words in a larger unit are penalised less.
         unit_V = torch.where(models_V, MODEL_PENALTY, WORTH_PENALTY).double() ** -0.5
-        shares_PC = self._shares(prompts_PD).double()
+        traits_PQ = self.traits(prompts_PD).double()
         prompt = _Shrunk(len(prompts_PD), prompt_N)
         usual = _GaussianProcess(features_KF * start_F, workflow_N, ROW_NOISE)
-        worth = _Ridge((bags_KV - bags_KV.mean(0)) * unit_V, shares_PC[prompt_N], workflow_N)
+        worth = _Ridge((bags_KV - bags_KV.mean(0)) * unit_V, traits_PQ[prompt_N], workflow_N)
         usual_NO = suited_NO = torch.zeros_like(targets_NO, dtype=torch.double)
         for sweep in range(2 * SWEEPS):
             prompt_NO = prompt(targets_NO - usual_NO - suited_NO)
@@ -123,12 +123,7 @@ class AdditiveModel(nn.Module):
         self.weight_KO.copy_(usual.weight_KO)
         self.precision_KK.copy_(usual.precision_KK)
         self.variance_O.copy_(usual.variance())
-        self.worth_VCO.copy_(worth.worth_VCO * unit_V.view(-1, 1, 1))
-
-    def _shares(self, prompts_ND: Tensor) -> Tensor:
-        """(N, C): how much more or less likely than others each category is."""
-        shares_NC = self.category(prompts_ND).softmax(-1)
-        return shares_NC - 1 / shares_NC.shape[1]
+        self.worth_VQO.copy_(worth.worth_VQO * unit_V.view(-1, 1, 1))
 
     def _features(self, words: Words) -> Tensor:
         """(W, F): how often each word occurs, and how often in a node that repeats a class.
@@ -184,29 +179,29 @@ class _Shrunk:
 
 
 class _Ridge:
-    """Regression on word times category, with no matrix of N rows: words are a workflow's."""
+    """Regression on word times trait, with no matrix of N rows: words are a workflow's."""
 
-    def __init__(self, bags_KV: Tensor, shares_NC: Tensor, workflow_N: Tensor) -> None:
-        self._bags_KV, self._shares_NC, self._workflow_N = bags_KV, shares_NC, workflow_N
-        squares_NCC = shares_NC.unsqueeze(2) * shares_NC.unsqueeze(1)
-        squares_KCC = _totals(squares_NCC, workflow_N, len(bags_KV))
-        words, categories = bags_KV.shape[1], shares_NC.shape[1]
-        gram_VCVC = bags_KV.new_empty(words, categories, words, categories)
-        for c in range(categories):
-            for d in range(c + 1):  # one product at a time: all at once would take K V^2 numbers
-                gram_VCVC[:, c, :, d] = bags_KV.T @ (bags_KV * squares_KCC[:, c, d, None])
-                gram_VCVC[:, d, :, c] = gram_VCVC[:, c, :, d]
-        size = words * categories
-        penalised = gram_VCVC.reshape(size, size) + torch.eye(size, dtype=torch.double)
+    def __init__(self, bags_KV: Tensor, traits_NQ: Tensor, workflow_N: Tensor) -> None:
+        self._bags_KV, self._traits_NQ, self._workflow_N = bags_KV, traits_NQ, workflow_N
+        squares_NQQ = traits_NQ.unsqueeze(2) * traits_NQ.unsqueeze(1)
+        squares_KQQ = _totals(squares_NQQ, workflow_N, len(bags_KV))
+        words, traits = bags_KV.shape[1], traits_NQ.shape[1]
+        gram_VQVQ = bags_KV.new_empty(words, traits, words, traits)
+        for q in range(traits):
+            for r in range(q + 1):  # one product at a time: all at once would take K V^2 numbers
+                gram_VQVQ[:, q, :, r] = bags_KV.T @ (bags_KV * squares_KQQ[:, q, r, None])
+                gram_VQVQ[:, r, :, q] = gram_VQVQ[:, q, :, r]
+        size = words * traits
+        penalised = gram_VQVQ.reshape(size, size) + torch.eye(size, dtype=torch.double)
         self._factor = torch.linalg.cholesky(penalised)
 
     def __call__(self, rest_NO: Tensor) -> Tensor:
-        weighted_NCO = self._shares_NC.unsqueeze(2) * rest_NO.unsqueeze(1)
-        sums_KCO = _totals(weighted_NCO, self._workflow_N, len(self._bags_KV))
-        right_VCO = torch.einsum("kv,kco->vco", self._bags_KV, sums_KCO)
-        self.worth_VCO = torch.cholesky_solve(right_VCO.flatten(0, 1), self._factor).view_as(right_VCO)
-        worth_KCO = torch.einsum("kv,vco->kco", self._bags_KV, self.worth_VCO)
-        return torch.einsum("nco,nc->no", worth_KCO[self._workflow_N], self._shares_NC)
+        weighted_NQO = self._traits_NQ.unsqueeze(2) * rest_NO.unsqueeze(1)
+        sums_KQO = _totals(weighted_NQO, self._workflow_N, len(self._bags_KV))
+        right_VQO = torch.einsum("kv,kqo->vqo", self._bags_KV, sums_KQO)
+        self.worth_VQO = torch.cholesky_solve(right_VQO.flatten(0, 1), self._factor).view_as(right_VQO)
+        worth_KQO = torch.einsum("kv,vqo->kqo", self._bags_KV, self.worth_VQO)
+        return torch.einsum("nqo,nq->no", worth_KQO[self._workflow_N], self._traits_NQ)
 
 
 def _totals(value_N: Tensor, group_N: Tensor, groups: int) -> Tensor:

@@ -239,7 +239,7 @@ class RewardEnsemble:
         content = {
             "format": FORMAT,
             "members": len(self._nets),
-            "categories": self._nets[0].additive.category.out_features,
+            "categories": self._nets[0].additive.traits.category.out_features,
             "workflows": len(self._nets[0].additive.known_KF),
             "backbone": self.backbone,
             "scorers": self.scorers,

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 7
+FORMAT = 8
 DESCRIPTION = "ensemble.json"
 
 

@@ -23,6 +23,7 @@ from .additive import AdditiveModel
 from .reward_features import Words, WordTable
 from .reward_net import RewardNet
 from .text import TextEncoder
+from .traits import Traits
 
 WARM_UP = 0.05  # share of the steps
 WEIGHT_DECAY = 0.05
@@ -64,7 +65,7 @@ class TrainingSet:
 
     def network(self) -> RewardNet:
         """A member for these rows, untrained: it starts as the additive model."""
-        categories, workflows = self.additive.category.out_features, len(self.words.index_WT)
+        categories, workflows = self.additive.traits.category.out_features, len(self.words.index_WT)
         net = RewardNet(len(self.vocabulary), self.targets_NO.shape[1], categories, workflows)
         net.additive.load_state_dict(self.additive.state_dict())
         return net
@@ -82,11 +83,11 @@ def training_set(
     table: WordTable,
     encoder: TextEncoder,
     scale: Scale,
-    category: nn.Linear,
+    traits: Traits,
 ) -> TrainingSet:
     """Tensors of the rows of `frame` (columns prompt, tokens, seconds, score_*; none of them null).
 
-    category: prompt features -> logits of the prompt's category.
+    traits: what of a prompt the worth of a word may depend on.
     """
     workflow_N, workflows = pd.factorize(frame["tokens"])
     prompt_N, prompts = pd.factorize(frame["prompt"])
@@ -100,9 +101,9 @@ def training_set(
         "prompt_N": torch.from_numpy(prompt_N),
         "targets_NO": torch.from_numpy(standard_NO).float(),
     }
-    outputs, categories = standard_NO.shape[1], category.out_features
+    outputs, categories = standard_NO.shape[1], traits.category.out_features
     additive = AdditiveModel(len(table.vocabulary), outputs, categories, len(workflows))
-    additive.category.load_state_dict(category.state_dict())
+    additive.traits.load_state_dict(traits.state_dict())
     additive.fit(**rows)
     return TrainingSet(features=table.features, additive=additive, **rows)
 

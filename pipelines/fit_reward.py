@@ -109,19 +109,19 @@ def fit(
 
 def prepare(config: Config, training: pd.DataFrame, scorers: list[str]) -> tuple[dict[str, Any], TrainingSet]:
     """What an ensemble is made of besides its networks, and the rows as the networks' tensors."""
-    from ..models.categories import category_layer
     from ..models.reward_features import WordTable
     from ..models.reward_fit import Scale, targets, training_set
     from ..models.text import TextEncoder
+    from ..models.traits import prompt_traits
 
     backbone = config.reward.backbone
     encoder = TextEncoder.load(backbone)
     # Words that no training row holds would keep random rows; as unknown words they speak by name.
     vocabulary = sorted({word for text in training["tokens"] for word in str(text).split()})
     scale = Scale.of(targets(training, scorers))
-    # All training prompts say their category, the few of them that were rendered as well as the others.
-    category = category_layer(training_labels(config.prompts.file), encoder)
-    data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale, category)
+    # All training prompts say what prompts are like, the few of them that were rendered as well as the others.
+    traits = prompt_traits(training_labels(config.prompts.file), encoder)
+    data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale, traits)
     known = {text_hash(str(prompt)) for prompt in training["prompt"]}
     parts = {"vocabulary": vocabulary, "scorers": scorers, "scale": scale, "backbone": backbone}
     return parts | {"known": known}, data

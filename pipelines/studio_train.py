@@ -106,24 +106,19 @@ class StudioTraining:
     def autoencoder(self) -> Autoencoder:
         return Autoencoder.load(self.vae()).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @cached_property
-    def pools(self) -> dict[int, Pool]:
-        """Encoded scenes by size, which all picture models learn from."""
-        encoder = hashlib.sha256(self.vae().read_bytes()).hexdigest()[:12]
-        return {
-            size: encode_pool(
-                self.pictures,
-                self._encode,
-                self.out / "latents",
-                size,
-                per_subject,
-                encoder=encoder,
-                seed=self.seed,
-                device=self.device,
-                echo=self.echo,
-            )
-            for size, per_subject in POOLS.items()
-        }
+    def pool(self, size: int) -> Pool:
+        """Encoded scenes of one size, which all picture models that draw it learn from."""
+        return encode_pool(
+            self.pictures,
+            self._encode,
+            self.out / "latents",
+            size,
+            POOLS[size],
+            encoder=hashlib.sha256(self.vae().read_bytes()).hexdigest()[:12],
+            seed=self.seed,
+            device=self.device,
+            echo=self.echo,
+        )
 
     def _encode(self, pixels: Tensor) -> Tensor:
         return self.autoencoder.encode(pixels.to(self.device))
@@ -143,9 +138,13 @@ class StudioTraining:
                 preview=self._montage(name),
                 echo=self.echo,
             )
-            save_small(state, path)
+            save_small(state, path, base=plan.start and self._checkpoint_file(plan.start))
 
-        return self.kept(self.weights / "diffusion" / f"{name}.safetensors", make)
+        return self.kept(self._checkpoint_file(name), make)
+
+    def _checkpoint_file(self, name: str) -> Path:
+        suffix = ".npz" if CHECKPOINTS[name].start else ".safetensors"
+        return self.weights / "diffusion" / f"{name}{suffix}"
 
     def lora(self, name: str) -> Path:
         def make(path: Path) -> None:
@@ -189,7 +188,7 @@ class StudioTraining:
         def phrase(scene: Scene, random: np.random.Generator) -> str:
             return caption(self.pictures, scene, random)
 
-        pools = {size: self.pools[size] for size in plan.sizes}
+        pools = {size: self.pool(size) for size in plan.sizes}
         return Batches(pools, phrase, plan.weights(self.pictures.subjects), plan.styles)
 
     def _start(self, plan: Model) -> dict[str, Tensor] | None:

@@ -1,8 +1,9 @@
 """Checkpoints in two forms: small ones that are shipped, and those that ComfyUI's loaders read.
 
 Shipped are one text encoder and one autoencoder for all checkpoints, and for each of these its MMDiT in
-8 bits: integers with one scale per row, whose error is a third of that of 8-bit floats. `assemble`
-puts the three together into one float16 file for CheckpointLoaderSimple.
+8 bits: integers with one scale per row, whose error is a third of that of 8-bit floats, or for those that
+went on from another one, how these integers differ. `assemble` puts the three together into one float16
+file for CheckpointLoaderSimple.
 
 Shape legend: R rows, C columns of a weight; D hidden width.
 
@@ -12,8 +13,10 @@ weights. Repeated and overlapping numbers are stored once, which a .ckpt can and
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,32 +25,37 @@ from torch import Tensor
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
 
-_SCALE = ".scale"
+_SCALE, _BASE = ".scale", "base"
 # ComfyUI's texts are wider than ours; the rest is zeros.
 _WIDENED = {"context_embedder.weight": 4096, "y_embedder.mlp.0.weight": 2048}
 MODEL, TEXT, VAE = "model.diffusion_model.", "text_encoders.clip_l.transformer.", "first_stage_model."
 
 
-def save_small(state: dict[str, Tensor], path: Path) -> None:
-    """Write an MMDiT's weights (names as in mmdit.py) in 8 bits; norms and biases in float16."""
-    packed: dict[str, Tensor] = {}
-    for name, weight in state.items():
-        if weight.dim() == 1:
-            packed[name] = weight.half()
-            continue
-        rows = weight.float().flatten(1)
-        scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127
-        packed[name] = (rows / scale).round().to(torch.int8).view(weight.shape).contiguous()
-        packed[name + _SCALE] = scale[:, 0].float().contiguous()
-    with written_whole(path) as new:
-        save_file(packed, new)
+def save_small(state: dict[str, Tensor], path: Path, base: Path | None = None) -> None:
+    """Write an MMDiT's weights (names as in mmdit.py) in 8 bits; norms and biases in float16.
+
+    With `base`, the file beside `path` of the weights that these went on from, what is written are differences
+    from what `base` lets expect: the same weights in two thirds of the room. Such a file is an .npz.
+    """
+    packed = _packed(state)
+    if base is None:
+        with written_whole(path) as new:
+            save_file(packed, new)
+        return
+    before = load_small(base)
+    arrays = {name: weight.numpy() for name, weight in packed.items()}
+    for name in before:
+        if name + _SCALE in packed:
+            arrays[name] = arrays[name].view(np.uint8) - _expected(before[name], packed[name + _SCALE])
+    with written_whole(path) as new, new.open("wb") as stream:
+        np.savez_compressed(stream, **{_BASE: np.array(base.name)}, **arrays)
 
 
 def load_small(path: Path) -> dict[str, Tensor]:
     """Weights in float32 as `save_small` wrote them."""
     try:
-        packed = load_file(path)
-    except (OSError, SafetensorError) as error:
+        packed = _with_base(path) if path.suffix == ".npz" else load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise FlowtailorError(f"{path}: no weights of the studio ({error}); train or restore it") from error
     state = {}
     for name, weight in packed.items():
@@ -58,6 +66,37 @@ def load_small(path: Path) -> dict[str, Tensor]:
         if scale is not None:
             state[name] *= scale.view(-1, *[1] * (weight.dim() - 1))
     return state
+
+
+def _packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    packed: dict[str, Tensor] = {}
+    for name, weight in state.items():
+        if weight.dim() == 1:
+            packed[name] = weight.half()
+            continue
+        rows = weight.float().flatten(1)
+        scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127
+        packed[name] = (rows / scale).round().to(torch.int8).view(weight.shape).contiguous()
+        packed[name + _SCALE] = scale[:, 0].float().contiguous()
+    return packed
+
+
+def _with_base(path: Path) -> dict[str, Tensor]:
+    """The packed weights of an .npz, whose differences are modulo 256."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    before = load_small(path.with_name(str(arrays.pop(_BASE))))
+    for name in before:
+        if name + _SCALE in arrays:
+            expected = _expected(before[name], torch.from_numpy(arrays[name + _SCALE]))
+            arrays[name] = (arrays[name] + expected).view(np.int8)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _expected(before: Tensor, scale: Tensor) -> np.ndarray:
+    """The 8-bit integers, as unsigned ones, that `before` has in the rows' scales."""
+    rows = before / scale.view(-1, *[1] * (before.dim() - 1))
+    return rows.round().to(torch.int64).numpy().astype(np.uint8)  # wraps around
 
 
 def save_text_encoder(state: dict[str, Tensor], path: Path) -> None:

@@ -1,7 +1,7 @@
 """What the studio's models are: what each checkpoint and LoRA is shown, from what it starts, for how long.
 
 One generalist learns everything. Specialists go on from it with mostly their own categories, and become
-better there and worse elsewhere; the inker goes on with line drawings. LoRAs add to the generalist.
+better there and worse elsewhere; `ink` and `sprite` go on with line drawings and pixel art. LoRAs add to the generalist.
 So which of them is best depends on the prompt, which is what the project needs a world for.
 
 Does not know how training works (flow_matching.py, lora.py), nor where the files go.
@@ -73,6 +73,9 @@ CHECKPOINTS = {
     "things": Model(steps=1200, categories=("objects", "clothing"), **_SPECIALIST),
     "town": Model(steps=1000, categories=("places", "vehicles", "activities"), **_SPECIALIST),
     "ink": Model(steps=700, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
+    "sprite": Model(
+        steps=800, start="general", styles={"pixel": 0.95, "3d": 0.05}, learning_rate=2e-3, sizes={128: 1.0}
+    ),
 }
 _LORA = {"start": "general", "learning_rate": 1e-2}  # at 3e-3 a LoRA changes next to nothing in 300 steps
 LORAS = {

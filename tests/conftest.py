@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 break
 
 
-CHECKPOINTS = ("general", "ink", "kitchen", "nature", "people", "things", "town")
+CHECKPOINTS = ("general", "ink", "kitchen", "nature", "people", "sprite", "things", "town")
 LORAS = ("fine_detail", "flat_style", "pixel_style", "smiling_faces")
 INSTALLED = {
     ("CheckpointLoaderSimple", "ckpt_name"): [f"{name}.ckpt" for name in CHECKPOINTS],

@@ -8,10 +8,10 @@ import torch
 
 from flowtailor.models import metrics
 from flowtailor.models.additive import ROW_NOISE, AdditiveModel, _GaussianProcess, _Ridge
-from flowtailor.models.categories import category_layer
 from flowtailor.models.relevance import alike
 from flowtailor.models.reward_features import WordTable
 from flowtailor.models.text import TextEncoder
+from flowtailor.models.traits import prompt_traits
 
 from .synthetic_rows import synthetic_rows
 
@@ -26,11 +26,11 @@ class Fitted:
         self.table = WordTable(vocabulary, self.encoder)
         workflow_N, workflows = pd.factorize(training["tokens"])
         prompt_N, prompts = pd.factorize(training["prompt"])
-        category = category_layer(
+        traits = prompt_traits(
             dict(zip(training["prompt"], training["category"], strict=True)), self.encoder
         )
-        self.model = AdditiveModel(len(vocabulary), 1, category.out_features, len(workflows))
-        self.model.category.load_state_dict(category.state_dict())
+        self.model = AdditiveModel(len(vocabulary), 1, traits.category.out_features, len(workflows))
+        self.model.traits.load_state_dict(traits.state_dict())
         self.model.fit(
             self.table.read([text.split() for text in workflows]),
             vocabulary,
@@ -100,16 +100,16 @@ def test_usual_is_the_mean_of_a_gaussian_process():
     torch.testing.assert_close(smooth_NO, row_by_row)
 
 
-def test_worth_is_ridge_regression_on_word_times_category():
+def test_worth_is_ridge_regression_on_word_times_trait():
     torch.manual_seed(0)
-    bags_KV, shares_NC = torch.randn(5, 3).double(), torch.randn(40, 2).double()
+    bags_KV, traits_NQ = torch.randn(5, 3).double(), torch.randn(40, 2).double()
     workflow_N, rest_NO = torch.randint(0, 5, (40,)), torch.randn(40, 2).double()
-    ridge = _Ridge(bags_KV, shares_NC, workflow_N)
+    ridge = _Ridge(bags_KV, traits_NQ, workflow_N)
     told_NO = ridge(rest_NO)
-    rows = (bags_KV[workflow_N].unsqueeze(2) * shares_NC.unsqueeze(1)).flatten(1)
+    rows = (bags_KV[workflow_N].unsqueeze(2) * traits_NQ.unsqueeze(1)).flatten(1)
     weights = torch.linalg.solve(rows.T @ rows + torch.eye(6).double(), rows.T @ rest_NO)
     torch.testing.assert_close(told_NO, rows @ weights)
-    torch.testing.assert_close(ridge.worth_VCO.flatten(0, 1), weights)
+    torch.testing.assert_close(ridge.worth_VQO.flatten(0, 1), weights)
 
 
 def test_words_of_a_second_sampler_are_told_from_those_of_the_first(fitted):

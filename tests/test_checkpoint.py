@@ -38,10 +38,24 @@ def test_eight_bits_come_close(tmp_path: Path) -> None:
         assert weight.dim() == 1 or error * weight.square().mean().sqrt() < as_float8 / 2
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.safetensors").write_bytes(b"not weights")
-    with pytest.raises(FlowtailorError, match=r"broken\.safetensors"):
-        load_small(tmp_path / "broken.safetensors")
+def test_differences_from_what_training_went_on_from_are_smaller_and_exact(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = random_model().state_dict()
+    gone_on = {name: weight + 0.1 * weight.std() * torch.randn_like(weight) for name, weight in state.items()}
+    save_small(state, tmp_path / "base.safetensors")
+    save_small(gone_on, tmp_path / "whole.safetensors")
+    save_small(gone_on, tmp_path / "on.npz", base=tmp_path / "base.safetensors")
+    assert (tmp_path / "on.npz").stat().st_size < 0.75 * (tmp_path / "whole.safetensors").stat().st_size
+    whole, on = load_small(tmp_path / "whole.safetensors"), load_small(tmp_path / "on.npz")
+    assert whole.keys() == on.keys()
+    assert all(torch.equal(whole[name], on[name]) for name in whole)
+
+
+@pytest.mark.parametrize("name", ["broken.safetensors", "broken.npz"])
+def test_a_file_that_is_none_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"not weights")
+    with pytest.raises(FlowtailorError, match=rf"{name}: no weights"):
+        load_small(tmp_path / name)
 
 
 @pytest.mark.engine

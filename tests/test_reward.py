@@ -12,12 +12,12 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.models import metrics
 from flowtailor.models.baselines import boosted_trees, ridge, workflow_mean
 from flowtailor.models.calibration import Bars
-from flowtailor.models.categories import category_layer
 from flowtailor.models.reward import Predictions, RewardEnsemble
 from flowtailor.models.reward_features import WordTable
 from flowtailor.models.reward_fit import FitSettings, MemberFit, Scale, bootstrap, targets, training_set
 from flowtailor.models.reward_report import report
 from flowtailor.models.text import TextEncoder
+from flowtailor.models.traits import prompt_traits
 
 from .synthetic_rows import synthetic_rows
 
@@ -36,9 +36,9 @@ def prepare(rows: pd.DataFrame):
     vocabulary = sorted({word for text in training["tokens"] for word in text.split()})
     scale = Scale.of(targets(training, SCORERS))
     encoder = TextEncoder.load()
-    category = category_layer(dict(zip(training["prompt"], training["category"], strict=True)), encoder)
+    traits = prompt_traits(dict(zip(training["prompt"], training["category"], strict=True)), encoder)
     table = WordTable(vocabulary, encoder)
-    return vocabulary, scale, training_set(training, SCORERS, table, encoder, scale, category)
+    return vocabulary, scale, training_set(training, SCORERS, table, encoder, scale, traits)
 
 
 @pytest.fixture(scope="module")
