@@ -40,7 +40,7 @@ class Traits(nn.Module):
 
 
 def prompt_traits(labelled: Mapping[str, str], encoder: TextEncoder) -> Traits:
-    """The traits of prompts like these; labelled: prompt -> category. Few prompts lead in fewer directions."""
+    """The traits of prompts like these (labelled: prompt -> category); few prompts have fewer directions."""
     category = category_layer(labelled, encoder)
     traits = Traits(category.out_features)
     traits.category.load_state_dict(category.state_dict())

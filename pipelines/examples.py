@@ -22,6 +22,8 @@ from ..workflows.space import Space
 from .questions import Question
 from .teachers import Teacher
 
+TIGHTEST, LOOSEST = 0.02, 0.9  # shares of the rows that keep the budgets at the ends
+
 
 @dataclass(frozen=True)
 class Example:
@@ -78,8 +80,8 @@ def _tell(line: str) -> None:
 
 
 def seconds_range(rows: pd.DataFrame) -> tuple[float, float]:
-    """Budgets worth asking for: what one row in fifty keeps, and what one in ten breaks."""
-    low, high = (float(rows["seconds"].quantile(share)) for share in (0.02, 0.9))
+    """Budgets worth asking for, from one that few rows keep to one that few break."""
+    low, high = (float(rows["seconds"].quantile(share)) for share in (TIGHTEST, LOOSEST))
     return low, high
 
 

@@ -119,7 +119,7 @@ def prepare(config: Config, training: pd.DataFrame, scorers: list[str]) -> tuple
     # Words that no training row holds would keep random rows; as unknown words they speak by name.
     vocabulary = sorted({word for text in training["tokens"] for word in str(text).split()})
     scale = Scale.of(targets(training, scorers))
-    # All training prompts say what prompts are like, the few of them that were rendered as well as the others.
+    # All training prompts say what prompts are like, the few that were rendered as well as the others.
     traits = prompt_traits(training_labels(config.prompts.file), encoder)
     data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale, traits)
     known = {text_hash(str(prompt)) for prompt in training["prompt"]}

@@ -34,8 +34,8 @@ MODEL, TEXT, VAE = "model.diffusion_model.", "text_encoders.clip_l.transformer."
 def save_small(state: dict[str, Tensor], path: Path, base: Path | None = None) -> None:
     """Write an MMDiT's weights (names as in mmdit.py) in 8 bits; norms and biases in float16.
 
-    With `base`, the file beside `path` of the weights that these went on from, what is written are differences
-    from what `base` lets expect: the same weights in two thirds of the room. Such a file is an .npz.
+    With `base`, the file beside `path` of the weights that these went on from, only how they differ from
+    those is written: the same weights in three quarters of the room. Such a file is an .npz.
     """
     packed = _packed(state)
     if base is None:

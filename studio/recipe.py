@@ -1,8 +1,8 @@
 """What the studio's models are: what each checkpoint and LoRA is shown, from what it starts, for how long.
 
 One generalist learns everything. Specialists go on from it with mostly their own categories, and become
-better there and worse elsewhere; `ink` and `sprite` go on with line drawings and pixel art. LoRAs add to the generalist.
-So which of them is best depends on the prompt, which is what the project needs a world for.
+better there and worse elsewhere; `ink` and `sprite` go on with line drawings and pixel art. LoRAs add to
+the generalist. So which of them is best depends on the prompt, which is what the project needs a world for.
 
 Does not know how training works (flow_matching.py, lora.py), nor where the files go.
 """

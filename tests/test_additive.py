@@ -26,9 +26,7 @@ class Fitted:
         self.table = WordTable(vocabulary, self.encoder)
         workflow_N, workflows = pd.factorize(training["tokens"])
         prompt_N, prompts = pd.factorize(training["prompt"])
-        traits = prompt_traits(
-            dict(zip(training["prompt"], training["category"], strict=True)), self.encoder
-        )
+        traits = prompt_traits(dict(zip(training["prompt"], training["category"], strict=True)), self.encoder)
         self.model = AdditiveModel(len(vocabulary), 1, traits.category.out_features, len(workflows))
         self.model.traits.load_state_dict(traits.state_dict())
         self.model.fit(

@@ -88,7 +88,8 @@ def test_all_parts_are_made(tmp_path: Path, pictures: Pictures, monkeypatch: pyt
         "vae.safetensors",
         "text_encoder.pt",
         "upscale_models/studio_x2.safetensors",
-        *(f"diffusion/{name}{'.npz' if plan.start else '.safetensors'}" for name, plan in CHECKPOINTS.items()),
+        "diffusion/general.safetensors",
+        *(f"diffusion/{name}.npz" for name, plan in CHECKPOINTS.items() if plan.start),
         *(f"loras/{name}.safetensors" for name in LORAS),
     }
     for name in ("alignment", "held_out_alignment", "fidelity"):
