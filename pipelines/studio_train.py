@@ -138,7 +138,7 @@ class StudioTraining:
                 preview=self._montage(name),
                 echo=self.echo,
             )
-            save_small(state, path, base=plan.start and self._checkpoint_file(plan.start))
+            save_small(state, path, base=self._checkpoint_file(plan.start) if plan.start else None)
 
         return self.kept(self._checkpoint_file(name), make)
 

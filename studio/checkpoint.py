@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,12 +44,13 @@ def save_small(state: dict[str, Tensor], path: Path, base: Path | None = None) -
             save_file(packed, new)
         return
     before = load_small(base)
-    arrays = {name: weight.numpy() for name, weight in packed.items()}
+    arrays: dict[str, Any] = {name: weight.numpy() for name, weight in packed.items()}
     for name in before:
         if name + _SCALE in packed:
             arrays[name] = arrays[name].view(np.uint8) - _expected(before[name], packed[name + _SCALE])
+    arrays[_BASE] = np.array(base.name)
     with written_whole(path) as new, new.open("wb") as stream:
-        np.savez_compressed(stream, **{_BASE: np.array(base.name)}, **arrays)
+        np.savez_compressed(stream, **arrays)
 
 
 def load_small(path: Path) -> dict[str, Tensor]:
