@@ -179,10 +179,10 @@ def trained(
 
 def test_a_policy_that_fools_the_ensemble_is_stopped(config: Config, space: Space, tmp_path: Path) -> None:
     """GRPO finds the loved word, the predictions rise, the pictures do not."""
-    trainer, alarm = trained(config, space, tmp_path / "t", steps=60, max_gap=0.3, learning_rate=2e-2)
+    trainer, alarm = trained(config, space, tmp_path / "t", steps=60, max_gap=0.4, learning_rate=2e-2)
     audits = [entry for entry in trainer.state.log_history if "audit_gap" in entry]
     assert [entry["audit_step"] for entry in audits][:2] == [0, 4]
-    assert audits[0]["audit_gap"] < 0.3 < audits[-1]["audit_gap"]
+    assert audits[0]["audit_gap"] < 0.4 < audits[-1]["audit_gap"]
     assert trainer.state.global_step == audits[-1]["audit_step"] < 60
     with pytest.raises(FlowtailorError, match=rf"stopped after {trainer.state.global_step} steps"):
         alarm.save(tmp_path / "output")

@@ -29,13 +29,19 @@ def config(tmp_path: Path, space: Space) -> Config:
     return complete_run(tmp_path, space)
 
 
-def complete_run(tmp_path: Path, space: Space) -> Config:
+def complete_run(tmp_path: Path, space: Space, *, seed: int = 0) -> Config:
     """A configuration whose run is complete and up to date, with random policies and a random ensemble."""
     run = tiny_run(tmp_path / "tiny", space)
     (run / "policy/grpo/log.jsonl").write_text('{"loss": 0.0, "step": 1}\n')
     rows = tiny_rows(space).assign(engine="comfyui-0.3.75")
     Store(run / "dataset").append(rows)
-    settings = ["run.name=tiny", "prompts.train=3", "prompts.validation=2", "refine.renders=4"]
+    settings = [
+        "run.name=tiny",
+        f"run.seed={seed}",
+        "prompts.train=3",
+        "prompts.validation=2",
+        "refine.renders=4",
+    ]
     few = ["refine.draws=2", "refine.validation_designs=3", "refine.grpo_steps=1", "grpo.audit_every=0"]
     tiny = ["grpo.prompts_per_step=1", "grpo.num_generations=4", "engine.count=1", "reward.epochs=2"]
     config = load_config(None, [f"run.root={str(tmp_path)!r}", *settings, *few, *tiny, "reward.members=2"])
