@@ -43,7 +43,7 @@ def prompt_traits(labelled: Mapping[str, str], encoder: TextEncoder) -> Traits:
     """The traits of prompts like these (labelled: prompt -> category); few prompts have fewer directions."""
     category = category_layer(labelled, encoder)
     traits = Traits(category.out_features)
-    traits.category.load_state_dict(category.state_dict())
+    traits.category = category
     features_PD = encoder.encode(list(labelled)).double()
     mean_D = features_PD.mean(0)
     _, size_L, axis_LD = torch.linalg.svd(features_PD - mean_D, full_matrices=False)

@@ -66,7 +66,7 @@ def load_small(path: Path) -> dict[str, Tensor]:
         scale = packed.get(name + _SCALE)
         state[name] = weight.float()
         if scale is not None:
-            state[name] *= scale.view(-1, *[1] * (weight.dim() - 1))
+            state[name] *= _by_row(scale, weight)
     return state
 
 
@@ -97,8 +97,12 @@ def _with_base(path: Path) -> dict[str, Tensor]:
 
 def _expected(before: Tensor, scale: Tensor) -> np.ndarray:
     """The 8-bit integers, as unsigned ones, that `before` has in the rows' scales."""
-    rows = before / scale.view(-1, *[1] * (before.dim() - 1))
-    return rows.round().to(torch.int64).numpy().astype(np.uint8)  # wraps around
+    return (before / _by_row(scale, before)).round().to(torch.int64).numpy().astype(np.uint8)  # wraps around
+
+
+def _by_row(scale_R: Tensor, weight: Tensor) -> Tensor:
+    """The scales in a shape that meets the weight's rows."""
+    return scale_R.view(-1, *[1] * (weight.dim() - 1))
 
 
 def save_text_encoder(state: dict[str, Tensor], path: Path) -> None:

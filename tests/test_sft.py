@@ -70,6 +70,7 @@ def config_in(folder: Path, *overrides: str) -> Config:
             "sft.steps=12",
             "sft.batch_size=4",
             "sft.score_conditioned_steps=2",
+            "sft.learning_rate=1e-2",  # random weights learn little in so few steps otherwise
             "sft.variants=60",
             *overrides,
         ],
@@ -106,7 +107,7 @@ def test_a_killed_worker_resumes_and_the_policies_design(
     policy = folder / "tiny/policy"
     log = [json.loads(line) for line in (policy / "sft/log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == list(range(1, 13))  # nothing twice, nothing missing
-    assert all(0 < entry["loss"] < 3 for entry in log)  # a dozen steps on random weights learn nothing yet
+    assert log[-1]["loss"] < log[0]["loss"]
     assert not list((folder / "tiny/ray").iterdir())
 
     categories = Categories.find(policy / "sft")
