@@ -2,9 +2,9 @@
 
 Shapes: P prompts, n designs for each, B = P * n rows.
 
-Promises: every design is one that the space's grammar accepts; the same prompt, wishes and seed give
-the same designs, whatever else is asked for at the same time. Does not judge designs: the choice of
-the best of n is the caller's, with a reward ensemble.
+Promises: every design is a workflow of the space, in its canonical words however the policy put it; the
+same prompt, wishes and seed give the same designs, whatever else is asked for at the same time. Does not
+judge designs: the choice of the best of n is the caller's, with a reward ensemble.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Literal, TypeVar
 from flowtailor.errors import FlowtailorError
 from flowtailor.precision import compute_dtype
 
+from ..workflows.codec import respelled
 from ..workflows.grammar import Grammar
-from ..workflows.rules import END
 from ..workflows.space import Space
 from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, sample
 from .guidance import GuidedDecoder
@@ -34,7 +34,8 @@ Guidance = float | Literal["sft"]
 
 @dataclass(frozen=True)
 class Design:
-    """The words of one workflow without the end word; logprob at temperature 1, under the mask."""
+    """The words of one workflow without the end word; logprob of what the policy said, at temperature 1
+    and under the mask."""
 
     tokens: list[str]
     logprob: float
@@ -44,8 +45,7 @@ class Designer:
     """The SFT policy with its adapters, ready to design. Calls from several threads wait for each other."""
 
     def __init__(self, policy: Policy, space: Space, *, max_tokens: int = 64) -> None:
-        self.policy = policy
-        self.vocabulary = space.vocabulary
+        self.policy, self.space = policy, space
         self.masks = AllowedMasks(Grammar(space, max_tokens=max_tokens), len(space.vocabulary))
         self.adapters = tuple(getattr(policy.model, "peft_config", {}))
         self._lock = threading.Lock()
@@ -154,8 +154,8 @@ class Designer:
         return GuidedDecoder(model, columns, pad_id=pad_id, adapter=adapter, w=strengths)
 
     def _design(self, one: Sample) -> Design:
-        words = [self.vocabulary[word] for word in one.words]
-        return Design([word for word in words if word != END], sum(one.logprobs))
+        words = [self.space.vocabulary[word] for word in one.words]
+        return Design([*respelled(words, self.space)], sum(one.logprobs))
 
 
 def _each(value: T | Sequence[T], size: int) -> list[T]:

@@ -95,12 +95,13 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
 
 
 def reward_function(
-    ensemble: RewardEnsemble, config: Config, words_of: Callable[[list[int]], list[str]]
+    ensemble: RewardEnsemble, config: Config, words_of: Callable[[list[int]], Sequence[str]]
 ) -> Callable[..., list[float]]:
     """TRL's reward function: the ensemble's cautious reward, less a fine for breaking the budget.
 
-    words_of: token ids of a design -> its words without the end. Logs the ensemble's doubt, the
-    predicted seconds, how many budgets are broken, and how many designs of the step differ.
+    words_of: token ids of a design -> its canonical words, lest a policy is rewarded for how it puts them.
+    Logs the ensemble's doubt, the predicted seconds, how many budgets are broken, and how many designs of
+    the step differ.
     """
     weights = config.scorers.weights
 
@@ -170,12 +171,13 @@ def _trainer(
 
     from ..models.constrained import AllowedMasks
     from ..models.masked_trainer import MaskedGRPOTrainer, WordIds
+    from ..workflows.codec import respelled
     from ..workflows.grammar import Grammar
 
     to_words = WordIds(policy.columns)
 
-    def words_of(ids: list[int]) -> list[str]:
-        return [space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()][:-1]
+    def words_of(ids: list[int]) -> tuple[str, ...]:
+        return respelled([space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()], space)
 
     asked = [
         {"prompt": policy.prompt(text, budget), "text": text, "budget_s": budget}

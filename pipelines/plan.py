@@ -35,7 +35,7 @@ class Candidate:
     def of(cls, tokens: Sequence[str], space: Space) -> Candidate:
         """The workflow that a design says; raises ValueError where the space has no such words."""
         flow = decode(tokens, space)
-        return cls(flow.key, flow.dumps(), tuple(tokens))
+        return cls(flow.key, flow.dumps(), canonical_words(flow, space))
 
 
 def candidates(

@@ -1,11 +1,13 @@
 """The codec: workflows as words and back, and how short the words are."""
 
 import json
+import random
 
 import pytest
 
 from flowtailor.datasets.flows import load_seed_flows
-from flowtailor.workflows.codec import DecodeError, decode, encode
+from flowtailor.workflows.codec import DecodeError, decode, encode, respelled
+from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.graph import Node, Workflow
 from flowtailor.workflows.space import OutOfSpace, Space
 
@@ -33,6 +35,15 @@ def test_a_default_is_written_only_where_the_next_word_would_be_mistaken_for_it(
     assert encode(decode(with_negative, space), space) == with_negative
     without = [*core, "CONDITIONING@1", "EmptySD3LatentImage", "<end>"]
     assert encode(decode(without, space), space) == [*core, "EmptySD3LatentImage", "<end>"]
+
+
+def test_whatever_the_grammar_lets_through_has_one_spelling(space: Space):
+    grammar, rng = Grammar(space), random.Random(3)
+    for _ in range(100):
+        said = [space.vocabulary[i] for i in grammar.sample(rng)]
+        words = respelled(said, space)
+        assert decode(words, space) == decode(said, space)
+        assert respelled(words, space) == words
 
 
 def test_what_the_space_does_not_hold_is_named(space: Space):

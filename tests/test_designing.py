@@ -12,7 +12,7 @@ from tiny_policy import tiny_base
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.designing import Designer
 from flowtailor.models.policy import Policy, lora_config
-from flowtailor.workflows.codec import decode
+from flowtailor.workflows.codec import decode, respelled
 from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
@@ -47,6 +47,7 @@ def test_designs_decode_to_workflows_that_validate(designer: Designer, space: Sp
     assert [len(of_prompt) for of_prompt in designs] == [4, 4]
     for design in (one for of_prompt in designs for one in of_prompt):
         assert END not in design.tokens
+        assert design.tokens == [*respelled(design.tokens, space)]  # in no other words than a row of it has
         assert design.logprob < 0
         flow = decode(design.tokens, space).bind("a red apple", seed=1)
         assert problems(flow, space.catalog) == []

@@ -70,6 +70,11 @@ def canonical_words(workflow: Workflow, space: Space) -> tuple[str, ...]:
     return tuple(encode(workflow, space)[:-1])
 
 
+def respelled(words: Sequence[str], space: Space) -> tuple[str, ...]:
+    """The `canonical_words` of the workflow that the words say; raises DecodeError as `decode` does."""
+    return canonical_words(decode(words, space), space)
+
+
 def _is_root(node: Node, space: Space) -> bool:
     return node.class_type in space.catalog and space.catalog[node.class_type].is_output
 
