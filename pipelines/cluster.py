@@ -21,7 +21,6 @@ from .quiet import HOOK as QUIETEN
 # side by side on a busy machine wait for each other.
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "passive",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
