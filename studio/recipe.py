@@ -59,6 +59,8 @@ class Model:
         if self.categories is None:
             return None
         own = np.array([subject.category in self.categories for subject in subjects])
+        if own.all() or not own.any():  # few pictures, to try things out
+            return None
         return np.where(own, OWN / own.sum(), (1 - OWN) / (~own).sum())
 
 
