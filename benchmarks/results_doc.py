@@ -77,7 +77,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "## Guidance",
         _image("guidance", plots),
         f"Chosen on validation prompts: w = {seen['guidance']['chosen']:g}.",
-        "## Budgets",
+        "## Budgets" if seen["budgets"].get("points") else "",
         _image("budgets", plots),
         budgets_table(seen["budgets"]),
         "## Refinement" if seen["refined"] else "",
