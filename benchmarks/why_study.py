@@ -30,7 +30,6 @@ from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.pipelines.why import Contribution, agreement, contributions
-from flowtailor.workflows.codec import canonical_words, decode
 from flowtailor.workflows.space import Space
 
 Told = tuple[Prompt, tuple[str, ...], list[Contribution]]  # a prompt, its design, what the parts add
@@ -66,7 +65,7 @@ def designed(run: Run, space: Space, count: int) -> list[Told]:
     ]
     ensemble = load_ensemble(run)
     drawn = draw(wishes, load_designer(run, space), ensemble, config)
-    tokens = [canonical_words(decode(best.tokens, space), space) for best, *_ in drawn]
+    tokens = [best.tokens for best, *_ in drawn]
     pairs = [(prompt.text, words) for prompt, words in zip(prompts, tokens, strict=True)]
     parts = contributions(pairs, ensemble, space, config.scorers.weights)
     return list(zip(prompts, tokens, parts, strict=True))

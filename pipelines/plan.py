@@ -34,7 +34,11 @@ class Candidate:
     @classmethod
     def of(cls, tokens: Sequence[str], space: Space) -> Candidate:
         """The workflow that a design says; raises ValueError where the space has no such words."""
-        flow = decode(tokens, space)
+        return cls.from_flow(decode(tokens, space), space)
+
+    @classmethod
+    def from_flow(cls, flow: Workflow, space: Space) -> Candidate:
+        """A canonical workflow of the space."""
         return cls(flow.key, flow.dumps(), canonical_words(flow, space))
 
 
@@ -46,7 +50,7 @@ def candidates(
     Raises FlowtailorError where the space holds none of the seeds, or not so many workflows.
     """
     flows = augment(seeds, space, n=count, seed=seed, max_tokens=max_tokens)
-    return [Candidate(flow.key, flow.dumps(), canonical_words(flow, space)) for flow in flows]
+    return [Candidate.from_flow(flow, space) for flow in flows]
 
 
 def balanced(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..models.metrics import coverage, spearman, spearman_within
-from ..workflows.codec import canonical_words, decode
+from ..workflows.codec import respelled
 from ..workflows.counterfactual import LEFT_OUT, counterfactuals
 from ..workflows.space import Space
 
@@ -55,7 +55,7 @@ def contributions(
     """
     parts = [counterfactuals(words, space) for _, words in designs]
     # Words as in the dataset: a policy may say a flow in more words than its neighbours are said in.
-    tokens = [canonical_words(decode(words, space), space) for _, words in designs]
+    tokens = [respelled(words, space) for _, words in designs]
     tokens += [part.tokens for found in parts for part in found]
     with_M = np.repeat(np.arange(len(designs)), [len(found) for found in parts])
     prompts = [prompt for prompt, _ in designs]
