@@ -1,8 +1,8 @@
-"""What SFT shows to the policy: prompts, wishes and designs, from the rows of training prompts.
+"""What SFT shows to the policy: prompts, wishes and designs.
 
 An imitation example is a teacher's design (`teachers.py`) for a prompt and a time budget, or for none.
-Score-conditioned examples show every design, with its score as the wish. Examples of one prompt follow
-each other, so that a batch reads what they have in common once (`models/prefix_tree.py`).
+Score-conditioned examples show the rows of training prompts, each with its score as the wish. Examples of
+one prompt follow each other, so that a batch reads what they have in common once (`models/prefix_tree.py`).
 """
 
 from __future__ import annotations

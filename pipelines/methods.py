@@ -36,9 +36,9 @@ METHODS = {
     "retrieval": "the best workflow, on training prompts, of the category that the prompt's text tells",
     "retrieval_labelled": "the same, told the prompt's true category, which nobody is who asks for a design",
     "score_conditioned": "a policy that writes a workflow for prompt and wanted score, asked for a high one",
-    "sft": "the policy that imitates good training workflows",
+    "sft": "the policy that imitates what the ensemble foresees",
     "grpo": "that policy after reinforcement learning against the reward ensemble",
-    "guided": "both mixed at inference: extrapolated from sft past grpo",
+    "guided": "both mixed at inference, as strongly as was best on validation prompts",
     "guided_best_of_n": "several different guided designs, the one that the reward ensemble likes best",
     "random_valid": "any workflow that the grammar allows",
 }

@@ -6,12 +6,14 @@ that are held out are never proposed to learn from, and nothing that the run has
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from tqdm import tqdm
 
 from flowtailor.errors import FlowtailorError
 
@@ -119,5 +121,9 @@ class Proposer:
     def _batches(self, split: str) -> Iterator[Sequence[Prompt]]:
         config = self.one.config
         prompts = choose(load_prompts(config.prompts.file), {split: getattr(config.prompts, split)})
-        for first in range(0, len(prompts), PROMPTS_AT_ONCE):
-            yield prompts[first : first + PROMPTS_AT_ONCE]
+        title = f"{self.one.name}, designs of {split} prompts"
+        with tqdm(total=len(prompts), desc=title, unit="prompt", file=sys.stderr) as bar:
+            for first in range(0, len(prompts), PROMPTS_AT_ONCE):
+                batch = prompts[first : first + PROMPTS_AT_ONCE]
+                yield batch
+                bar.update(len(batch))

@@ -1,8 +1,8 @@
 """`flowtailor studio train`: makes all weights of the studio and of the scorers from registry data.
 
 Each part is a file under `OUT/weights` or `OUT/scorers` and is skipped where it is there; one that was
-interrupted goes on. Parts need torch only, no Ray, and use a GPU where there is one. `OUT/weights` has
-the layout of `studio/weights`, with its SHA256SUMS, so that shipping is copying.
+interrupted goes on. Parts need torch, npm for the pictures and no Ray, and use a GPU where there is one.
+`OUT/weights` has the layout of `studio/weights`, with its SHA256SUMS, so that shipping is copying.
 """
 
 from __future__ import annotations

@@ -143,11 +143,10 @@ class Api:
 
     async def check(self) -> None:
         try:
-            await asyncio.wait_for(self._models.check.remote(), READY_TIMEOUT_S)
+            with _lost_replica_is_unavailable():
+                await asyncio.wait_for(self._models.check.remote(), READY_TIMEOUT_S)
         except TimeoutError as error:
             raise UnavailableError(f"the models did not answer within {READY_TIMEOUT_S:g} s") from error
-        except (RayServeException, RayError) as error:
-            raise UnavailableError(_first_line(error)) from error
 
 
 def build(args: ServeArgs) -> serve.Application:
