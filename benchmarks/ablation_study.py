@@ -24,8 +24,8 @@ from flowtailor.errors import FlowtailorError, told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines import evaluate, grpo, sft
 from flowtailor.pipelines.catalog import read_world
-from flowtailor.pipelines.collect import render
 from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.methods import choose
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json

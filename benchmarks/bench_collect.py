@@ -19,8 +19,9 @@ from flowtailor.datasets.store import Store
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.catalog import survey
 from flowtailor.pipelines.cluster import ensure_ray
-from flowtailor.pipelines.collect import plan, render
+from flowtailor.pipelines.collect import plan
 from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.engines import render
 from flowtailor.workflows.graph import Workflow
 
 

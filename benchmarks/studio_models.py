@@ -33,8 +33,8 @@ from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.markdown import markdown_table
 from flowtailor.models.scorers import Alignment, HeldOutAlignment
 from flowtailor.pipelines.catalog import World, look
-from flowtailor.pipelines.collect import render
 from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.plan import Candidate, planned_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.statistics import bootstrap_mean

@@ -34,8 +34,8 @@ from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.errors import FlowtailorError, told_in_one_line
 from flowtailor.pipelines.catalog import World, look, write_world
 from flowtailor.pipelines.cli import DEFAULT_CONFIG
-from flowtailor.pipelines.collect import render
 from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.head_start import lent_rows, take_over
 from flowtailor.pipelines.plan import Candidate, planned_rows
 from flowtailor.pipelines.renders import rendered_rows

@@ -23,7 +23,7 @@ from flowtailor.datasets.store import Store
 from flowtailor.errors import told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.catalog import read_world
-from flowtailor.pipelines.collect import render
+from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.judging import Wish, draw
 from flowtailor.pipelines.plan import Candidate, planned_rows
 from flowtailor.pipelines.renders import rendered_rows

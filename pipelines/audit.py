@@ -17,7 +17,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.space import Space
 from .config import Config
+from .engines import render_here
 from .plan import Candidate, planned_rows
 from .renders import Render, rendered_rows
 from .stage import Run, write_json
@@ -75,20 +75,6 @@ def audit_prompts(config: Config) -> list[Prompt]:
     validation = min(config.grpo.audit_designs, config.prompts.validation)
     counts = {"validation": validation, "train": config.grpo.audit_designs - validation}
     return choose_prompts(load_prompts(config.prompts.file), counts)
-
-
-def render_here(config: Config, missing: pd.DataFrame, store: Store) -> None:
-    """Render and score rows in this process, on an engine that is started for them."""
-    from ..actors.renderer import Renderer
-    from ..actors.scorers import Scorers
-
-    renderer = Renderer(config.engine, store.images_dir)
-    try:
-        rendered = renderer(missing)
-    finally:
-        renderer.close()
-    scored = Scorers(tuple(config.scorers.weights), store.images_dir)(rendered)
-    store.append(scored.assign(created_at=datetime.now(UTC).isoformat(timespec="seconds")))
 
 
 class Auditor:

@@ -1,25 +1,20 @@
 """`flowtailor collect`: render and score every planned row that the dataset does not hold yet.
 
-Ray Data streams blocks of rows through engines (`Renderer`) and scorers to this process, which
-appends each finished block to the store. Whatever kills the command, finished blocks stay, and
-finished pictures of an unfinished block are not rendered again. A failed render is a row with an
-error; only failures of the moment (timeout, lost engine) are tried again by the next call. Rows that
-were rendered elsewhere may be taken over (`head_start.py`).
+Whatever kills the command, finished blocks stay, and finished pictures of an unfinished block are not
+rendered again (`engines.py`). A failed render is a row with an error; only failures of the moment (timeout,
+lost engine) are tried again by the next call. Rows that were rendered elsewhere may be taken over
+(`head_start.py`).
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from ..actors.comfy import ComfyClient, EngineConfig, engine
 from ..datasets.card import dataset_card
@@ -31,13 +26,12 @@ from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
 from ..workflows.graph import Workflow
 from .catalog import World, compatible, space_file, survey, write_world
-from .cluster import cluster_address, ensure_ray, share_of
 from .config import Config
+from .engines import render
 from .head_start import lent_rows, take_over
 from .plan import balanced, candidates, planned_rows
 from .stage import Run, is_done, provenance, record
 
-RETRIES = 2  # of a block, on a cluster
 MEASURED = 5  # renders behind an estimate
 ROW_BYTES = 300  # of Parquet, measured
 
@@ -129,45 +123,6 @@ def estimate(client: ComfyClient, missing: pd.DataFrame, engines: EngineConfig) 
     )
 
 
-def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = "collect") -> None:
-    """Render and score rows with Ray Data; each finished block is appended to the store at once."""
-    ensure_ray(config)
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-    from ray.util.annotations import RayDeprecationWarning
-
-    from ..actors.renderer import Renderer
-    from ..actors.scorers import Scorers
-
-    DataContext.get_current().enable_progress_bars = False
-    rows = config.collect.rows_per_block
-    renderer, scorer = _actors(config, ray.cluster_resources())
-    with warnings.catch_warnings():
-        # Capping restarts is deprecated, but Ray has no other way yet; its version is pinned.
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        # Blocks finish one by one, and a crash loses at most one per engine.
-        rendered = ray.data.from_blocks(list(_blocks(missing, rows))).map_batches(
-            Renderer,
-            fn_constructor_kwargs={"engine": config.engine, "images_dir": store.images_dir},
-            compute=ActorPoolStrategy(size=config.engine.count),
-            **renderer,
-        )
-        scored = rendered.map_batches(
-            Scorers,
-            fn_constructor_kwargs={"names": tuple(config.scorers.weights), "images_dir": store.images_dir},
-            compute=ActorPoolStrategy(size=1),
-            **scorer,
-        )
-    failed = 0
-    with tqdm(total=len(missing), desc=label, unit="image", file=sys.stderr) as bar:
-        for block in scored.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):
-            frame = pd.DataFrame(block).assign(created_at=datetime.now(UTC).isoformat(timespec="seconds"))
-            store.append(frame)
-            failed += int(frame["error_type"].notna().sum())
-            bar.set_postfix(failed=failed, refresh=False)
-            bar.update(len(frame))
-
-
 def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
     """Write the dataset card, say what is there; True when no planned row is missing."""
     rows = store.rows()
@@ -201,33 +156,6 @@ def _noise(rows: pd.DataFrame, weights: Mapping[str, float]) -> dict[str, str]:
     ceiling = noise_ceiling(drawn["prompt"].to_numpy(), drawn["workflow_key"].to_numpy(), score)
     told = "unknown, no prompt was drawn with two seeds" if math.isnan(ceiling) else f"{ceiling:.3f}"
     return {"Best possible rank correlation within a prompt": told}
-
-
-def _actors(config: Config, cluster: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of `map_batches` for renderers and for the scorers.
-
-    Each actor has a core, or an equal share where there are fewer cores, because Ray Data waits for
-    ever for actors that do not fit. Engines that draw on GPUs share them equally likewise: what a small
-    model leaves idle, another engine's pictures fill.
-
-    On a cluster a lost actor is started again, but a block that takes its actor down each time must
-    not loop. On this machine the command ends instead and is repeated by hand: engines that die are
-    replaced by their renderer, so it is the machine that is in trouble.
-    """
-    engine = config.engine
-    draws_on_gpu = engine.kind == "checkout" or (engine.kind == "studio" and engine.gpu)
-    common = {
-        "batch_size": config.collect.rows_per_block,  # a whole block
-        "batch_format": "pandas",
-        "num_cpus": share_of(cluster.get("CPU", 1), engine.count + 1),
-        **({"max_task_retries": RETRIES} if cluster_address(config) else {"max_restarts": 0}),
-    }
-    return common | {"num_gpus": share_of(cluster.get("GPU", 0), engine.count) if draws_on_gpu else 0}, common
-
-
-def _blocks(frame: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:
-    for start in range(0, len(frame), rows):
-        yield frame.iloc[start : start + rows].reset_index(drop=True)
 
 
 def _say(line: str) -> None:

@@ -33,9 +33,9 @@ from ..workflows.catalog import Catalog
 from ..workflows.space import Space
 from .budget import budget_choices, budget_report, engine_pace
 from .catalog import read_world
-from .collect import render
 from .comparison import JUDGE, measure, summarise
 from .config import Config
+from .engines import render
 from .examples import designable
 from .methods import METHODS, Choice, Materials, choose, default_design
 from .plan import Candidate, planned_rows

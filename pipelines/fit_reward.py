@@ -1,7 +1,7 @@
 """`flowtailor fit-reward`: learn to predict scores and seconds from the collected rows.
 
-The members of the ensemble are shared out among Ray Train workers. Every few epochs each worker
-reports the state of its members, so that a killed worker, or a killed command that is started
+The members of the ensemble are shared out among Ray Train workers. Every few epochs and after each
+member a worker reports their state, so that a killed worker, or a killed command that is started
 again, goes on from there. Failed renders are not learned from: nothing is known of their score.
 """
 

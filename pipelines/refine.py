@@ -32,8 +32,8 @@ from ..datasets.store import Store
 from ..workflows.space import Space
 from . import fit_reward, grpo
 from .catalog import compatible, look, read_world
-from .collect import render
 from .config import Config
+from .engines import render
 from .newcomers import admit, newcomers
 from .picks import judge, pick
 from .proposals import Proposer

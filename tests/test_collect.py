@@ -23,6 +23,7 @@ from flowtailor.datasets.shipped import write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.pipelines import collect, head_start
 from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.stage import Run
 
 pytestmark = [pytest.mark.engine, pytest.mark.ray]
@@ -146,7 +147,7 @@ def test_a_failed_render_is_a_row_and_the_others_go_on(config: Config, tmp_path:
         for name, api in failing_flows().items()
     )
     store = Store(tmp_path / "data")
-    collect.render(config, planned, store)
+    render(config, planned, store)
     rows = store.rows().set_index("workflow_key")
     errors = rows["error_type"]
     assert errors.isna().to_dict() == {"plain": True, "rejected": False, "fails": False}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flowtailor.pipelines.collect import _actors
 from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.engines import _actors
 
 BOX = {"CPU": 16.0, "GPU": 1.0}
 
