@@ -106,11 +106,13 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
         "seed": config.run.seed,
     }
     if name != "policy/sft":
-        unused = {"steps", "teacher", "teacher_temperature", "keep", "budgeted"}
+        unused = {"steps", "teacher", "teacher_temperature", "variants", "keep", "budgeted"}
         sft = config.sft.model_dump(exclude=unused)
         return inputs | {"sft": sft, "policy": run.path("policy/sft/model.safetensors")}
-    inputs |= {"sft": config.sft.model_dump(exclude={"score_conditioned_steps"})}
-    if config.sft.teacher == "rows":
+    by_rows = config.sft.teacher == "rows"
+    unused = {"score_conditioned_steps", *({"teacher_temperature", "variants"} if by_rows else {"keep"})}
+    inputs |= {"sft": config.sft.model_dump(exclude=unused)}
+    if by_rows:
         return inputs | {"backbone": config.reward.backbone}  # by which prompts have their categories
     reward, grpo = config.reward, config.grpo
     judged_by = [reward.kappa, reward.lambda_seconds, grpo.over_budget_penalty]

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,7 +22,8 @@ from flowtailor.models.designing import Designer
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.examples import imitation_examples, score_examples, training_rows
 from flowtailor.pipelines.questions import Question
-from flowtailor.pipelines.sft import run_stage
+from flowtailor.pipelines.sft import run_stage, stage_inputs
+from flowtailor.pipelines.stage import Run
 from flowtailor.pipelines.teachers import RowsTeacher
 from flowtailor.workflows.space import Space
 
@@ -47,6 +49,26 @@ def test_test_prompts_and_failed_rows_teach_nothing(space: Space) -> None:
     assert not {"0", "1"} & set(kept["row_id"])
     with pytest.raises(FlowtailorError, match="flowtailor collect"):
         training_rows(rows.loc[rows["prompt_split"] == "test"], WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("policy", "teacher", "unread"),
+    [
+        ("policy/sft", "ensemble", ["keep=0.5", "score_conditioned_steps=9"]),
+        ("policy/sft", "rows", ["variants=9", "teacher_temperature=1.0"]),
+        ("policy/score_conditioned", "ensemble", ["variants=9", "keep=0.5", "steps=9"]),
+    ],
+)
+def test_what_a_policy_does_not_read_trains_nothing_again(
+    policy: str, teacher: str, unread: list[str], tmp_path: Path
+) -> None:
+    def inputs(*settings: str) -> dict[str, Any]:
+        overrides = [f'run.root="{tmp_path}"', f"sft.teacher={teacher}", *(f"sft.{one}" for one in settings)]
+        config = load_config(None, overrides)
+        return stage_inputs(config, Run(config), policy)
+
+    assert inputs() == inputs(*unread)
+    assert inputs() != inputs("learning_rate=0.5")
 
 
 def test_score_conditioned_examples_show_every_row_with_its_score(space: Space) -> None:
