@@ -72,25 +72,27 @@ def guidance_report(sweeps: Sequence[Sweep], rows: pd.DataFrame, materials: Mate
 
 
 def best_guidance(points: Sequence[Mapping[str, Any]]) -> float:
-    """The strength that the ensemble rewards most, of those whose designs render as well as any as far as the
-    few validation prompts can tell; of equal ones the nearest to 1, the plain GRPO policy."""
-    points = [point for point in points if point["rendered_by_prompt"]] or points
-    level = level_with_best([point["rendered_by_prompt"] for point in points])
-    points = [point for point, as_good in zip(points, level, strict=True) if as_good]
-    best = max(point["predicted_reward"] for point in points)
-    equal = [point["guidance"] for point in points if point["predicted_reward"] > best - 1e-9]
-    return min(equal, key=lambda w: (abs(w - 1), w))
+    """The strength nearest to 1, the plain GRPO policy, of those whose designs render as well as any, as far
+    as the few validation prompts can tell; where nothing was rendered, the one that the ensemble rewards most.
+
+    The ensemble has no say about what was rendered, because it is GRPO that finds its errors.
+    """
+    if rendered := [point for point in points if point["rendered_by_prompt"]]:
+        level = level_with_best([point["rendered_by_prompt"] for point in rendered])
+        good = [point["guidance"] for point, as_good in zip(rendered, level, strict=True) if as_good]
+    else:
+        best = max(point["predicted_reward"] for point in points)
+        good = [point["guidance"] for point in points if point["predicted_reward"] > best - 1e-9]
+    return min(good, key=lambda w: (abs(w - 1), w))
 
 
 def level_with_best(score_MP: Sequence[Sequence[float]]) -> list[bool]:
-    """Which of M strengths score less than the best one by no more than the standard error of the difference
-    over P prompts (Breiman et al. 1984, the one-standard-error rule); all where nothing was rendered."""
-    if not score_MP or not len(score_MP[0]):
-        return [True] * len(score_MP)
+    """Which of M strengths score less than the best one by no more than two standard errors of the difference
+    over P prompts, which is what 19 of 20 differences of nothing stay within."""
     scores_MP = np.asarray(score_MP)
     behind_MP = scores_MP[scores_MP.mean(axis=1).argmax()] - scores_MP
     error_M = behind_MP.std(axis=1) / math.sqrt(behind_MP.shape[1])
-    return list(behind_MP.mean(axis=1) <= error_M + 1e-9)
+    return list(behind_MP.mean(axis=1) <= 2 * error_M + 1e-9)
 
 
 def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
