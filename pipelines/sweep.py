@@ -73,7 +73,7 @@ def guidance_report(sweeps: Sequence[Sweep], rows: pd.DataFrame, materials: Mate
 
 def best_guidance(points: Sequence[Mapping[str, Any]]) -> float:
     """The strength nearest to 1, the plain GRPO policy, of those whose designs render as well as any, as far
-    as the few validation prompts can tell; where nothing was rendered, the one that the ensemble rewards most.
+    as the validation prompts can tell; where nothing was rendered, the one that the ensemble rewards most.
 
     The ensemble has no say about what was rendered, because it is GRPO that finds its errors.
     """
