@@ -4,7 +4,8 @@ Pure functions of arrays and data frames. Intervals resample prompts, the unit t
 about held-out prompts generalises over; they say nothing about another engine or other scorers.
 With fewer than about ten prompts a percentile interval is somewhat too narrow.
 
-Axis suffixes: P prompts, R rows (one rendered picture each), W workflows, B bootstrap resamples.
+Axis suffixes: P prompts, K categories, R rows (one rendered picture each), W workflows, B bootstrap
+resamples.
 """
 
 from __future__ import annotations
@@ -55,44 +56,49 @@ def win_rate(
     return bootstrap_mean(np.where(np.abs(gap_p) < 1e-9, 0.5, gap_p > 0), seed=seed)
 
 
-def workflow_effects(rows: pd.DataFrame, *, shrink: float = 5.0, sweeps: int = 200) -> pd.DataFrame:
-    """How much better than usual each workflow scores, whichever prompts it happened to be tried on.
+def category_effects(rows: pd.DataFrame, *, shrink: float = 5.0, sweeps: int = 200) -> pd.DataFrame:
+    """How much better than usual each workflow scores for each category of prompts.
 
-    Fits score = prompt level + workflow effect by alternating least squares, so that a workflow
-    that met easy prompts gains nothing from it. Effects are shrunk towards 0 as if `shrink` more
-    renders had scored at their prompt's level, so that one lucky render does not win.
+    Fits score = prompt level + workflow effect + the workflow's effect on the category by alternating least
+    squares, so that a workflow that met easy prompts gains nothing from it. Both effects are shrunk towards 0
+    as if `shrink` more renders had scored at their level: one lucky render does not win, and no category
+    says more of a workflow in general than `shrink` renders do, because a policy tries workflows where they
+    suit. A pair that was never rendered has the workflow's general effect.
 
-    rows: columns prompt, workflow_key, score. Returns workflow_key -> effect, renders (a frame
-    indexed by workflow_key, best first, ties by key).
+    rows: columns prompt, category, workflow_key, score. Returns a frame with categories as rows and workflow
+    keys as columns.
     """
     prompt_r, prompts = pd.factorize(rows["prompt"])
+    category_r, categories = pd.factorize(rows["category"], use_na_sentinel=False)
     workflow_r, workflows = pd.factorize(rows["workflow_key"])
     score_r = np.asarray(rows["score"], dtype=float)
+    shape = len(categories), len(workflows)
+    cell_r = np.ravel_multi_index((category_r, workflow_r), shape)
     renders_p = np.bincount(prompt_r, minlength=len(prompts))
-    renders_w = np.bincount(workflow_r, minlength=len(workflows))
-    effect_w = np.zeros(len(workflows))
+    renders_kw = np.bincount(cell_r, minlength=shape[0] * shape[1]).reshape(shape)
+    told_kw = renders_kw / (renders_kw + shrink)
+    effect_kw = np.zeros(shape)
     for _ in range(sweeps):
-        level_p = np.bincount(prompt_r, score_r - effect_w[workflow_r], len(prompts)) / renders_p
-        fitted_w = np.bincount(workflow_r, score_r - level_p[prompt_r], len(workflows)) / (renders_w + shrink)
-        moved = np.abs(fitted_w - effect_w).max(initial=0.0)
-        effect_w = fitted_w
+        level_p = np.bincount(prompt_r, score_r - effect_kw.ravel()[cell_r], len(prompts)) / renders_p
+        total_kw = np.bincount(cell_r, score_r - level_p[prompt_r], renders_kw.size).reshape(shape)
+        mean_kw = total_kw / np.maximum(renders_kw, 1)
+        general_w = (told_kw * mean_kw).sum(0) / (told_kw.sum(0) + 1)
+        fitted_kw = general_w + told_kw * (mean_kw - general_w)
+        moved = np.abs(fitted_kw - effect_kw).max(initial=0.0)
+        effect_kw = fitted_kw
         if moved < 1e-9:
             break
-    frame = pd.DataFrame({"workflow_key": workflows, "effect": effect_w, "renders": renders_w})
-    return frame.sort_values(["effect", "workflow_key"], ascending=[False, True]).set_index("workflow_key")
+    return pd.DataFrame(effect_kw, index=pd.Index(categories, name="category"), columns=workflows)
 
 
-def category_effects(rows: pd.DataFrame, *, shrink: float = 5.0) -> pd.DataFrame:
-    """The same per category of prompts: effect_W of all rows plus a shrunk correction per category.
+def workflow_effects(rows: pd.DataFrame, *, shrink: float = 5.0) -> pd.DataFrame:
+    """The mean of `category_effects` over prompts, whichever of them a workflow happened to be tried on.
 
-    A pair of category and workflow that was never rendered keeps the workflow's general effect,
-    so a thin category falls back to what is best everywhere. rows: columns prompt, category,
-    workflow_key, score. Returns a frame with categories as rows and workflow keys as columns.
+    Returns workflow_key -> effect, renders (a frame indexed by workflow_key, best first, ties by key).
     """
-    general = workflow_effects(rows, shrink=shrink)
-    rows = rows.merge(general[["effect"]], left_on="workflow_key", right_index=True)
-    rows = rows.assign(rest=rows["score"] - rows["effect"])
-    rows["rest"] -= rows.groupby("prompt")["rest"].transform("mean")
-    cell = {"index": "category", "columns": "workflow_key", "values": "rest", "fill_value": 0.0}
-    correction = rows.pivot_table(aggfunc=lambda rest: rest.sum() / (len(rest) + shrink), **cell)
-    return correction.reindex(columns=general.index).add(np.asarray(general["effect"]))
+    table = category_effects(rows, shrink=shrink)
+    prompts_k = rows.drop_duplicates("prompt")["category"].value_counts(dropna=False)
+    effect_w = np.average(table, axis=0, weights=prompts_k.reindex(table.index))
+    renders_w = rows["workflow_key"].value_counts().reindex(table.columns)
+    frame = pd.DataFrame({"workflow_key": table.columns, "effect": effect_w, "renders": renders_w.to_numpy()})
+    return frame.sort_values(["effect", "workflow_key"], ascending=[False, True]).set_index("workflow_key")

@@ -41,6 +41,7 @@ def training_rows(space: Space) -> pd.DataFrame:
         [
             {
                 "prompt": prompt,
+                "category": "any",
                 "workflow_key": name,
                 "tokens": " ".join(encode(load_seed_flows()[name], space)[:-1]),
                 "score": level[prompt] + 0.1 * (name == "lora"),

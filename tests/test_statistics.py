@@ -71,7 +71,7 @@ def test_workflow_effects_are_not_fooled_by_easy_prompts():
     )
     means = {key: np.mean(group["score"]) for key, group in rows.groupby("workflow_key")}
     assert means["plain"] > means["good"]
-    effects = workflow_effects(rows, shrink=0.0)["effect"].to_dict()
+    effects = workflow_effects(rows.assign(category="any"), shrink=1e-9)["effect"].to_dict()
     assert list(effects) == ["good", "plain"]  # best first
     assert effects["good"] - effects["plain"] == pytest.approx(0.2, abs=1e-6)
 
@@ -79,7 +79,24 @@ def test_workflow_effects_are_not_fooled_by_easy_prompts():
 def test_one_lucky_render_does_not_win():
     steady = [(f"p{i}", key, score) for i in range(20) for key, score in (("steady", 0.7), ("weak", 0.5))]
     rows = pd.DataFrame([*steady, ("p0", "lucky", 0.75)], columns=["prompt", "workflow_key", "score"])
-    assert workflow_effects(rows).index[0] == "steady"
+    assert workflow_effects(rows.assign(category="any")).index[0] == "steady"
+
+
+def test_a_workflow_that_was_tried_where_it_suits_is_not_the_best_everywhere():
+    rows = pd.DataFrame(
+        [
+            (f"{category}{i}", category, key, score)
+            for category in ("animals", "objects", "food")
+            for i in range(10)
+            for key, score in (("all-rounder", 0.7), ("weak", 0.5))
+        ]
+        # As a policy tries them: for animals alone, though three times as often.
+        + [(f"animals{i}", "animals", "specialist", 0.75) for i in range(10) for _ in range(3)],
+        columns=["prompt", "category", "workflow_key", "score"],
+    )
+    assert workflow_effects(rows).index[0] == "all-rounder"
+    best = category_effects(rows).idxmax(axis=1)
+    assert best.to_dict() == {"animals": "specialist", "objects": "all-rounder", "food": "all-rounder"}
 
 
 def test_category_effects_fall_back_to_the_general_best():
