@@ -116,6 +116,7 @@ def test_guidance_is_the_plainest_of_what_renders_no_worse_than_the_best():
     # w=0 renders best by a hair, w=3 clearly worse: both ways on every prompt
     rendered = [point(0, [0.5, 0.8], 0.6), point(1.5, [0.6, 0.69], 0.5), point(3, [0.4, 0.6], 0.9)]
     assert best_guidance(rendered) == 1.5
+    assert best_guidance([point(0, [0.5], 0.1), point(1.5, [0.5], 0.1), point(3, [0.5], 0.1)]) == 1.5
     clearly = [point(1, [0.5, 0.6, 0.7, 0.5], 0.9), point(2, [0.6, 0.71, 0.8, 0.61], 0.1)]
     assert best_guidance(clearly) == 2
     assert best_guidance([point(1, [], 0.2), point(2, [], 0.3)]) == 2
