@@ -179,7 +179,6 @@ class ServeConfig(Section):
     max_batch_size: PositiveInt = 8
     batch_wait_s: NonNegativeFloat = 0.02
     max_queued_requests: PositiveInt = 64
-    token: str | None = None
 
 
 class RayConfig(Section):

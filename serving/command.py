@@ -34,7 +34,7 @@ def serve(run_dir: str | Path, *, host: str | None = None, port: int | None = No
     wanted = run.config.serve.model_copy(
         update={k: v for k, v in {"host": host, "port": port}.items() if v is not None}
     )
-    token = wanted.token or os.environ.get("FLOWTAILOR_TOKEN") or None
+    token = os.environ.get("FLOWTAILOR_TOKEN") or None
     check_address(wanted.host, wanted.port, token)
 
     ensure_ray(run.config)

@@ -21,13 +21,10 @@ def admit(request: Request, token: str | None) -> None:
     """Raises HTTPException 401 or 403."""
     if token is None:
         if not is_loopback(request.client.host if request.client else ""):
-            raise HTTPException(403, "no token is set, so only this machine may ask; set serve.token")
+            raise HTTPException(403, "no token is set, so only this machine may ask; set FLOWTAILOR_TOKEN")
         # The browser of this machine may show a page whose name was made to lead here (DNS rebinding).
         if not is_loopback(_asked_host(request)):
-            raise HTTPException(
-                403,
-                "no token is set, so only 127.0.0.1 or localhost may be asked; use it, or set serve.token",
-            )
+            raise HTTPException(403, "no token is set: ask 127.0.0.1 or localhost, or set FLOWTAILOR_TOKEN")
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # compare_digest takes the same time however much of the token is right.

@@ -173,7 +173,7 @@ def test_without_a_token_other_names_of_this_machine_are_refused(host: str) -> N
     """A page that somebody else's name server leads here is in the browser of this machine."""
     refused = client().post("/v1/designs", json={"prompt": "a"}, headers={"Host": host})
     assert refused.status_code == 403
-    assert "set serve.token" in refused.json()["detail"]
+    assert "set FLOWTAILOR_TOKEN" in refused.json()["detail"]
     headers = {"Host": host, "Authorization": "Bearer secret"}
     assert client("secret").post("/v1/designs", json={"prompt": "a"}, headers=headers).status_code == 200
 
