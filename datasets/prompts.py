@@ -1,9 +1,9 @@
 """Prompts with a category and a split that never changes.
 
-A prompt file is CSV with the columns `text` and `category`, and `name` where several prompts are
-about one thing. The split is decided by the name, or by the text where there is no name, so that a
-prompt keeps its split when the file grows, is reordered or is joined with another one, and no
-name is in two splits.
+A prompt file is CSV with the columns `text` and `category`, `name` where several prompts are about one
+thing, and `style` where it says how that should look. The split is decided by the name, or by the text
+where there is no name, so that a prompt keeps its split when the file grows, is reordered or is joined
+with another one, and no name is in two splits.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Prompt:
     text: str
     category: str
     split: str  # one of SPLITS
+    style: str = ""  # how it should look; only a baseline that is told reads it
 
 
 def split_of(name: str) -> str:
@@ -62,7 +63,8 @@ def load_prompts(path: str | Path | None = None) -> list[Prompt]:
         text = " ".join((record["text"] or "").split())
         if text:
             split = split_of((record.get("name") or "").strip() or text)
-            prompts.setdefault(text, Prompt(text, (record["category"] or "").strip(), split))
+            category, style = ((record.get(key) or "").strip() for key in ("category", "style"))
+            prompts.setdefault(text, Prompt(text, category, split, style))
     if not prompts:
         raise FlowtailorError(f"{file}: holds no prompts; add at least one line text,category")
     return list(prompts.values())

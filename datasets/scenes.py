@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -132,6 +132,12 @@ def caption(pictures: Pictures, scene: Scene, rng: np.random.Generator) -> str:
         colour=scene.colour,
         background=scene.background,
     )
+
+
+def in_any_style(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene under a style by chance, as often as each is drawn: to name pictures that keep theirs."""
+    style = str(rng.choice(list(STYLE_SHARES), p=list(STYLE_SHARES.values())))
+    return replace(scene, style=style, colour=None if style == "line" else scene.colour)
 
 
 def draw(pictures: Pictures, scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -152,7 +152,10 @@ def gather(run: Run, space: Space) -> Materials:
     """What methods may look at: rows of training prompts with their score, and what was trained."""
     collected = designable(run.dataset.rows(), space)
     rows = collected.loc[collected["prompt_split"] == "train"]
-    rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
+    styles = {prompt.text: prompt.style for prompt in load_prompts(run.config.prompts.file)}
+    rows = rows.assign(
+        score=weighted_score(rows, run.config.scorers.weights), style=rows["prompt"].map(styles).fillna("")
+    )
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
     ensemble = load_ensemble(run)

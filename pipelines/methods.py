@@ -34,7 +34,7 @@ METHODS = {
     "most_used": "one workflow for everything: ComfyUI's default graph, which most people run",
     "best_fixed": "one workflow for everything: the best on training prompts, compared on equal terms",
     "retrieval": "the best workflow, on training prompts, of the category that the prompt's text tells",
-    "retrieval_labelled": "the same, told the prompt's true category, which nobody is who asks for a design",
+    "retrieval_labelled": "the same, told the prompt's true category and style, which nobody tells",
     "score_conditioned": "a policy that writes a workflow for prompt and wanted score, asked for a high one",
     "sft": "the policy that imitates what the ensemble foresees",
     "grpo": "that policy after reinforcement learning against the reward ensemble",
@@ -60,7 +60,7 @@ class Choice(NamedTuple):
 class Materials:
     """What methods may use.
 
-    rows: training prompts' rows with tokens (joined by spaces), workflow_key, category, score.
+    rows: training prompts' rows with tokens (joined by spaces), workflow_key, category, style, score.
     default: tokens of what people use who do not choose (see `default_design`).
     category_of: the category that a text tells, as the policy reads it; None where there are none.
     """
@@ -109,22 +109,25 @@ def _best_fixed(materials: Materials) -> Picker:
 
 
 def _retrieval(materials: Materials) -> Picker:
-    best = _best_of_category(materials)
-    return lambda prompt: best(materials.category_of(prompt.text))
+    tokens, effect_of = _tokens_by_key(materials.rows), _effects_by_label(materials.rows, "category")
+    return lambda prompt: tokens[str(effect_of(materials.category_of(prompt.text)).idxmax())]
 
 
 def _retrieval_labelled(materials: Materials) -> Picker:
-    best = _best_of_category(materials)
-    return lambda prompt: best(prompt.category)
-
-
-def _best_of_category(materials: Materials) -> Callable[[str | None], tuple[str, ...]]:
-    """Category -> its best workflow; one that no row has gets the best of all."""
+    """Effects on category and style add up: few workflows met many prompts of both."""
     tokens = _tokens_by_key(materials.rows)
-    table = category_effects(materials.rows).idxmax(axis=1)
-    best: dict[str | None, str] = {str(category): str(key) for category, key in table.items()}
-    anywhere = str(workflow_effects(materials.rows).index[0])
-    return lambda category: tokens[best.get(category, anywhere)]
+    on_category, on_style = (_effects_by_label(materials.rows, label) for label in ("category", "style"))
+    general = on_style(None)
+    return lambda prompt: tokens[
+        str((on_category(prompt.category) + on_style(prompt.style) - general).idxmax())
+    ]
+
+
+def _effects_by_label(rows: pd.DataFrame, label: str) -> Callable[[str | None], pd.Series]:
+    """Label of a prompt -> effect of each workflow on such prompts; in general where no row has the label."""
+    labelled = rows.assign(category=rows[label])
+    table, general = category_effects(labelled), workflow_effects(labelled)["effect"]
+    return lambda label: table.loc[label] if label in table.index else general
 
 
 def _tokens_by_key(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:

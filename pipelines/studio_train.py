@@ -22,7 +22,7 @@ from flowtailor.files import written_whole
 from flowtailor.memory import keep_freed_memory
 
 from ..datasets.pictures import Pictures, load_pictures
-from ..datasets.scenes import Scene, caption
+from ..datasets.scenes import Scene, caption, in_any_style
 from ..models.text import TextEncoder
 from ..studio.autoencoder import Autoencoder, train_autoencoder
 from ..studio.checkpoint import load_small, save_small, save_text_encoder
@@ -186,7 +186,8 @@ class StudioTraining:
 
     def _batches(self, plan: Model) -> Batches:
         def phrase(scene: Scene, random: np.random.Generator) -> str:
-            return caption(self.pictures, scene, random)
+            asked = in_any_style(scene, random) if plan.one_look else scene
+            return caption(self.pictures, asked, random)
 
         pools = {size: self.pool(size) for size in plan.sizes}
         return Batches(pools, phrase, plan.weights(self.pictures.subjects), plan.styles)

@@ -1,8 +1,9 @@
 """What the studio's models are: what each checkpoint and LoRA is shown, from what it starts, for how long.
 
 One generalist learns everything. Specialists go on from it with mostly their own categories, and become
-better there and worse elsewhere; `ink` and `sprite` go on with line drawings and pixel art. LoRAs add to
-the generalist. So which of them is best depends on the prompt, which is what the project needs a world for.
+better there and worse elsewhere; they have one look, as fine-tuned checkpoints often do, and draw 3d whatever
+style is asked for. `ink` and `sprite` go on with line drawings and pixel art. LoRAs add to the generalist.
+So which of them is best depends on the prompt, which is what the project needs a world for.
 
 Does not know how training works (flow_matching.py, lora.py), nor where the files go.
 """
@@ -36,6 +37,7 @@ class Model:
     start: str | None = None
     categories: tuple[str, ...] | None = None
     styles: Mapping[str, float] | None = None
+    one_look: bool = False  # captions ask for any style, and the picture keeps its own
     learning_rate: float = Recipe.learning_rate
     sizes: Mapping[int, float] = field(default_factory=lambda: SIZES)
     sigma: float = Recipe.sigma
@@ -64,16 +66,15 @@ class Model:
         return np.where(own, OWN / own.sum(), (1 - OWN) / (~own).sum())
 
 
-_SOLID = {"3d": 0.85, "flat": 0.05, "line": 0.05, "pixel": 0.05}
-_SPECIALIST = {"start": "general", "styles": _SOLID, "learning_rate": 2e-3}
+_SPECIALIST = {"start": "general", "styles": {"3d": 1.0}, "one_look": True, "learning_rate": 2e-3}
 
 CHECKPOINTS = {
     "general": Model(steps=4000),
-    "nature": Model(steps=1500, categories=("animals", "plants"), **_SPECIALIST),
-    "kitchen": Model(steps=800, categories=("food",), **_SPECIALIST),
-    "people": Model(steps=1000, categories=("faces", "people"), **_SPECIALIST),
-    "things": Model(steps=1200, categories=("objects", "clothing"), **_SPECIALIST),
-    "town": Model(steps=1000, categories=("places", "vehicles", "activities"), **_SPECIALIST),
+    "nature": Model(steps=500, categories=("animals", "plants"), **_SPECIALIST),
+    "kitchen": Model(steps=350, categories=("food",), **_SPECIALIST),
+    "people": Model(steps=350, categories=("faces", "people"), **_SPECIALIST),
+    "things": Model(steps=450, categories=("objects", "clothing"), **_SPECIALIST),
+    "town": Model(steps=350, categories=("places", "vehicles", "activities"), **_SPECIALIST),
     "ink": Model(steps=700, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
     "sprite": Model(
         steps=800, start="general", styles={"pixel": 0.95, "3d": 0.05}, learning_rate=2e-3, sizes={128: 1.0}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import pytest
 from tiny_run import tiny_run
@@ -43,6 +44,7 @@ def materials(space: Space) -> Materials:
         {
             "prompt": f"{category} {i}",
             "category": category,
+            "style": "",
             "workflow_key": name,
             "tokens": " ".join(words(name, space)),
             "score": score,
@@ -73,6 +75,16 @@ def test_baselines_choose_what_the_rows_say(materials: Materials, space: Space):
     assert chosen("best_fixed") == [few] * 3
     assert chosen("retrieval") == [lora, lora, few]  # an unknown category gets the best of all
     assert chosen("retrieval_labelled") == [lora, few, few]
+
+
+def test_what_is_told_of_style_adds_to_the_category(materials: Materials, space: Space):
+    rows = materials.rows
+    lines = rows["prompt"].str[-1] < "3"
+    plain_is_for_lines = 0.5 * (lines & (rows["workflow_key"] == "plain"))
+    styled = rows.assign(style=np.where(lines, "line", ""), score=rows["score"] + plain_is_for_lines)
+    drawn = replace(FOX, style="line")
+    choices = choose("retrieval_labelled", [FOX, drawn], replace(materials, rows=styled))
+    assert [choice.tokens for choice in choices] == [words("lora", space), words("plain", space)]
 
 
 def test_random_valid_is_valid_varied_and_reproducible(materials: Materials, space: Space):

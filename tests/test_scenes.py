@@ -1,5 +1,7 @@
 """Scenes: what is drawn keeps to what the caption says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from flowtailor.datasets.scenes import (
     caption,
     draw,
     fitting_background,
+    in_any_style,
     recolourable,
     sample_scene,
 )
@@ -141,6 +144,16 @@ def test_sampling_keeps_to_weights_styles_and_sense(pictures: Pictures):
     chosen = [sample_scene(pictures, random, weights, ["flat"]) for _ in range(200)]
     assert {scene.style for scene in chosen} == {"flat"}
     assert 100 < sum(scene.subject == CHERRIES for scene in chosen) < 190
+
+
+def test_a_scene_under_any_style_keeps_its_subject(pictures: Pictures):
+    scene = Scene(0, "3d", count=2, colour="blue", background="white")
+    random = np.random.default_rng(0)
+    asked = [in_any_style(scene, random) for _ in range(200)]
+    assert {each.style for each in asked} == set(STYLES)
+    assert sum(each.style == "3d" for each in asked) > 100  # as mostly asked for
+    for each in asked:
+        assert each == replace(scene, style=each.style, colour=None if each.style == "line" else "blue")
 
 
 def test_captions_say_what_the_scene_is(pictures: Pictures):
