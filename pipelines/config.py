@@ -172,13 +172,18 @@ class EvaluateConfig(Section):
     budget_quantiles: tuple[Share, ...] = ()  # of the training rows' seconds: budgets to design within
 
 
-class ServeConfig(Section):
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=1, le=65535)
+class ReplicasConfig(Section):
+    """How the endpoint's models are spread and asked; a Serve config file says it too (`ServeArgs`)."""
+
     replicas: PositiveInt = 1
     max_batch_size: PositiveInt = 8
     batch_wait_s: NonNegativeFloat = 0.02
     max_queued_requests: PositiveInt = 64
+
+
+class ServeConfig(ReplicasConfig):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
 
 
 class RayConfig(Section):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.config import BackpressureConfig
@@ -25,6 +25,7 @@ from ray.serve.handle import DeploymentHandle
 
 from flowtailor.errors import FlowtailorError
 
+from ..pipelines.config import ReplicasConfig
 from .api import DesignRequest, DesignResponse
 from .backend import UnavailableError
 from .events import Event
@@ -36,20 +37,14 @@ READY_TIMEOUT_S = 5.0
 WAITING_TO_DRAW = 8  # requests; each of them may be for many pictures
 
 
-class ServeArgs(BaseModel):
+class ServeArgs(ReplicasConfig):
     """What a Serve config file may say under `args`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str = Field(default="runs/quickstart", description="run folder that holds policy/ and reward/")
     token: str | None = Field(
         default=None, description=f"None: {TOKEN_VARIABLE}, or only this machine may ask"
     )
-    replicas: int = Field(default=1, ge=1)
     gpus_per_replica: float = Field(default=0.0, ge=0)
-    max_batch_size: int = Field(default=8, ge=1)
-    batch_wait_s: float = Field(default=0.02, ge=0)
-    max_queued_requests: int = Field(default=64, ge=1)
 
 
 @contextmanager

@@ -10,13 +10,12 @@ import os
 import socket
 import threading
 from pathlib import Path
-from typing import Any
 
 from flowtailor.errors import FlowtailorError, told_in
 from flowtailor.machine import is_loopback
 
 from ..pipelines.cluster import ensure_ray
-from ..pipelines.config import ServeConfig
+from ..pipelines.config import ReplicasConfig, ServeConfig
 from .preflight import servable
 
 APPLICATION = "flowtailor"
@@ -66,7 +65,8 @@ def _deploy_and_wait(run_dir: Path, wanted: ServeConfig, token: str | None) -> N
 
     from .app import ServeArgs, build
 
-    args = ServeArgs(run=str(run_dir), token=token, **_shared_fields(wanted))
+    spread = wanted.model_dump(include=set(ReplicasConfig.model_fields))
+    args = ServeArgs(run=str(run_dir), token=token, **spread)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = LoggingConfig(log_level="WARNING")
     try:
@@ -94,7 +94,3 @@ def _messages() -> str:
 
     application = ray_serve.status().applications.get(APPLICATION)
     return "\n".join(one.message for one in application.deployments.values()) if application else ""
-
-
-def _shared_fields(wanted: ServeConfig) -> dict[str, Any]:
-    return wanted.model_dump(include={"replicas", "max_batch_size", "batch_wait_s", "max_queued_requests"})
