@@ -66,7 +66,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "nearest workflow of the training rows has in common with a design, 1 being the same; `graph` and "
         "`values` tell the same of node classes and links alone, and of the values set on them.",
         "![pictures](images/results/pictures.webp)",
-        "One seed each: " + ", ".join(f"`{name}`" for name in SHOWN) + ".",
+        "One seed each.",
         "## The reward ensemble",
         reward_table(summary["reward"]),
         "Rank correlations are within prompts; the ceiling is what a perfect predictor could reach. Regret "
@@ -176,10 +176,12 @@ def sheet(rows: Sequence[Mapping[str, Any]], folder: Path) -> Image.Image:
         first.setdefault((row["prompt"], row["method"]), row)
     prompts = sorted({row["prompt"] for row in rows})
     prompts = prompts[:: max(1, len(prompts) // ROWS)][:ROWS]
-    canvas = Image.new("RGB", (CELL * len(SHOWN), (CELL + MARGIN) * len(prompts)), "white")
+    canvas = Image.new("RGB", (CELL * len(SHOWN), MARGIN + (CELL + MARGIN) * len(prompts)), "white")
     write = ImageDraw.Draw(canvas)
+    for column, method in enumerate(SHOWN):
+        write.text((column * CELL + 4, 3), method, fill="grey")
     for line, prompt in enumerate(prompts):
-        top = line * (CELL + MARGIN)
+        top = MARGIN + line * (CELL + MARGIN)
         write.text((4, top + 3), prompt, fill="black")
         for column, method in enumerate(SHOWN):
             row = first[prompt, method]
