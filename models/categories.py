@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .text import WIDTH, TextEncoder
 
@@ -28,20 +28,19 @@ INVERSE_PENALTY = (
 CATEGORIES_FILE = "categories.safetensors"
 
 
-def category_layer(labelled: Mapping[str, str], encoder: TextEncoder) -> nn.Linear:
+def category_layer(features_PD: Tensor, categories: Sequence[str]) -> nn.Linear:
     """Prompt features (P, D) -> logits (P, C) of the categories in alphabetical order; not to be trained.
 
-    labelled: prompt -> category. With one category alone, C is 1 and all prompts are of it.
+    categories: of each prompt. With one alone, C is 1 and all prompts are of it.
     """
     from sklearn.linear_model import LogisticRegression  # a second of import, which only fitting needs
 
-    names, category_P = np.unique(list(labelled.values()), return_inverse=True)
+    names, category_P = np.unique(list(categories), return_inverse=True)
     layer = _layer(len(names))
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     if len(names) > 1:
-        features_PD = encoder.encode(list(labelled)).numpy()
-        fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit(features_PD, category_P)
+        fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit(features_PD.numpy(), category_P)
         told = len(fitted.coef_)  # of two categories sklearn gives the logit of the second alone
         layer.weight[-told:] = torch.from_numpy(fitted.coef_).float()
         layer.bias[-told:] = torch.from_numpy(fitted.intercept_).float()
@@ -58,9 +57,9 @@ class Categories:
     @classmethod
     def fit(cls, labelled: Mapping[str, str], backbone: str) -> Categories:
         """labelled: prompt -> category. backbone: a name of `TextEncoder.load`."""
-        return cls(
-            sorted(set(labelled.values())), category_layer(labelled, TextEncoder.load(backbone)), backbone
-        )
+        features_PD = TextEncoder.load(backbone).encode(list(labelled))
+        names = list(labelled.values())
+        return cls(sorted(set(names)), category_layer(features_PD, names), backbone)
 
     @classmethod
     def find(cls, folder: Path) -> Categories | None:

@@ -41,10 +41,11 @@ class Traits(nn.Module):
 
 def prompt_traits(labelled: Mapping[str, str], encoder: TextEncoder) -> Traits:
     """The traits of prompts like these (labelled: prompt -> category); few prompts have fewer directions."""
-    category = category_layer(labelled, encoder)
+    features_PD = encoder.encode(list(labelled))
+    category = category_layer(features_PD, list(labelled.values()))
     traits = Traits(category.out_features)
     traits.category = category
-    features_PD = encoder.encode(list(labelled)).double()
+    features_PD = features_PD.double()
     mean_D = features_PD.mean(0)
     _, size_L, axis_LD = torch.linalg.svd(features_PD - mean_D, full_matrices=False)
     told = size_L[:LEADING] > 1e-6

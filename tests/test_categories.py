@@ -22,24 +22,27 @@ def labelled(last: int) -> dict[str, str]:
     }
 
 
+def layer_of(prompts: dict[str, str], encoder: TextEncoder) -> torch.nn.Linear:
+    return category_layer(encoder.encode(list(prompts)), list(prompts.values()))
+
+
 def test_names_that_were_left_out_are_told(encoder):
-    layer = category_layer(labelled(20), encoder)
+    layer = layer_of(labelled(20), encoder)
     animals, foods = (layer(encoder.encode([f"a {n}" for n in names[20:]])) for names in (ANIMALS, FOODS))
     assert (animals.argmax(1) == 0).float().mean() > 0.8
     assert (foods.argmax(1) == 1).float().mean() > 0.8
 
 
 def test_three_categories_are_told_by_probability(encoder):
-    layer = category_layer(
-        {**labelled(20), "a hammer": "tools", "a drill": "tools", "a saw": "tools"}, encoder
-    )
+    tools = dict.fromkeys(("a hammer", "a drill", "a saw"), "tools")
+    layer = layer_of({**labelled(20), **tools}, encoder)
     share = layer(encoder.encode(["a tomato soup", "a screwdriver"])).softmax(-1)
     assert share.shape == (2, 3)
     assert share.argmax(1).tolist() == [1, 2]
 
 
 def test_one_category_alone_says_nothing(encoder):
-    layer = category_layer({"a fox": "animals", "a cat": "animals"}, encoder)
+    layer = layer_of({"a fox": "animals", "a cat": "animals"}, encoder)
     assert torch.equal(layer(encoder.encode(["a dog", "a pie"])).softmax(-1), torch.ones(2, 1))
 
 
