@@ -126,8 +126,8 @@ def _retrieval_labelled(materials: Materials) -> Picker:
 def _effects_by_label(rows: pd.DataFrame, label: str) -> Callable[[str | None], pd.Series]:
     """Label of a prompt -> effect of each workflow on such prompts; in general where no row has the label."""
     labelled = rows.assign(category=rows[label])
-    table, general = category_effects(labelled), workflow_effects(labelled)["effect"]
-    return lambda label: table.loc[label] if label in table.index else general
+    effects, general = category_effects(labelled).T, workflow_effects(labelled)["effect"]
+    return lambda name: effects.get(name, general)
 
 
 def _tokens_by_key(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
