@@ -30,6 +30,7 @@ _SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has no
 _HTTP_TIMEOUT_S = 30.0
 _POLL_S = 0.05
 _TOO_BUSY = (429, 502, 503, 504)  # what proxies in front of an engine answer; ComfyUI itself never does
+_OTHER_PROGRAM = "is a ComfyUI (not another program) there?"
 _RECHECK_S = 1.0  # the history is asked this often even if the websocket says nothing
 
 
@@ -97,17 +98,14 @@ class ComfyClient:
         self._http.close()
 
     def system_stats(self) -> Api:
-        return self._get("/system_stats").json()
+        return self._json("/system_stats")
 
     def object_info(self) -> Api:
         """Every node class that the engine has, with types, ranges and installed models."""
-        return self._get("/object_info").json()
+        return self._json("/object_info")
 
-    def interrupt(self, prompt_id: str | None = None) -> None:
-        """Stop one prompt, running or waiting; without an id, whatever runs."""
-        if prompt_id is None:
-            self._post("/interrupt", {})
-            return
+    def interrupt(self, prompt_id: str) -> None:
+        """Stop one prompt, running or waiting."""
         self._post("/queue", {"delete": [prompt_id]})
         self._post("/interrupt", {"prompt_id": prompt_id})
 
@@ -116,7 +114,7 @@ class ComfyClient:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                queue = self._get("/queue").json()
+                queue = self._json("/queue")
             except ComfyUnavailable:
                 return False
             if not queue["queue_running"] and not queue["queue_pending"]:
@@ -154,7 +152,13 @@ class ComfyClient:
         prompt_id = self.submit(_with_new_files(workflow))
         entry = self._wait(prompt_id, deadline, on_progress)
         if entry is None:
+            waits = self._waits(prompt_id)
             self.interrupt(prompt_id)
+            if waits:
+                raise ComfyUnavailable(
+                    f"{self.base_url}: busy with others' workflows for {timeout_s:g} s; wait, or name more "
+                    "servers in engine.urls"
+                )
             raise ComfyTimeout(f"no picture within {timeout_s:g} s; raise engine.render_timeout_s or do less")
         messages = dict(entry["status"]["messages"])
         if entry["status"]["status_str"] != "success":
@@ -168,10 +172,14 @@ class ComfyClient:
         while time.monotonic() < deadline:
             # Listen first, for at most _RECHECK_S: the message may be lost, the history is the truth.
             self._listen(prompt_id, min(deadline, time.monotonic() + _RECHECK_S), on_progress)
-            entry = self._get(f"/history/{prompt_id}").json().get(prompt_id)
+            entry = self._json(f"/history/{prompt_id}").get(prompt_id)
             if entry:
                 return entry
         return None
+
+    def _waits(self, prompt_id: str) -> bool:
+        """Whether a prompt has not begun yet."""
+        return any(prompt_id in entry for entry in self._json("/queue").get("queue_pending", ()))
 
     def _listen(self, prompt_id: str, until: float, on_progress: Progress | None) -> None:
         """Read the websocket until the prompt has ended or the time is over."""
@@ -235,14 +243,23 @@ class ComfyClient:
     def _get(self, path: str, **options: Any) -> Any:
         return self._checked(self._request("GET", path, **options))
 
+    def _json(self, path: str) -> Api:
+        """The JSON object at a path of the engine's."""
+        reply = self._get(path)
+        try:
+            body = reply.json()
+        except ValueError:  # a page for people
+            body = None
+        if not isinstance(body, dict):
+            raise ComfyUnavailable(f"{reply.url} answered no JSON object; {_OTHER_PROGRAM}")
+        return body
+
     def _post(self, path: str, data: Api) -> Any:
         return self._checked(self._request("POST", path, json=data))
 
     def _checked(self, reply: Any) -> Any:
         if not reply.ok:
-            raise ComfyUnavailable(
-                f"{reply.url} answered {reply.status_code}; is a ComfyUI (not another program) there?"
-            )
+            raise ComfyUnavailable(f"{reply.url} answered {reply.status_code}; {_OTHER_PROGRAM}")
         return reply
 
     def _request(self, method: str, path: str, **options: Any) -> Any:

@@ -6,7 +6,7 @@ studio. An engine that `engine()` started is gone when its block is left or its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -71,11 +71,10 @@ class EngineConfig(BaseModel):
 
 
 @contextmanager
-def engine(config: EngineConfig, index: int = 0) -> Iterator[ComfyClient]:
-    """A client on engine number `index`, started and stopped here unless it is a server of kind "urls"."""
+def engine(config: EngineConfig) -> Iterator[ComfyClient]:
+    """A client on an engine that is started and stopped here, or on the first of `urls` that answers."""
     if config.kind == "urls":
-        client, process = ComfyClient(config.urls[index % len(config.urls)]), None
-        client.system_stats()
+        client, process = _first_that_answers(config.urls), None
     else:
         process = start_engine(config)
         client = ComfyClient(process.url, process.run_dir / "output")
@@ -85,6 +84,19 @@ def engine(config: EngineConfig, index: int = 0) -> Iterator[ComfyClient]:
         client.close()
         if process:
             process.stop()
+
+
+def _first_that_answers(urls: Sequence[str]) -> ComfyClient:
+    """Raises what the last one said where none does."""
+    for url in urls:
+        client = ComfyClient(url)
+        try:
+            client.system_stats()
+            return client
+        except ComfyUnavailable as error:
+            client.close()
+            silent = error
+    raise silent
 
 
 def start_engine(config: EngineConfig) -> EngineProcess:
@@ -103,7 +115,7 @@ def engine_name(config: EngineConfig, client: ComfyClient) -> str:
 
     For example "comfyui-0.3.75" or "comfyui-0.3.75+studio-f43821198b71".
     """
-    name = f"comfyui-{client.system_stats()['system'].get('comfyui_version', 'unknown')}"
+    name = f"comfyui-{client.system_stats().get('system', {}).get('comfyui_version', 'unknown')}"
     if config.kind == "studio":
         name += f"+studio-{install().weights}"
     return name

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from PIL import Image, PngImagePlugin
 
+UNREADABLE = (OSError, SyntaxError, ValueError)  # what PIL says of damaged pictures
 KEY = "flowtailor"  # of the PNG text chunk
 _HEADER_END = 33  # signature and IHDR chunk
 
@@ -53,7 +54,7 @@ class Images:
             png = stream.read()
         try:
             return self._describe(row_id, png)
-        except (OSError, KeyError, ValueError):  # not one of ours, or damaged: render it again
+        except (*UNREADABLE, KeyError):  # damaged, or not one of ours: render it again
             return None
 
     def write(self, row_id: str, png: bytes, seconds: float) -> Picture:

@@ -11,7 +11,6 @@ seconds, width, height, image, image_sha256, error_type, error_message.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -113,12 +112,14 @@ def _fill(frame: pd.DataFrame, render: Callable[[Any], Outcome]) -> pd.DataFrame
 class Renderer:
     """Owns one engine for as long as it lives and renders blocks of rows on it."""
 
-    def __init__(self, engine: EngineConfig, images_dir: str) -> None:
+    def __init__(
+        self, engine: EngineConfig, images_dir: str, *, first_server: Callable[[], int] = lambda: 0
+    ) -> None:
+        """first_server: asked once for the number of the one of `engine.urls` to begin with."""
         self._config = engine
         self._images = Images(images_dir)
         self._process: EngineProcess | None = None
-        # Workers share a constructor, not a number; consecutive process ids spread them over the servers.
-        self._server = os.getpid()
+        self._server = first_server()
         self._client = self._connect()
         self._name: str | None = None  # of the engine, once it was asked
 

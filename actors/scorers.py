@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from ..models.scorers import load_scorer
-from .images import filesystem_of
+from .images import UNREADABLE, filesystem_of
 
 PICTURES_AT_ONCE = 32
 
@@ -47,7 +47,7 @@ class Scorers:
         for i in places:
             try:
                 images[i] = self._open(str(rows.at[i, "image"]))
-            except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken files
+            except UNREADABLE as error:
                 told = f"{type(error).__name__}: {error}"[:500]
                 rows.loc[i, ["error_type", "error_message"]] = ["PictureUnreadable", told]
         prompts = [str(rows.at[i, "prompt"]) for i in images]

@@ -9,12 +9,17 @@ with another one, and no name is in two splits.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowtailor.errors import FlowtailorError
 
 from .rows import share
+
+if TYPE_CHECKING:  # pandas, which a prompt file does without
+    import pandas as pd
 
 STUDIO_PROMPTS = Path(__file__).parent / "prompts" / "studio.csv"
 SPLITS = ("train", "validation", "test")
@@ -93,3 +98,19 @@ def choose(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:
     if not chosen:
         raise FlowtailorError("prompts: no split has a count above 0; set prompts.train, for example")
     return chosen
+
+
+def labelled(rows: pd.DataFrame, prompts: Iterable[Prompt]) -> pd.DataFrame:
+    """Rows with the split, category and style that their prompts have now.
+
+    A row keeps what it was collected with, and a prompt file may have got names or other categories since:
+    by its old split a test prompt would be learned from. Texts that are no longer in the file keep what the
+    row says, and have no style.
+    """
+    known = {prompt.text: prompt for prompt in prompts}
+    told = [known.get(text) for text in rows["prompt"]]
+    return rows.assign(
+        prompt_split=[p.split if p else old for p, old in zip(told, rows["prompt_split"], strict=True)],
+        category=[p.category if p else old for p, old in zip(told, rows["category"], strict=True)],
+        style=[p.style if p else "" for p in told],
+    )

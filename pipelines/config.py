@@ -57,7 +57,7 @@ class SpaceConfig(Section):
 
     file: str | None = None
     flows: str | None = None  # folder of seed workflows; None: those that ship with flowtailor
-    max_tokens: PositiveInt = 64
+    max_tokens: int = Field(default=64, gt=0, le=256)  # as many words as the reward reads
 
 
 class PromptsConfig(Section):

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -41,7 +42,11 @@ def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = 
         # Blocks finish one by one, and a crash loses at most one per engine.
         rendered = ray.data.from_blocks(list(_blocks(missing, rows))).map_batches(
             Renderer,
-            fn_constructor_kwargs={"engine": config.engine, "images_dir": store.images_dir},
+            fn_constructor_kwargs={
+                "engine": config.engine,
+                "images_dir": store.images_dir,
+                "first_server": partial(_next, ray.remote(_Turns).options(num_cpus=0).remote()),
+            },
             compute=ActorPoolStrategy(size=config.engine.count),
             **renderer,
         )
@@ -59,6 +64,23 @@ def render(config: Config, missing: pd.DataFrame, store: Store, *, label: str = 
             failed += int(frame["error_type"].notna().sum())
             bar.set_postfix(failed=failed, refresh=False)
             bar.update(len(frame))
+
+
+class _Turns:
+    """An actor that counts: renderers share a constructor, and each takes another server to begin with."""
+
+    def __init__(self) -> None:
+        self._given = -1
+
+    def next(self) -> int:
+        self._given += 1
+        return self._given
+
+
+def _next(turns: Any) -> int:
+    import ray
+
+    return ray.get(turns.next.remote())
 
 
 def render_here(config: Config, missing: pd.DataFrame, store: Store) -> None:

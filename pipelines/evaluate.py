@@ -25,7 +25,7 @@ import pandas as pd
 from flowtailor.files import written_whole
 
 from ..datasets.flows import load_seed_flows
-from ..datasets.prompts import Prompt, load_prompts
+from ..datasets.prompts import Prompt, load_prompts, prompt_file
 from ..datasets.prompts import choose as choose_prompts
 from ..datasets.rows import weighted_score
 from ..datasets.store import Store
@@ -42,7 +42,7 @@ from .plan import Candidate, planned_rows
 from .renders import rendered_rows
 from .stage import Run, is_done, record, write_json
 from .sweep import guidance_report, sweep_designs
-from .trained import load_designer, load_ensemble, need, with_guidance
+from .trained import adapter_hash, load_designer, load_ensemble, need, with_guidance
 
 PARTS = ("dataset/rows", "reward/ensemble.json", "policy/sft", "policy/score_conditioned", "policy/grpo")
 
@@ -91,8 +91,9 @@ def stage_inputs(run: Run) -> dict[str, Any]:
         "evaluate": config.evaluate,
         "design": config.design,
         "scorers": config.scorers,
-        "prompts": config.prompts,
+        "prompts": [config.prompts, prompt_file(config.prompts.file)],
         "seed": config.run.seed,
+        "reward": run.path("reward"),
         **{part: run.path(part) for part in PARTS},
     }
 
@@ -127,7 +128,7 @@ def sweep(run: Run, materials: Materials, catalog: Catalog) -> dict[str, Any]:
         rows = measure(_rendered(run, prompts, chosen, materials.space), materials, catalog)
     else:
         rows = pd.DataFrame({"method": [], "prompt": [], "score": []})
-    report = guidance_report(swept, rows, materials)
+    report = guidance_report(swept, rows, materials) | {"adapter": adapter_hash(run.dir)}
     print(
         f"evaluate: guidance {report['chosen']:g}, of {len(swept)} strengths on validation prompts",
         flush=True,
@@ -150,12 +151,9 @@ def _rendered(
 
 def gather(run: Run, space: Space) -> Materials:
     """What methods may look at: rows of training prompts with their score, and what was trained."""
-    collected = designable(run.dataset.rows(), space)
+    collected = designable(run.comparable_rows(), space)
     rows = collected.loc[collected["prompt_split"] == "train"]
-    styles = {prompt.text: prompt.style for prompt in load_prompts(run.config.prompts.file)}
-    rows = rows.assign(
-        score=weighted_score(rows, run.config.scorers.weights), style=rows["prompt"].map(styles).fillna("")
-    )
+    rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
     ensemble = load_ensemble(run)

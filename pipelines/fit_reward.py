@@ -48,7 +48,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     scorers = sorted(config.scorers.weights)
     reward = config.reward
-    frame = usable(run.dataset.rows(), scorers)
+    frame = usable(run.comparable_rows(), scorers)
     training = not_held_out(frame)
     if len(training) < FEWEST_ROWS and not dry_run:
         raise FlowtailorError(
@@ -63,7 +63,9 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     if dry_run:
         return
     with stage_output(run, "reward", inputs) as folder:
-        fit(config, run, frame, training, scorers, folder, name=f"reward-{fingerprint(inputs)[:12]}")
+        # What a cut-short fit has done is counted in turns of that many workers.
+        name = f"reward-{fingerprint(inputs)[:12]}-{config.reward.workers}"
+        fit(config, run, frame, training, scorers, folder, name)
 
 
 def stage_inputs(config: Config, run: Run) -> dict[str, Any]:

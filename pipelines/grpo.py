@@ -59,7 +59,7 @@ def train_adapter(
     to the run's. Raises FlowtailorError where an audit finds the ensemble deceived.
     """
     run = Run(config)
-    rows = training_rows(run.dataset.rows(), config.scorers.weights)
+    rows = training_rows(run.comparable_rows(), config.scorers.weights)
     seed += config.run.seed
     questions = draw_questions(
         askable(config),
@@ -83,7 +83,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
     unused = set() if config.grpo.audit_every else {"audit_every", "audit_designs", "audit_max_gap"}
     return {
         "policy": run.path("policy/sft/model.safetensors"),
-        "reward": run.path("reward/ensemble.json"),
+        "reward": run.path("reward"),
         "rows": run.path("dataset/rows"),
         "prompts": prompt_file(config.prompts.file),
         "grpo": config.grpo.model_dump(mode="json", exclude=unused),

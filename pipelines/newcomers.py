@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 ADMITTED = "newcomers.json"
+ADMITTING = "admitting.json"  # there while `admit` is at work
 
 
 def newcomers(run: Run, space: Space) -> list[str]:
@@ -58,11 +59,7 @@ def admit(config: Config, world: World) -> None:
 
     run = Run(config)
     write_json(run.path(ADMITTED), sorted({*_admitted(run), *newcomers(run, world.space)}))
-    accepted = {
-        name: float(read_record(run, name)["seconds"])
-        for name, inputs, _ in _stages(config)
-        if is_recorded(run, name, inputs)
-    }
+    accepted = _accepted(config)
     with stage_output(run, "policy/sft", {}) as folder:
         shutil.copytree(run.path("policy/sft"), folder, dirs_exist_ok=True)  # its log too
         Policy.from_base(run.path("policy/sft"), world.space.vocabulary, dtype="auto").save(folder)
@@ -70,6 +67,22 @@ def admit(config: Config, world: World) -> None:
     for name, inputs, output in _stages(config):
         if name in accepted:
             record(run, name, inputs, output=output, seconds=accepted[name])
+    run.path(ADMITTING).unlink()
+
+
+def _accepted(config: Config) -> dict[str, float]:
+    """What was up to date before anything was admitted, and its seconds: also where a killed `admit` has
+    begun to change what these stages depend on."""
+    run = Run(config)
+    file = run.path(ADMITTING)
+    if not file.is_file():
+        up_to_date = {
+            name: float(read_record(run, name)["seconds"])
+            for name, inputs, _ in _stages(config)
+            if is_recorded(run, name, inputs)
+        }
+        write_json(file, up_to_date)
+    return json.loads(file.read_text())
 
 
 def _admitted(run: Run) -> list[str]:

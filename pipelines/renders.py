@@ -18,6 +18,7 @@ from flowtailor.errors import FlowtailorError
 from ..datasets.rows import LOST
 from ..datasets.store import Store
 from .config import Config
+from .stage import Run, forget
 
 Render = Callable[[Config, pd.DataFrame, Store], None]
 
@@ -35,7 +36,7 @@ def rendered_rows(
     print(f"{label}: {len(set(planned['row_id']))} pictures, {len(missing)} to render", flush=True)
     if len(missing):
         render(config, missing, store)
-        refuse_lost(store, planned)
+        refuse_lost(config, store, planned)
     return with_results(planned, store.rows())
 
 
@@ -46,26 +47,32 @@ def with_results(planned: pd.DataFrame, rendered: pd.DataFrame) -> pd.DataFrame:
 
 
 def adopt(source: Store, target: Store, planned: pd.DataFrame, scorers: Sequence[str]) -> None:
-    """Take over planned rows and their pictures, if every scorer has seen them."""
+    """Take over planned rows and their pictures, if every scorer has seen them and the pictures are there."""
     rows = source.rows()
     names = [f"score_{name}" for name in scorers]
     if not set(names) <= set(rows.columns):
         return
     wanted = rows["row_id"].isin(target.missing(planned)["row_id"])
     rows = rows.loc[wanted & rows[[*names, "image"]].notna().all(axis=1)]
+    here, there = Path(source.images_dir).parent, Path(target.images_dir).parent
+    rows = rows.loc[[(here / image).is_file() for image in rows["image"]]]
     for image in rows["image"]:
-        place = Path(target.images_dir).parent / image
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(source.images_dir).parent / image, place)
+        (there / image).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(here / image, there / image)
     target.append(rows)
 
 
-def refuse_lost(store: Store, planned: pd.DataFrame) -> None:
-    """Raise FlowtailorError where renders were lost (`LOST`): no fault of the designs."""
+def refuse_lost(config: Config, store: Store, planned: pd.DataFrame) -> None:
+    """Raise FlowtailorError where renders were lost (`LOST`): no fault of the designs.
+
+    Where the engine is another one than the run's rows were made on, the collection is no longer up to date.
+    """
     rows = store.rows()
     away = rows["error_type"].isin(list(LOST))
     lost = set(planned["row_id"]) - set(rows.loc[~away, "row_id"])
     if lost:
+        if (rows.loc[rows["row_id"].isin(list(lost)), "error_type"] == "EngineChanged").any():
+            forget(Run(config), "collect")
         told = rows.loc[away & rows["row_id"].isin(list(lost)), "error_message"]
         raise FlowtailorError(
             f"{len(lost)} of {len(set(planned['row_id']))} renders were lost, no fault of the designs"

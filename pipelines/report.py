@@ -26,6 +26,7 @@ from ..workflows.summary import summary as summarise
 from . import plots
 from .config import Config
 from .methods import LEARNED, METHODS
+from .rounds import LINEAGE
 from .stage import Run, is_done, read_json_lines, stage_output
 from .statistics import Interval
 from .trained import need
@@ -167,8 +168,8 @@ def grpo_curves(log: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]
 
 
 def rounds(run_dir: Path) -> int:
-    """How many rounds of refinement a run has behind it."""
-    latest = _json(run_dir / "refine/summary.json")
+    """How many rounds of refinement a run's adapter has behind it."""
+    latest = _json(run_dir / "policy/grpo" / LINEAGE)
     return int(latest["round"]) if latest else 0
 
 

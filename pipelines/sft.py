@@ -46,7 +46,7 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     if is_done(run, name, inputs):
         return
     _, space = read_world(run)
-    rows = training_rows(designable(run.dataset.rows(), space), config.scorers.weights)
+    rows = training_rows(designable(run.comparable_rows(), space), config.scorers.weights)
     sft, imitates = config.sft, name == "policy/sft"
     steps = sft.steps if imitates else sft.score_conditioned_steps
     source = f"taught by {sft.teacher}" if imitates else "each with its score"
@@ -116,7 +116,7 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
         return inputs | {"backbone": config.reward.backbone}  # by which prompts have their categories
     reward, grpo = config.reward, config.grpo
     judged_by = [reward.kappa, reward.lambda_seconds, grpo.over_budget_penalty]
-    return inputs | {"reward": run.path("reward/ensemble.json"), "objective": judged_by}
+    return inputs | {"reward": run.path("reward"), "objective": judged_by}
 
 
 def _worker(setup: dict[str, Any]) -> None:

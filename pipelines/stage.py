@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -33,8 +33,12 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
 from flowtailor.machine import is_running
 
+from ..datasets.prompts import labelled, load_prompts
 from ..datasets.store import Store
 from .config import Config
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSIONED = ("flowtailor", "ray", "torch", "transformers", "trl", "peft", "pyarrow")
 
@@ -54,6 +58,14 @@ class Run:
     def dataset(self) -> Store:
         """The rows and pictures that were collected."""
         return Store(self.path("dataset"))
+
+    def comparable_rows(self) -> pd.DataFrame:
+        """Rows of the dataset that may be learned from together: those of its latest engine, with the splits
+        and categories that the prompt file tells now, and its styles."""
+        rows = self.dataset.rows()
+        if len(rows):
+            rows = rows.loc[rows["engine"] == self.dataset.latest_engine()].reset_index(drop=True)
+        return labelled(rows, load_prompts(self.config.prompts.file))
 
     def open(self) -> Run:
         """Make the folder and write down the resolved configuration with versions and revision.

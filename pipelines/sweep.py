@@ -88,10 +88,13 @@ def best_guidance(points: Sequence[Mapping[str, Any]]) -> float:
 
 def level_with_best(score_MP: Sequence[Sequence[float]]) -> list[bool]:
     """Which of M strengths score less than the best one by no more than two standard errors of the difference
-    over P prompts, which is what 19 of 20 differences of nothing stay within."""
+    over P prompts, which is what 19 of 20 differences of nothing stay within where P is not small. One prompt
+    tells nothing."""
     scores_MP = np.asarray(score_MP)
+    if scores_MP.shape[1] < 2:
+        return [True] * len(scores_MP)
     behind_MP = scores_MP[scores_MP.mean(axis=1).argmax()] - scores_MP
-    error_M = behind_MP.std(axis=1) / math.sqrt(behind_MP.shape[1])
+    error_M = behind_MP.std(axis=1, ddof=1) / math.sqrt(behind_MP.shape[1])
     return list(behind_MP.mean(axis=1) <= 2 * error_M + 1e-9)
 
 

@@ -17,7 +17,7 @@ from flowtailor.errors import FlowtailorError
 
 from ..workflows.space import Space
 from .config import Config
-from .stage import Run, bring_back
+from .stage import Run, bring_back, fingerprint
 
 if TYPE_CHECKING:
     from ..models.designing import Designer
@@ -64,10 +64,22 @@ def open_run(run_dir: str | Path) -> Run:
             f"{place}: its config.resolved.json is not of this version ({type(error).__name__}); "
             "run its stages again"
         ) from None
-    chosen = place / "evaluation/guidance.json"
-    if chosen.is_file():
-        config = with_guidance(config, json.loads(chosen.read_text())["chosen"])
-    return Run(config)
+    return Run(_as_evaluated(config, place))
+
+
+def _as_evaluated(config: Config, place: Path) -> Config:
+    """With the strength of guidance that an evaluation chose for the adapter that lies there now."""
+    file = place / "evaluation/guidance.json"
+    if not config.design.choose_guidance or not file.is_file():
+        return config
+    chosen = json.loads(file.read_text())
+    same = chosen.get("adapter") == adapter_hash(place)
+    return with_guidance(config, chosen["chosen"]) if same else config
+
+
+def adapter_hash(run_dir: Path) -> str:
+    """What tells GRPO's adapters apart."""
+    return fingerprint(run_dir / "policy/grpo/adapter_model.safetensors")
 
 
 def with_guidance(config: Config, guidance: float) -> Config:

@@ -147,18 +147,19 @@ class Api:
 def build(args: ServeArgs) -> serve.Application:
     """`import_path: flowtailor.serving.app:build` of a Serve config file."""
     busy = BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S)
+    inner = args.model_copy(update={"token": None})
     models = Models.options(
         num_replicas=args.replicas,
         # A batch in work and the next one waiting; what is above queues in the HTTP replica.
         max_ongoing_requests=2 * args.max_batch_size,
         max_queued_requests=args.max_queued_requests,
         ray_actor_options={"num_gpus": args.gpus_per_replica},
-    ).bind(args)
+    ).bind(inner)
     engine = Engine.options(
         max_ongoing_requests=1,
         max_queued_requests=WAITING_TO_DRAW,
         ray_actor_options={"num_cpus": 0.1},  # it waits; a GPU for its engine is given in a config file
-    ).bind(args)
+    ).bind(inner)
     capacity = args.max_queued_requests + 2 * args.max_batch_size * args.replicas
     api = Api.options(
         max_ongoing_requests=2 * capacity,  # above the models' capacity, so that they say 503, not we

@@ -22,7 +22,7 @@ from ..actors.comfy import ComfyClient, ComfyTimeout, ComfyUnavailable, EngineCo
 from .events import Done, Event, Failure, Picture, Progress, Ready
 
 Api = dict[str, Any]
-OpenEngine = Callable[[EngineConfig, int], AbstractContextManager[ComfyClient]]
+OpenEngine = Callable[[EngineConfig], AbstractContextManager[ComfyClient]]
 
 logger = logging.getLogger("ray.serve")
 _TRIES = 2
@@ -119,13 +119,12 @@ class Pictures:
                 return self._client
             except ComfyUnavailable:
                 self.close()
-        for server in range(max(1, len(self._config.urls))):
-            try:
-                self._client = self._opened.enter_context(self._open_engine(self._config, server))
-                return self._client
-            except FlowtailorError as error:  # tells where the engine or its log is, which is not for clients
-                logger.error("no engine: %s", error)
-        raise EngineAway("no ComfyUI engine answers; the server's log says why")
+        try:
+            self._client = self._opened.enter_context(self._open_engine(self._config))
+        except FlowtailorError as error:  # tells where the engine or its log is, which is not for clients
+            logger.error("no engine: %s", error)
+            raise EngineAway("no ComfyUI engine answers; the server's log says why") from error
+        return self._client
 
     def _settle(self, client: ComfyClient) -> None:
         """Give up an engine that goes on with what it was told to stop."""

@@ -40,16 +40,16 @@ class Engines:
 
     can_start: list[bool] = field(default_factory=list)  # for each start; afterwards all do
     settles: bool = True
-    opened: list[int] = field(default_factory=list)  # the server of each start
+    opened: int = 0
     closed: int = 0
     drawn: list[str] = field(default_factory=list)
     alive: bool = True
 
     @contextmanager
-    def open(self, config: EngineConfig, server: int) -> Iterator[ComfyClient]:
+    def open(self, config: EngineConfig) -> Iterator[ComfyClient]:
         if not (self.can_start.pop(0) if self.can_start else True):
             raise FlowtailorError("ComfyUI died while starting: no CUDA; see /tmp/secret.log")
-        self.opened.append(server)
+        self.opened += 1
         self.alive = True
         yield cast(ComfyClient, self)
         self.closed += 1

@@ -58,6 +58,7 @@ def synthetic_rows(per_prompt: int = 12, seed: int = 0) -> pd.DataFrame:
         workflow_split=np.where(held_out, "test", "train"),
         workflow_key=frame["tokens"],
         row_id=[str(i) for i in range(len(frame))],
+        engine="comfyui-0.3.75",
         error_type=None,
         created_at="2026-01-01T00:00:00+00:00",
     )

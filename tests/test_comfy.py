@@ -136,6 +136,21 @@ def test_a_running_server_is_used_and_left_alone(comfy: ComfyClient) -> None:
     with engine(config) as client:
         assert engine_name(config, client) == "comfyui-0.3.75"
     assert comfy.system_stats()
+    with engine(EngineConfig(kind="urls", urls=("http://127.0.0.1:9", comfy.base_url))) as client:
+        assert client.base_url == comfy.base_url  # the first that answers
+
+
+@pytest.mark.engine
+def test_the_time_in_the_queue_is_not_the_workflow_s(comfy: ComfyClient, plain_api: Api) -> None:
+    slow = bound(plain_api, seed=31)
+    next(node for node in slow.values() if node["class_type"] == "KSampler")["inputs"]["steps"] = 500
+    others = comfy.submit(slow)
+    try:
+        with pytest.raises(ComfyUnavailable, match="busy with others' workflows"):
+            comfy.render(bound(plain_api, seed=32), timeout_s=0.3)
+    finally:
+        comfy.interrupt(others)
+    assert comfy.wait_idle()
 
 
 @pytest.mark.engine
@@ -229,6 +244,18 @@ def test_something_else_at_the_address(tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(ComfyUnavailable, match="404"):
             ComfyClient(f"http://127.0.0.1:{server.server_port}").system_stats()
+        server.shutdown()
+
+
+def test_a_page_for_people_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a proxy's, while what is behind it is mended."""
+    (tmp_path / "system_stats").write_text("<html>back soon</html>")
+    monkeypatch.chdir(tmp_path)
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(ComfyUnavailable, match="no JSON object; is a ComfyUI"):
+            engine(EngineConfig(kind="urls", urls=(url,))).__enter__()
         server.shutdown()
 
 

@@ -18,8 +18,8 @@ from flowtailor.pipelines import evaluate, renders
 from flowtailor.pipelines.comparison import NEAREST, summarise
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import METHODS, Choice
-from flowtailor.pipelines.stage import Run
-from flowtailor.pipelines.trained import open_run
+from flowtailor.pipelines.stage import Run, is_recorded, record, write_json
+from flowtailor.pipelines.trained import adapter_hash, open_run
 from flowtailor.workflows.codec import canonical_words
 from flowtailor.workflows.space import Space
 
@@ -80,6 +80,43 @@ def test_known_rows_are_taken_over_with_their_pictures(space: Space, tmp_path: P
     assert len(evaluation.missing(plan)) == 1
     assert len(evaluation.rows()) == 5
     assert all((Path(evaluation.images_dir).parent / name).is_file() for name in evaluation.rows()["image"])
+
+
+def test_rows_whose_pictures_are_gone_are_not_taken_over(space: Space, tmp_path: Path):
+    collection, evaluation = Store(tmp_path / "dataset"), Store(tmp_path / "evaluation")
+    plan = planned(space)
+    rows = with_results(plan, Path(collection.images_dir))
+    collection.append(rows)
+    (Path(collection.images_dir).parent / rows["image"].iloc[0]).unlink()
+    renders.adopt(collection, evaluation, plan, ["alignment", "sharpness"])
+    assert len(evaluation.rows()) == 5
+
+
+def test_another_engine_makes_the_collection_out_of_date(space: Space, tmp_path: Path):
+    config = Config.model_validate({"run": {"root": str(tmp_path), "name": "made"}})
+    record(Run(config), "collect", {}, output="dataset", seconds=1.0)
+    plan, store = planned(space), Store(tmp_path / "evaluation")
+
+    def other_engine(config: Config, missing: pd.DataFrame, store: Store) -> None:
+        store.append(missing.assign(error_type="EngineChanged", error_message="run collect again"))
+
+    with pytest.raises(FlowtailorError, match="run collect again"):
+        renders.rendered_rows(config, plan, store, known=(), render=other_engine, label="evaluate")
+    assert not is_recorded(Run(config), "collect", {})
+
+
+@pytest.mark.parametrize(
+    "adapter, guidance", [("as it was", 2.0), ("trained again", Config().design.guidance)]
+)
+def test_guidance_is_that_of_the_adapter_it_was_chosen_for(tmp_path: Path, adapter: str, guidance: float):
+    run = Run(Config.model_validate({"run": {"root": str(tmp_path), "name": "made"}})).open()
+    file = run.path("policy/grpo/adapter_model.safetensors")
+    file.parent.mkdir(parents=True)
+    file.write_text("as it was")
+    run.path("evaluation").mkdir()
+    write_json(run.path("evaluation/guidance.json"), {"chosen": 2.0, "adapter": adapter_hash(run.dir)})
+    file.write_text(adapter)
+    assert open_run(run.dir).config.design.guidance == guidance
 
 
 def test_rows_of_other_scorers_are_not_taken_over(space: Space, tmp_path: Path):

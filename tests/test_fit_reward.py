@@ -18,6 +18,7 @@ from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_fit import MemberFit
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.fit_reward import _Plan, not_held_out, prepare, run_stage, settings_of, summary
+from flowtailor.pipelines.stage import Run
 
 from .synthetic_rows import synthetic_rows
 
@@ -112,7 +113,7 @@ def test_a_killed_worker_resumes_and_the_second_call_skips(collected, capsys):
 
 def uninterrupted(config: Config) -> list[torch.nn.Module]:
     """The members that this configuration gives, fitted here, one after the other."""
-    frame = usable(Store(Path(config.run.root) / "test" / "dataset").rows(), ["crisp", "match"])
+    frame = usable(Run(config).comparable_rows(), ["crisp", "match"])
     _, data = prepare(config, not_held_out(frame), ["crisp", "match"])
     nets = []
     for member in range(config.reward.members):

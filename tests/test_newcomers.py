@@ -119,3 +119,21 @@ def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: W
     siblings = [id_ for word, id_ in before.vocabulary.ids.items() if word.startswith("ckpt_name=")]
     apart = rows[after.vocabulary.ids["ckpt_name=a_watercolour.ckpt"]] - old[siblings].mean(0)
     assert apart.norm() < old[siblings].mean(0).norm()
+
+
+def test_admitting_may_be_killed_and_repeated(
+    config: Config, larger: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was up to date is, or the next `flowtailor run` would train it again."""
+    larger = compatible(config, larger)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(newcomers_file, "write_world", killed)
+        with pytest.raises(KeyboardInterrupt):
+            admit(config, larger)
+    admit(config, larger)
+    assert all(is_done(Run(config), name, inputs) for name, inputs in inputs_of(config).items())
+    assert not Run(config).path(newcomers_file.ADMITTING).exists()

@@ -4,10 +4,11 @@ import csv
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tiny_pictures import SUBJECTS, tiny_pictures
 
-from flowtailor.datasets.prompts import SPLITS, STUDIO_PROMPTS, choose, load_prompts, split_of
+from flowtailor.datasets.prompts import SPLITS, STUDIO_PROMPTS, choose, labelled, load_prompts, split_of
 from flowtailor.datasets.studio_prompts import read_scenes, write_prompts
 from flowtailor.errors import FlowtailorError
 
@@ -40,6 +41,18 @@ def test_prompts_about_one_name_share_its_split(tmp_path: Path):
     prompts = load_prompts(write(tmp_path / "p.csv", "text,category,name\n" + "\n".join(lines)))
     assert all({p.split for p in prompts[i : i + 3]} == {split_of(names[i // 3])} for i in range(0, 120, 3))
     assert {p.split for p in prompts} == set(SPLITS)
+
+
+def test_rows_take_the_labels_that_their_prompts_have_now(tmp_path: Path):
+    """A file that got names moves prompts to other splits; rows must not be learned from by their old one."""
+    named = load_prompts(write(tmp_path / "p.csv", "text,category,name,style\na fox,animals,vulpes,line\n"))
+    old = pd.DataFrame(
+        {"prompt": ["a fox", "gone"], "prompt_split": ["other", "train"], "category": ["x", "food"]}
+    )
+    rows = labelled(old, named)
+    assert rows["prompt_split"].tolist() == [split_of("vulpes"), "train"]
+    assert rows["category"].tolist() == ["animals", "food"]
+    assert rows["style"].tolist() == ["line", ""]
 
 
 def test_the_studio_captions_hold_out_names():

@@ -157,12 +157,12 @@ def test_a_server_that_is_away_gives_retryable_rows(tmp_path: Path, plain_api: A
 
 @pytest.mark.engine
 def test_a_server_that_is_away_leaves_its_rows_to_the_others(
-    comfy: ComfyClient, tmp_path: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+    comfy: ComfyClient, tmp_path: Path, plain_api: Api
 ) -> None:
     config = EngineConfig(kind="urls", urls=("http://127.0.0.1:9", comfy.base_url))
     for first in (0, 1):
-        monkeypatch.setattr(renderer_module.os, "getpid", lambda first=first: first)
-        [row] = render(Renderer(config, str(tmp_path / str(first))), rows(plain_api, 60 + first))
+        renderer = Renderer(config, str(tmp_path / str(first)), first_server=lambda first=first: first)
+        [row] = render(renderer, rows(plain_api, 60 + first))
         assert row["error_type"] is None
 
 
@@ -188,6 +188,12 @@ def test_a_damaged_picture_counts_as_missing(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:60])
     assert images.find("abcd") is None
     file.write_bytes(png())  # a picture, but none of ours
+    assert images.find("abcd") is None
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")  # in several chunks; the header of the second one is gone
+    first, *others = buffer.getvalue().split(b"IDAT")
+    file.write_bytes(first + b"IDAT" + others[0] + b"????" + b"IDAT".join(others[1:]))
     assert images.find("abcd") is None
 
 

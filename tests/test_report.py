@@ -246,7 +246,7 @@ def test_audits_and_rounds_of_refinement_are_shown_where_there_are_any(run_dir: 
     side = {**numbers, "spearman_within_prompt": None}
     summary = {"round": 1, "picked": {"unsure": 3, "frequent": 2}, "judged": 12, "grpo_steps": 20}
     summary |= dict.fromkeys(("before", "refit", "after", "change"), side)
-    for name in ("refine/summary.json", "refine/round-1/summary.json"):
+    for name in ("policy/grpo/refined.json", "refine/round-1/summary.json"):
         (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
         (run_dir / name).write_text(json.dumps(summary))
     found = {"audit_predicted": 0.7, "audit_rendered": [0.6, 0.5, 0.7], "audit_gap": 0.1}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from flowtailor.errors import FlowtailorError
@@ -129,6 +130,13 @@ def test_fingerprints_follow_content_not_names_order_or_time(run: Run, tmp_path:
     assert first != fingerprint({"data": folder, "config": run.config.reward})
     assert missing != fingerprint({"data": folder / "a"})
     assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
+
+
+def test_only_rows_of_the_latest_engine_are_learned_from_together(run: Run):
+    """Other weights under the same names draw other pictures."""
+    rows = pd.DataFrame({"row_id": ["a", "b"], "prompt": "a fox", "engine": ["comfyui-1", "comfyui-2"]})
+    run.dataset.append(rows.assign(created_at=["2026-01-01", "2026-01-02"]))
+    assert run.comparable_rows()["row_id"].tolist() == ["b"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):

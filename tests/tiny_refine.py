@@ -33,8 +33,7 @@ def complete_run(tmp_path: Path, space: Space, *, seed: int = 0) -> Config:
     """A configuration whose run is complete and up to date, with random policies and a random ensemble."""
     run = tiny_run(tmp_path / "tiny", space)
     (run / "policy/grpo/log.jsonl").write_text('{"loss": 0.0, "step": 1}\n')
-    rows = tiny_rows(space).assign(engine="comfyui-0.3.75")
-    Store(run / "dataset").append(rows)
+    Store(run / "dataset").append(tiny_rows(space))
     settings = [
         "run.name=tiny",
         f"run.seed={seed}",

@@ -30,6 +30,7 @@ def tiny_rows(space: Space, per_prompt: int = 6) -> pd.DataFrame:
                     "tokens": " ".join(words),
                     "seconds": len(words) / 20,
                     **{f"score_{name}": len(words) / 32 for name in SCORERS},
+                    "engine": "comfyui-0.3.75",
                     "error_type": None,
                     "created_at": "2026-01-01T00:00:00+00:00",
                 }
