@@ -150,13 +150,16 @@ class RefineConfig(Section):
     grpo_steps: PositiveInt = 20
 
 
-Guidance = Annotated[float, Field(ge=0, le=10)]
+MOST_GUIDANCE = 10
+MOST_TEMPERATURE = 5
+Guidance = Annotated[float, Field(ge=0, le=MOST_GUIDANCE)]
+Temperature = Annotated[float, Field(ge=0, le=MOST_TEMPERATURE)]
 
 
 class DesignConfig(Section):
     guidance: Guidance = 1.5
     choose_guidance: bool = True  # an evaluation finds the best of its sweep, which then takes its place
-    temperature: float = Field(default=0.7, ge=0, le=5)
+    temperature: Temperature = 0.7
     best_of: PositiveInt = 4
 
 

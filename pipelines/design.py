@@ -28,7 +28,7 @@ from ..workflows.space import Space
 from ..workflows.summary import summary
 from . import why
 from .catalog import read_world
-from .config import Config
+from .config import MOST_GUIDANCE, MOST_TEMPERATURE, Config
 from .judging import Wish, draw
 from .stage import Run, write_json
 from .trained import load_designer, load_ensemble, need, open_run
@@ -49,8 +49,14 @@ class Request(Wish):
         rules = [
             (bool(self.prompt.strip()), f"prompt {self.prompt!r}: must hold a word; say what to draw"),
             (1 <= self.n <= MOST_DESIGNS, f"-n {self.n}: must be 1 to {MOST_DESIGNS}"),
-            (0 <= self.guidance <= 10, f"--guidance {self.guidance:g}: must be 0 to 10"),
-            (0 <= self.temperature <= 5, f"--temperature {self.temperature:g}: must be 0 to 5"),
+            (
+                0 <= self.guidance <= MOST_GUIDANCE,
+                f"--guidance {self.guidance:g}: must be 0 to {MOST_GUIDANCE}",
+            ),
+            (
+                0 <= self.temperature <= MOST_TEMPERATURE,
+                f"--temperature {self.temperature:g}: must be 0 to {MOST_TEMPERATURE}",
+            ),
             (self.budget_s is None or self.budget_s > 0, f"--budget-s {self.budget_s}: must be above 0"),
             (0 <= self.seed < 2**63, f"--seed {self.seed}: must be 0 or more, and below 2**63"),
         ]

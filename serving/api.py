@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ..pipelines.config import Guidance, Temperature
+
 MAX_DESIGNS = 16
 MAX_PROMPT_CHARS = 2000
 
@@ -36,10 +38,8 @@ class DesignRequest(Message):
     n: int = Field(
         default=1, ge=1, le=MAX_DESIGNS, description="different designs; fewer come where there are no more"
     )
-    guidance: float | None = Field(
+    guidance: Guidance | None = Field(
         default=None,
-        ge=0,
-        le=10,
         description="0: the SFT policy, 1: the GRPO policy, above 1: beyond it; null: as the run is set up",
     )
     budget_s: float | None = Field(
@@ -49,8 +49,8 @@ class DesignRequest(Message):
         description="wished render time in seconds; designs that are foreseen to keep it come first",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the design and of the picture")
-    temperature: float | None = Field(
-        default=None, ge=0, le=5, description="0: always the likeliest; null: as the run is set up"
+    temperature: Temperature | None = Field(
+        default=None, description="0: always the likeliest; null: as the run is set up"
     )
     render: bool = Field(
         default=False, description="draw the designs too: the answer is a stream of server-sent events"
