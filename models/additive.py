@@ -31,7 +31,7 @@ from .traits import Traits
 SCALE, MODEL_SCALE = 0.5, 0.25  # where words start: workflows with four between them are alike by half
 ROW_NOISE = 0.3  # where the variance of a row around its workflow starts, against that of the workflows
 PROMPT_NOISE = 3.0  # the same for prompts, whose effect is told apart and left to the networks
-WORTH_PENALTY, MODEL_PENALTY = 100.0, 3.0
+WORTH_PENALTY, MODEL_PENALTY = 100.0, 10.0
 SWEEPS = 6  # over the three effects in turn; more change the third digit
 
 _MODEL = re.compile(r"\.(safetensors|sft|ckpt|pth|pt|bin|gguf)$")
@@ -59,9 +59,8 @@ class AdditiveModel(nn.Module):
         self.register_buffer("worth_VQO", torch.zeros(vocabulary + 2, self.traits.count, outputs))
 
     def forward(self, words: Words, workflow_N: Tensor, prompts_ND: Tensor) -> Tensor:
-        features_WF = self._features(words)
-        usual_WO = alike(features_WF * self.scale_F, self.known_KF) @ self.weight_KO
-        worth_WQO = torch.einsum("wv,vqo->wqo", features_WF[:, : len(self.worth_VQO)], self.worth_VQO)
+        usual_WO = alike(self._features(words) * self.scale_F, self.known_KF) @ self.weight_KO
+        worth_WQO = torch.einsum("wv,vqo->wqo", self._shares(words), self.worth_VQO)
         suited_NO = torch.einsum("nqo,nq->no", worth_WQO[workflow_N], self.traits(prompts_ND))
         return usual_WO[workflow_N] + suited_NO
 
@@ -102,13 +101,13 @@ class AdditiveModel(nn.Module):
         models_V = torch.tensor([False, *(bool(_MODEL.search(word)) for word in vocabulary), False])
         start_F = torch.where(models_V, MODEL_SCALE, SCALE).repeat(2)
         features_KF = self._features(words)
-        bags_KV = features_KF[:, : len(models_V)]
+        shares_KV = self._shares(words)
         # With a penalty of 1 for all, words in a larger unit are penalised less.
         unit_V = torch.where(models_V, MODEL_PENALTY, WORTH_PENALTY).double() ** -0.5
         traits_PQ = self.traits(prompts_PD).double()
         prompt = _Shrunk(len(prompts_PD), prompt_N)
         usual = _GaussianProcess(features_KF * start_F, workflow_N, ROW_NOISE)
-        worth = _Ridge((bags_KV - bags_KV.mean(0)) * unit_V, traits_PQ[prompt_N], workflow_N)
+        worth = _Ridge((shares_KV - shares_KV.mean(0)) * unit_V, traits_PQ[prompt_N], workflow_N)
         usual_NO = suited_NO = torch.zeros_like(targets_NO, dtype=torch.double)
         for sweep in range(2 * SWEEPS):
             prompt_NO = prompt(targets_NO - usual_NO - suited_NO)
@@ -130,14 +129,23 @@ class AdditiveModel(nn.Module):
 
         So that what the first of two samplers does is not taken for what the last one does.
         """
-        return torch.cat([self._bags(words), self._bags(words, words.repeating())], dim=1)
+        there_WT = words.index_WT > 0
+        return torch.cat(
+            [self._bags(words, there_WT), self._bags(words, there_WT & words.repeating())], dim=1
+        )
 
-    def _bags(self, words: Words, where_WT: Tensor | None = None) -> Tensor:
-        """(W, V): how often each word occurs (where it counts); unknown words share the last column."""
+    def _shares(self, words: Words) -> Tensor:
+        """(W, V): which share of the nodes of its class says a word; all of them for the class itself.
+
+        So two checkpoints suit a prompt as the mean of both does, not as their sum.
+        """
+        return self._bags(words, (words.index_WT > 0) / words.siblings().clamp(min=1))
+
+    def _bags(self, words: Words, weight_WT: Tensor) -> Tensor:
+        """(W, V): the weights of each word's occurrences; unknown words share the last column."""
         index_WT = words.index_WT.clamp(max=self.vocabulary + 1)
-        counts_WT = index_WT > 0 if where_WT is None else (index_WT > 0) & where_WT
         bags_WV = torch.zeros(len(index_WT), self.vocabulary + 2, device=index_WT.device)
-        return bags_WV.scatter_add_(1, index_WT, counts_WT.float())
+        return bags_WV.scatter_add_(1, index_WT, weight_WT.float())
 
 
 class _GaussianProcess:

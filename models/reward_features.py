@@ -40,10 +40,18 @@ class Words:
         Workflows are told from their output, so of two samplers that is the first to run.
         """
         place_T = torch.arange(self.index_WT.shape[1], device=self.index_WT.device)
+        return (self._same_class() & (place_T < self.owner_WT.unsqueeze(2))).any(2)
+
+    def siblings(self) -> Tensor:
+        """(W, T): how many nodes there are of the class that a word's node is of; 0 for padding."""
+        return self._same_class().sum(2) * (self.index_WT > 0)
+
+    def _same_class(self) -> Tensor:
+        """(W, T, T): is the node of the first word of the class that the second one names?"""
+        place_T = torch.arange(self.index_WT.shape[1], device=self.index_WT.device)
         node_WT = (self.owner_WT == place_T) & (self.index_WT > 0)
         class_WT = self.index_WT.gather(1, self.owner_WT)
-        same_WTT = (class_WT.unsqueeze(2) == class_WT.unsqueeze(1)) & node_WT.unsqueeze(1)
-        return (same_WTT & (place_T < self.owner_WT.unsqueeze(2))).any(2)
+        return (class_WT.unsqueeze(2) == class_WT.unsqueeze(1)) & node_WT.unsqueeze(1)
 
     def __getitem__(self, rows: Tensor) -> Words:
         """The chosen workflows, cut to the longest of them."""

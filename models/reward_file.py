@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 8
+FORMAT = 9
 DESCRIPTION = "ensemble.json"
 
 
