@@ -1,12 +1,12 @@
-"""Error bars made honest: two factors from rows that were not fitted. Pure functions.
+"""Error bars made honest: three factors from rows that were not fitted. Pure functions.
 
 Shape legend: N rows, M pairs of rows, S scorers, O outputs.
 
-The variance of a prediction has two parts: disagreement between the members, and the rest, which is what
-single pictures do around their mean as the members learned it, and what no rendered workflow tells. The
-members disagree about workflows that they have not seen, but by their own measure; how much that must
-count is read off such rows. About a prompt of the training rows they disagree because each saw its own
-draw of these prompts, which tells of nothing unknown, so that it counts at face value there.
+The variance of a prediction has three parts: what single pictures do around their mean, as the members
+learned it; how far the members disagree; and how little the rendered workflows tell of this one. The latter
+two go by measures of their own; how much they must count is read off rows of new prompts and workflows.
+About a prompt of the training rows the members disagree because each saw its own draw of these prompts,
+which tells of nothing unknown, so that it counts at face value there.
 
 Scorers partly err together, so the bar of their weighted mean also needs how far they do.
 """
@@ -15,42 +15,65 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 WITHIN_ONE_DEVIATION = 0.6827
-FACTORS = np.geomspace(0.25, 16, 25)
+FACTORS = np.geomspace(0.25, 16, 19)
 FEWEST = 10  # rows of a kind before its coverage counts
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Variance = `scale`^2 * (rest^2 + (`disagreement` * spread of the members)^2); `disagreement` is 1 for
-    prompts that members were trained on."""
+    """Variance = `scale`^2 * (scatter^2 + (`disagreement` * spread)^2 + (`novelty` * novel)^2).
+
+    For prompts that members were trained on, `disagreement` is 1 and `scale` at least 1: below 1 it pays
+    back what the disagreement about others counts too much.
+    """
 
     scale: float = 1.0
     disagreement: float = 1.0
+    novelty: float = 1.0
 
-    def std(self, spread_N: np.ndarray, rest_N: np.ndarray, known_N: np.ndarray | bool = False) -> np.ndarray:
-        """Standard deviations, in the unit of the inputs: `spread_N` a deviation, `rest_N` likewise.
+    def std(
+        self,
+        scatter_N: np.ndarray,
+        spread_N: np.ndarray,
+        novel_N: np.ndarray,
+        known_N: np.ndarray | bool = False,
+    ) -> np.ndarray:
+        """Standard deviations; so are the inputs: of single pictures, of the members, of the workflow.
 
         known_N: whether members were trained on the prompt.
         """
-        return self.scale * np.hypot(rest_N, np.where(known_N, 1.0, self.disagreement) * spread_N)
+        spread_N = np.where(known_N, 1.0, self.disagreement) * spread_N
+        scale_N = np.where(known_N, max(self.scale, 1.0), self.scale)
+        return scale_N * np.sqrt(scatter_N**2 + spread_N**2 + (self.novelty * novel_N) ** 2)
+
+    def doubt(self, novel_N: np.ndarray) -> np.ndarray:
+        """The part of them about the workflow."""
+        return self.scale * self.novelty * novel_N
 
 
 def fit_bars(
-    error_N: np.ndarray, spread_N: np.ndarray, rest_N: np.ndarray, new_N: np.ndarray, prompt_N: np.ndarray
+    error_N: np.ndarray,
+    scatter_N: np.ndarray,
+    spread_N: np.ndarray,
+    novel_N: np.ndarray,
+    new_N: np.ndarray,
+    prompt_N: np.ndarray,
 ) -> Bars:
     """The bars that cover 68.27% of the errors, wide where errors are large and narrow where they are small.
 
-    Of all weights of disagreement the one with the best interval score (Gneiting and Raftery 2007, equation
-    43); rows count as by `row_weights`. With too few rows of either kind, disagreement counts at face value.
+    Of all factors those with the best interval score (Gneiting and Raftery 2007, equation 43); rows count as
+    by `row_weights`. With too few rows of either kind, disagreement and novelty count at face value.
     """
     weight_N = row_weights(new_N, prompt_N)
+    parts = (scatter_N, spread_N, novel_N)
     factors = FACTORS if _both_kinds(new_N) else [1.0]
-    options = [_scaled(error_N, spread_N, rest_N, factor, weight_N) for factor in factors]
-    return min(options, key=lambda bars: _interval_score(bars, error_N, spread_N, rest_N) @ weight_N)
+    options = [_scaled(error_N, parts, *pair, weight_N) for pair in product(factors, repeat=2)]
+    return min(options, key=lambda bars: _interval_score(error_N, bars.std(*parts)) @ weight_N)
 
 
 def row_weights(new_N: np.ndarray, prompt_N: np.ndarray) -> np.ndarray:
@@ -125,17 +148,16 @@ def _once(prompt_N: np.ndarray) -> np.ndarray:
 
 def _scaled(
     error_N: np.ndarray,
-    spread_N: np.ndarray,
-    rest_N: np.ndarray,
-    factor: float,
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    disagreement: float,
+    novelty: float,
     weight_N: np.ndarray,
 ) -> Bars:
     # A quantile rather than a root mean square: a few wild rows must not widen all bars.
-    std_N = np.maximum(Bars(1.0, factor).std(spread_N, rest_N), 1e-12)
-    return Bars(max(_width(error_N / std_N, weight_N), 1e-3), float(factor))
+    std_N = np.maximum(Bars(1.0, disagreement, novelty).std(*parts), 1e-12)
+    return Bars(max(_width(error_N / std_N, weight_N), 1e-3), float(disagreement), float(novelty))
 
 
-def _interval_score(bars: Bars, error_N: np.ndarray, spread_N: np.ndarray, rest_N: np.ndarray) -> np.ndarray:
+def _interval_score(error_N: np.ndarray, std_N: np.ndarray) -> np.ndarray:
     """(N,): the width of each interval, and a fine for how far the error lies outside it; less is better."""
-    std_N = bars.std(spread_N, rest_N)
     return 2 * std_N + 2 / (1 - WITHIN_ONE_DEVIATION) * np.maximum(np.abs(error_N) - std_N, 0)

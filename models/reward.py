@@ -118,8 +118,10 @@ class RewardEnsemble:
         """
         answers = self._outputs(prompts, tokens)
         known_N = np.array([text_hash(prompt) in self.known for prompt in prompts], dtype=bool)
-        std_NO = self._std(answers.spread_NO, answers.rest_NO, known_N)
-        doubt_NO = self._std(np.zeros_like(answers.novel_NO), answers.novel_NO)
+        std_NO = self._std(answers, known_N)
+        doubt_NO = np.stack(
+            [bars.doubt(novel_N) for bars, novel_N in zip(self.bars, answers.novel_NO.T, strict=True)], axis=1
+        )
         seconds_N = np.exp(answers.mean_NO[:, -1])
         return Predictions(
             answers.mean_NO[:, :-1],
@@ -163,9 +165,9 @@ class RewardEnsemble:
         error_NO = answers.mean_NO - target_NO
         prompt_N = frame["prompt"].to_numpy(dtype=str)
         new_N = (frame["workflow_split"] == "test").to_numpy()
-        columns = zip(error_NO.T, answers.spread_NO.T, answers.rest_NO.T, strict=True)
+        columns = zip(error_NO.T, *answers.deviations(), strict=True)
         self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
-        distance_NO = error_NO / np.maximum(self._std(answers.spread_NO, answers.rest_NO), 1e-12)
+        distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
         self.correlation_SS = error_correlation(distance_NO[:, :-1], row_weights(new_N, prompt_N))
         one_M, other_M = _pairs(frame)
         if len(one_M) and len(self._nets) > 1:
@@ -174,12 +176,10 @@ class RewardEnsemble:
             spread_MO = np.hypot(gap_KMO.std(0, ddof=1), self._parting(tokens, one_M, other_M))
             self.widths_O = difference_widths(gap_KMO.mean(0), spread_MO)
 
-    def _std(
-        self, spread_NO: np.ndarray, rest_NO: np.ndarray, known_N: np.ndarray | bool = False
-    ) -> np.ndarray:
+    def _std(self, answers: _Answers, known_N: np.ndarray | bool = False) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
-        columns = zip(self.bars, spread_NO.T, rest_NO.T, strict=True)
-        return np.stack([bars.std(spread_N, rest_N, known_N) for bars, spread_N, rest_N in columns], axis=1)
+        columns = zip(self.bars, *answers.deviations(), strict=True)
+        return np.stack([bars.std(*column, known_N) for bars, *column in columns], axis=1)
 
     @torch.inference_mode()
     def _parting(self, tokens: Sequence[Sequence[str]], one_M: np.ndarray, other_M: np.ndarray) -> np.ndarray:
@@ -192,13 +192,12 @@ class RewardEnsemble:
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
         mean_KNO, logvar_KNO, novelty_NO = self._ask(prompts, tokens)
         member_KNO = mean_KNO * self.scale.std_O + self.scale.mean_O
-        novel_NO, scatter_NO = np.sqrt(novelty_NO), np.sqrt(np.exp(logvar_KNO).mean(0))
         return _Answers(
             member_KNO,
             member_KNO.mean(0),
+            np.sqrt(np.exp(logvar_KNO).mean(0)) * self.scale.std_O,
             member_KNO.std(0),
-            novel_NO * self.scale.std_O,
-            np.hypot(novel_NO, scatter_NO) * self.scale.std_O,
+            np.sqrt(novelty_NO) * self.scale.std_O,
         )
 
     @torch.inference_mode()
@@ -297,12 +296,16 @@ def _pairs(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 class _Answers:
     """What the members say, in the targets' own units, before the bars; log-seconds come last.
 
-    spread: how far they disagree; novel: what they cannot know, because no workflow like it was rendered;
-    rest: that, and the scatter of single pictures. All are deviations.
+    scatter: of single pictures; spread: how far the members disagree; novel: what they cannot know, because
+    no workflow like it was rendered. All are deviations.
     """
 
     member_KNO: np.ndarray
     mean_NO: np.ndarray
+    scatter_NO: np.ndarray
     spread_NO: np.ndarray
     novel_NO: np.ndarray
-    rest_NO: np.ndarray
+
+    def deviations(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Transposed, in the order of `Bars`: a row of each is an output's."""
+        return self.scatter_NO.T, self.spread_NO.T, self.novel_NO.T

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 9
+FORMAT = 10
 DESCRIPTION = "ensemble.json"
 
 

@@ -72,33 +72,46 @@ def test_bars_cover_two_thirds_of_known_and_of_new_workflows():
     spread = np.where(new, 0.3, 0.1) * rng.uniform(0.5, 1.5, 4000)
     scatter = np.full(4000, 0.2)
     error = rng.normal(size=4000) * 1.5 * np.hypot(scatter, 3 * spread)  # members agree far too well
-    bars = fit_bars(error, spread, scatter, new, np.arange(4000))
+    bars = fit_bars(error, scatter, spread, np.zeros(4000), new, np.arange(4000))
     assert bars.disagreement == pytest.approx(3, rel=0.2)
-    inside = np.abs(error) <= bars.std(spread, scatter)
+    inside = np.abs(error) <= bars.std(scatter, spread, np.zeros(4000))
     assert inside[new].mean() == pytest.approx(0.683, abs=0.03)
     assert inside[~new].mean() == pytest.approx(0.683, abs=0.03)
 
 
+def test_what_no_rendered_workflow_tells_counts_as_much_as_new_workflows_show():
+    rng = np.random.default_rng(0)
+    new = np.arange(4000) % 4 == 0
+    novel = np.where(new, 0.3, 0.05) * rng.uniform(0.5, 1.5, 4000)
+    scatter, spread = np.full(4000, 0.2), np.full(4000, 0.01)
+    error = rng.normal(size=4000) * np.hypot(scatter, 2 * novel)
+    bars = fit_bars(error, scatter, spread, novel, new, np.arange(4000))
+    assert bars.novelty == pytest.approx(2, rel=0.3)
+    assert bars.doubt(novel) == pytest.approx(bars.scale * bars.novelty * novel)
+
+
 def test_without_new_workflows_one_scale_serves_all():
     error = np.linspace(-1, 1, 101)
-    bars = fit_bars(error, np.zeros(101), np.full(101, 0.1), np.zeros(101, dtype=bool), np.arange(101))
-    assert bars.disagreement == 1
+    none = np.zeros(101)
+    bars = fit_bars(error, np.full(101, 0.1), none, none, none > 0, np.arange(101))
+    assert bars.disagreement == bars.novelty == 1
     assert bars.scale == pytest.approx(6.83, abs=0.1)
-    assert Bars(2.0, 1.0).std(np.array([3.0]), np.array([4.0])).tolist() == [10]
+    assert Bars(2.0).std(np.array([2.0]), np.array([3.0]), np.array([6.0])).tolist() == [14]
 
 
 def test_disagreement_about_a_prompt_of_the_training_rows_counts_at_face_value():
-    spread, rest = np.array([3.0, 3.0]), np.array([4.0, 4.0])
-    assert Bars(1.0, 5.0).std(spread, rest, np.array([True, False])).tolist() == [
-        5,
-        pytest.approx(15.524, abs=1e-3),
-    ]
+    scatter, spread, none = np.array([4.0, 4.0]), np.array([3.0, 3.0]), np.zeros(2)
+    known = np.array([True, False])
+    assert Bars(1.0, 5.0).std(scatter, spread, none, known).tolist() == [5, pytest.approx(15.524, abs=1e-3)]
+    # Below 1 the scale pays back what disagreement about others counts too much.
+    assert Bars(0.5, 5.0).std(scatter, spread, none, known).tolist() == [5, pytest.approx(7.762, abs=1e-3)]
 
 
 def test_a_prompt_counts_once_however_many_rows_it_has():
     easy, hard = np.full(300, 0.1), np.full(3, 1.0)  # one prompt with 300 rows, three with one
     error, prompt = np.concatenate([easy, hard]), np.concatenate([np.zeros(300), [1, 2, 3]])
-    bars = fit_bars(error, np.zeros(303), np.ones(303), np.zeros(303, dtype=bool), prompt)
+    none = np.zeros(303)
+    bars = fit_bars(error, np.ones(303), none, none, none > 0, prompt)
     assert bars.scale == pytest.approx(1.0)
 
 
