@@ -93,10 +93,11 @@ def _first_that_answers(urls: Sequence[str]) -> ComfyClient:
         try:
             client.system_stats()
             return client
-        except ComfyUnavailable as error:
+        except ComfyUnavailable:
             client.close()
-            silent = error
-    raise silent
+            if url == urls[-1]:
+                raise
+    raise ValueError("engine.urls: must name a server")
 
 
 def start_engine(config: EngineConfig) -> EngineProcess:

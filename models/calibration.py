@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -72,7 +71,7 @@ def fit_bars(
     weight_N = row_weights(new_N, prompt_N)
     parts = (scatter_N, spread_N, novel_N)
     factors = FACTORS if _both_kinds(new_N) else [1.0]
-    options = [_scaled(error_N, parts, *pair, weight_N) for pair in product(factors, repeat=2)]
+    options = [_scaled(error_N, parts, d, n, weight_N) for d in factors for n in factors]
     return min(options, key=lambda bars: _interval_score(error_N, bars.std(*parts)) @ weight_N)
 
 

@@ -179,7 +179,9 @@ class RewardEnsemble:
     def _std(self, answers: _Answers, known_N: np.ndarray | bool = False) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
         columns = zip(self.bars, *answers.deviations(), strict=True)
-        return np.stack([bars.std(*column, known_N) for bars, *column in columns], axis=1)
+        return np.stack(
+            [bars.std(scatter, spread, novel, known_N) for bars, scatter, spread, novel in columns], axis=1
+        )
 
     @torch.inference_mode()
     def _parting(self, tokens: Sequence[Sequence[str]], one_M: np.ndarray, other_M: np.ndarray) -> np.ndarray:

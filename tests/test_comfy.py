@@ -119,7 +119,7 @@ def test_stop_in_comfyuis_page_says_nothing_of_the_workflow(comfy: ComfyClient, 
     plain_api["5"]["inputs"]["steps"] = 2000
     page = ComfyClient(comfy.base_url)
     with pytest.raises(ComfyInterrupted, match="tries it again") as caught:
-        comfy.render(bound(plain_api), on_progress=lambda *_: page.interrupt())
+        comfy.render(bound(plain_api), on_progress=lambda *_: page._post("/interrupt", {}))
     assert type(caught.value).__name__ in RETRYABLE_ERRORS & LOST
 
 
