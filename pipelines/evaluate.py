@@ -93,8 +93,8 @@ def stage_inputs(run: Run) -> dict[str, Any]:
         "scorers": config.scorers,
         "prompts": [config.prompts, prompt_file(config.prompts.file)],
         "seed": config.run.seed,
-        "reward": run.path("reward"),
         **{part: run.path(part) for part in PARTS},
+        "reward/ensemble.json": run.path("reward"),  # its networks too
     }
 
 

@@ -115,3 +115,12 @@ def test_words_of_a_second_sampler_are_told_from_those_of_the_first(fitted):
     words = fitted.table.read([last.split(), first.split()])
     assert words.repeating().tolist() == [[False, False, True], [False, True, True]]
     assert fitted.model.novelty(words)[0] != fitted.model.novelty(words)[1]
+
+
+def test_a_word_counts_by_the_share_of_the_nodes_of_its_class(fitted):
+    """A workflow of two samplers suits a prompt as the mean of both does, not as their sum."""
+    words = fitted.table.read([["KSampler", "steps=2", "KSampler", "steps=4", "CLIPTextEncode"]])
+    assert words.siblings().tolist() == [[2, 2, 2, 2, 1]]
+    column = {word: i for i, word in enumerate(fitted.table.vocabulary, start=1)}
+    [shares] = fitted.model._shares(words)
+    assert shares[[column[word] for word in ("KSampler", "steps=2", "steps=4")]].tolist() == [1, 0.5, 0.5]

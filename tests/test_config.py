@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.models.reward_net import MAX_WORDS
 from flowtailor.pipelines.config import CONFIGS, Config, load_config
 
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.toml"))
@@ -28,6 +29,12 @@ def test_overrides_parse_values_like_toml_and_bare_words_as_text():
     assert config.run.name == "mine"
     assert config.scorers.weights == {"alignment": 1.0}
     assert config.grpo.trl == {"loss_type": "grpo"}
+
+
+def test_no_workflow_may_be_longer_than_the_reward_reads():
+    assert load_config(None, [f"space.max_tokens={MAX_WORDS}"]).space.max_tokens == MAX_WORDS
+    with pytest.raises(FlowtailorError, match=r"space\.max_tokens = 257"):
+        load_config(None, [f"space.max_tokens={MAX_WORDS + 1}"])
 
 
 @pytest.mark.parametrize(
