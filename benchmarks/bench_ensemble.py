@@ -20,12 +20,13 @@ from flowtailor.markdown import markdown_table
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_fit import Scale
 from flowtailor.models.reward_net import RewardNet
+from flowtailor.models.traits import Traits
 from flowtailor.pipelines.catalog import survey
 from flowtailor.pipelines.collect import plan
 from flowtailor.pipelines.config import Config
 
 SCORERS = ("alignment", "fidelity", "sharpness")
-MEMBERS, CATEGORIES, WORKFLOWS = 5, 10, 1300
+MEMBERS, CATEGORIES, STYLES, WORKFLOWS = 5, 10, 4, 1300
 QUESTIONS = 2048
 
 
@@ -64,7 +65,7 @@ def rate(ensemble: RewardEnsemble, prompts: Sequence[str], tokens: Sequence[Sequ
 def random_ensemble(words: Sequence[str]) -> RewardEnsemble:
     torch.manual_seed(0)
     outputs = len(SCORERS) + 1  # log-seconds come last
-    nets = [RewardNet(len(words), outputs, CATEGORIES, WORKFLOWS) for _ in range(MEMBERS)]
+    nets = [RewardNet(len(words), outputs, Traits(CATEGORIES, STYLES), WORKFLOWS) for _ in range(MEMBERS)]
     return RewardEnsemble(nets, words, SCORERS, Scale(np.zeros(outputs), np.ones(outputs)), "minilm-l6")
 
 

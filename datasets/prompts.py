@@ -33,7 +33,7 @@ class Prompt:
     text: str
     category: str
     split: str  # one of SPLITS
-    style: str = ""  # how it should look; only a baseline that is told reads it
+    style: str = ""  # how it should look
 
 
 def split_of(name: str) -> str:
@@ -75,9 +75,9 @@ def load_prompts(path: str | Path | None = None) -> list[Prompt]:
     return list(prompts.values())
 
 
-def training_labels(path: str | Path | None) -> dict[str, str]:
-    """Prompt -> category, of all training prompts of a prompt file; errors as in `load_prompts`."""
-    return {prompt.text: prompt.category for prompt in load_prompts(path) if prompt.split == "train"}
+def training_prompts(path: str | Path | None) -> list[Prompt]:
+    """All training prompts of a prompt file; errors as in `load_prompts`."""
+    return [prompt for prompt in load_prompts(path) if prompt.split == "train"]
 
 
 def choose(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:

@@ -47,10 +47,10 @@ class AdditiveModel(nn.Module):
     variance_O: Tensor
     worth_VQO: Tensor
 
-    def __init__(self, vocabulary: int, outputs: int, categories: int, workflows: int) -> None:
+    def __init__(self, vocabulary: int, outputs: int, traits: Traits, workflows: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.traits = Traits(categories)  # from `prompt_traits`
+        self.traits = traits
         self.register_buffer("scale_F", torch.ones(2 * (vocabulary + 2)))
         self.register_buffer("known_KF", torch.zeros(workflows, 2 * (vocabulary + 2)))
         self.register_buffer("weight_KO", torch.zeros(workflows, outputs))

@@ -10,7 +10,7 @@ Does not know which word may follow which; `constrained.py` masks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .categories import Categories
+from .labels import Labels
 from .vocabulary import Vocabulary, add_words
 
 PROMPT_TOKENS = 160
@@ -29,16 +29,18 @@ LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 
 def policy_prompt(
-    prompt: str, budget_s: float | None = None, score: float | None = None, category: str | None = None
+    prompt: str,
+    budget_s: float | None = None,
+    score: float | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> str:
-    """The text that the policy reads: the prompt, its category where one is known, what it may cost, and
-    (if asked for) a score to reach.
+    """The text that the policy reads: the prompt, its labels where they are known (category: food), what it
+    may cost, and (if asked for) a score to reach.
 
     Kept short, because each of its tokens is paid for in every training step.
     """
     lines = [" ".join(prompt.split())]
-    if category is not None:
-        lines.append(f"Category: {category}")
+    lines += [f"{label.capitalize()}: {told}" for label, told in (labels or {}).items()]
     lines.append(f"Seconds: {'any' if budget_s is None else f'{budget_s:.2g}'}")
     if score is not None:
         lines.append(f"Score: {score:.2f}")
@@ -65,17 +67,17 @@ class WordHead(nn.Module):
 
 @dataclass
 class Policy:
-    """A model, its tokenizer, the words it knows, which of them are the space's, and how it tells categories.
+    """A model, its tokenizer, the words it knows, which of them are the space's, and how it tells labels.
 
     columns: (V,) int64, the token id of each word of the space; logits come in this order.
-    categories: None for a policy that reads the prompt alone.
+    labels: None for a policy that reads the prompt alone.
     """
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
     vocabulary: Vocabulary
     columns: torch.Tensor
-    categories: Categories | None = None
+    labels: Labels | None = None
 
     @classmethod
     def from_base(
@@ -86,7 +88,7 @@ class Policy:
         model, tokenizer = _read(folder, dtype)
         vocabulary = add_words(model, tokenizer, words, Vocabulary.find(folder))
         columns = vocabulary.columns(words)
-        return cls(model, tokenizer, vocabulary, columns, Categories.find(folder)).narrowed()
+        return cls(model, tokenizer, vocabulary, columns, Labels.find(folder)).narrowed()
 
     @classmethod
     def load(
@@ -105,7 +107,7 @@ class Policy:
                 model.load_adapter(str(path), adapter_name=name)
             else:
                 model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
-        policy = cls(model, tokenizer, vocabulary, columns, Categories.find(folder)).narrowed()
+        policy = cls(model, tokenizer, vocabulary, columns, Labels.find(folder)).narrowed()
         policy.model.eval()
         return policy
 
@@ -146,17 +148,17 @@ class Policy:
         base.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.vocabulary.save(folder)
-        if self.categories:
-            self.categories.save(folder)
+        if self.labels:
+            self.labels.save(folder)
         self.narrowed()
 
     def prompt(self, text: str, budget_s: float | None = None, score: float | None = None) -> str:
         """The `policy_prompt` for what a person asks for."""
-        return policy_prompt(text, budget_s, score, self.category(text))
+        return policy_prompt(text, budget_s, score, self.labels_of(text))
 
-    def category(self, text: str) -> str | None:
-        """The category that a prompt's text tells; None for a policy that reads the prompt alone."""
-        return self.categories.of(text) if self.categories else None
+    def labels_of(self, text: str) -> dict[str, str]:
+        """What a prompt's text tells, by label; nothing for a policy that reads the prompt alone."""
+        return self.labels.of(text) if self.labels else {}
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a `policy_prompt`, at most PROMPT_TOKENS; of a longer one the end of the first line,

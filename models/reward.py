@@ -39,6 +39,7 @@ from .reward_file import DESCRIPTION, FORMAT, no_ensemble, read_description
 from .reward_fit import Scale, targets
 from .reward_net import RewardNet
 from .text import TextEncoder
+from .traits import Traits
 
 QUESTIONS_AT_ONCE = 256
 
@@ -237,10 +238,11 @@ class RewardEnsemble:
         folder.mkdir(parents=True, exist_ok=True)
         for k, net in enumerate(self._nets):
             save_file(net.state_dict(), folder / f"member-{k}.safetensors")
+        traits = self._nets[0].additive.traits
         content = {
             "format": FORMAT,
             "members": len(self._nets),
-            "categories": self._nets[0].additive.traits.category.out_features,
+            "traits": {"categories": traits.categories, "styles": traits.styles},
             "workflows": len(self._nets[0].additive.known_KF),
             "backbone": self.backbone,
             "scorers": self.scorers,
@@ -264,7 +266,7 @@ class RewardEnsemble:
                 net = RewardNet(
                     len(content["vocabulary"]),
                     len(content["bars"]),
-                    content["categories"],
+                    Traits(**content["traits"]),
                     content["workflows"],
                 )
                 net.load_state_dict(load_file(folder / f"member-{k}.safetensors"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 10
+FORMAT = 11
 DESCRIPTION = "ensemble.json"
 
 

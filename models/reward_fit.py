@@ -65,8 +65,8 @@ class TrainingSet:
 
     def network(self) -> RewardNet:
         """A member for these rows, untrained: it starts as the additive model."""
-        categories, workflows = self.additive.traits.category.out_features, len(self.words.index_WT)
-        net = RewardNet(len(self.vocabulary), self.targets_NO.shape[1], categories, workflows)
+        outputs, workflows = self.targets_NO.shape[1], len(self.words.index_WT)
+        net = RewardNet(len(self.vocabulary), outputs, self.additive.traits, workflows)
         net.additive.load_state_dict(self.additive.state_dict())
         return net
 
@@ -101,9 +101,7 @@ def training_set(
         "prompt_N": torch.from_numpy(prompt_N),
         "targets_NO": torch.from_numpy(standard_NO).float(),
     }
-    outputs, categories = standard_NO.shape[1], traits.category.out_features
-    additive = AdditiveModel(len(table.vocabulary), outputs, categories, len(workflows))
-    additive.traits.load_state_dict(traits.state_dict())
+    additive = AdditiveModel(len(table.vocabulary), standard_NO.shape[1], traits, len(workflows))
     additive.fit(**rows)
     return TrainingSet(features=table.features, additive=additive, **rows)
 

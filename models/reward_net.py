@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .additive import AdditiveModel
 from .reward_features import FEATURES, Words
 from .text import WIDTH
+from .traits import Traits
 
 MAX_WORDS = 256
 PROMPT_DROPOUT = 0.2
@@ -35,7 +36,7 @@ class RewardNet(nn.Module):
         self,
         vocabulary: int,
         outputs: int,
-        categories: int,
+        traits: Traits,
         workflows: int,
         width: int = 64,
         layers: int = 2,
@@ -43,7 +44,7 @@ class RewardNet(nn.Module):
     ) -> None:
         super().__init__()
         self.vocabulary, self.outputs = vocabulary, outputs
-        self.additive = AdditiveModel(vocabulary, outputs, categories, workflows)  # fitted before the rest
+        self.additive = AdditiveModel(vocabulary, outputs, traits, workflows)  # fitted before the rest
         self.learned = nn.Embedding(vocabulary + 2, width, padding_idx=0)  # the last row: unknown words
         self.named = nn.Sequential(nn.Linear(FEATURES, width), nn.GELU(), nn.Linear(width, width))
         self.owner = nn.Linear(width, width)

@@ -157,7 +157,7 @@ def gather(run: Run, space: Space) -> Materials:
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
     ensemble = load_ensemble(run)
-    return Materials(run.config, rows, default, space, designer, ensemble, designer.policy.category)
+    return Materials(run.config, rows, default, space, designer, ensemble, designer.policy.labels_of)
 
 
 def _chosen(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:

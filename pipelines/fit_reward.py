@@ -22,7 +22,7 @@ import pandas as pd
 from flowtailor.errors import FlowtailorError
 from flowtailor.memory import keep_freed_memory
 
-from ..datasets.prompts import prompt_file, training_labels
+from ..datasets.prompts import prompt_file, training_prompts
 from ..datasets.rows import text_hash, usable
 from ..models.reward_file import FORMAT
 from .cluster import ensure_ray, share_of
@@ -122,7 +122,7 @@ def prepare(config: Config, training: pd.DataFrame, scorers: list[str]) -> tuple
     vocabulary = sorted({word for text in training["tokens"] for word in str(text).split()})
     scale = Scale.of(targets(training, scorers))
     # All training prompts say what prompts are like, the few that were rendered as well as the others.
-    traits = prompt_traits(training_labels(config.prompts.file), encoder)
+    traits = prompt_traits(training_prompts(config.prompts.file), encoder)
     data = training_set(training, scorers, WordTable(vocabulary, encoder), encoder, scale, traits)
     known = {text_hash(str(prompt)) for prompt in training["prompt"]}
     parts = {"vocabulary": vocabulary, "scorers": scorers, "scale": scale, "backbone": backbone}

@@ -62,7 +62,7 @@ class Materials:
 
     rows: training prompts' rows with tokens (joined by spaces), workflow_key, category, style, score.
     default: tokens of what people use who do not choose (see `default_design`).
-    category_of: the category that a text tells, as the policy reads it; None where there are none.
+    labels_of: what a text tells, by label, as the policy reads it; nothing where there are no labels.
     """
 
     config: Config
@@ -71,7 +71,7 @@ class Materials:
     space: Space
     designer: Designer
     ensemble: RewardEnsemble
-    category_of: Callable[[str], str | None]
+    labels_of: Callable[[str], Mapping[str, str]]
 
 
 def choose(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
@@ -110,7 +110,7 @@ def _best_fixed(materials: Materials) -> Picker:
 
 def _retrieval(materials: Materials) -> Picker:
     tokens, effect_of = _tokens_by_key(materials.rows), _effects_by_label(materials.rows, "category")
-    return lambda prompt: tokens[str(effect_of(materials.category_of(prompt.text)).idxmax())]
+    return lambda prompt: tokens[str(effect_of(materials.labels_of(prompt.text).get("category")).idxmax())]
 
 
 def _retrieval_labelled(materials: Materials) -> Picker:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..datasets.prompts import training_labels
+from ..datasets.prompts import training_prompts
 from .config import Config
 
 
@@ -20,7 +20,7 @@ class Question(NamedTuple):
 
 def askable(config: Config) -> list[str]:
     """All training prompts of the prompt file, rendered or not: the ensemble answers for any."""
-    return list(training_labels(config.prompts.file))
+    return [prompt.text for prompt in training_prompts(config.prompts.file)]
 
 
 def draw_questions(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..datasets.prompts import prompt_file, training_labels
+from ..datasets.prompts import prompt_file, training_prompts
 from .catalog import read_world
 from .config import Config
 from .examples import Example, designable, imitation_examples, score_examples, seconds_range, training_rows
@@ -113,7 +113,7 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
     unused = {"score_conditioned_steps", *({"teacher_temperature", "variants"} if by_rows else {"keep"})}
     inputs |= {"sft": config.sft.model_dump(exclude=unused)}
     if by_rows:
-        return inputs | {"backbone": config.reward.backbone}  # by which prompts have their categories
+        return inputs | {"backbone": config.reward.backbone}  # by which prompts have their labels
     reward, grpo = config.reward, config.grpo
     judged_by = [reward.kappa, reward.lambda_seconds, grpo.over_budget_penalty]
     return inputs | {"reward": run.path("reward"), "objective": judged_by}
@@ -126,8 +126,8 @@ def _worker(setup: dict[str, Any]) -> None:
 
     from flowtailor.precision import compute_dtype
 
-    from ..models.categories import Categories
     from ..models.constrained import AllowedMasks
+    from ..models.labels import Labels
     from ..models.masked_trainer import MaskedSFTTrainer
     from ..models.policy import Policy
     from ..models.weights import resolve
@@ -140,9 +140,8 @@ def _worker(setup: dict[str, Any]) -> None:
     from_base = setup["part"] == "policy/sft"
     source = resolve(config.sft.base) if from_base else run.path("policy/sft")
     policy = Policy.from_base(source, space.vocabulary, compute_dtype(device))
-    labels = training_labels(config.prompts.file)
-    if from_base and len(set(labels.values())) > 1:
-        policy.categories = Categories.fit(labels, config.reward.backbone)
+    if from_base:
+        policy.labels = Labels.fit(training_prompts(config.prompts.file), config.reward.backbone)
     policy.add_adapter(LORA_RANK, train_words=from_base)
     trainer = MaskedSFTTrainer(
         policy,

@@ -7,6 +7,8 @@ import random
 import numpy as np
 import pandas as pd
 
+from flowtailor.datasets.prompts import Prompt
+
 FOODS = [
     *("apple", "pizza", "hamburger", "strawberry", "hot dog", "banana", "carrot", "lemon", "sandwich"),
     *("pancake", "cheese", "soup", "bread", "cookie", "noodles", "cherry", "taco", "potato", "salad"),
@@ -62,3 +64,12 @@ def synthetic_rows(per_prompt: int = 12, seed: int = 0) -> pd.DataFrame:
         error_type=None,
         created_at="2026-01-01T00:00:00+00:00",
     )
+
+
+def synthetic_prompts(rows: pd.DataFrame) -> list[Prompt]:
+    """The prompts of rows, in no style."""
+    told = rows.drop_duplicates("prompt")
+    return [
+        Prompt(text, category, "train")
+        for text, category in zip(told["prompt"], told["category"], strict=True)
+    ]

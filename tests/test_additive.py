@@ -13,7 +13,7 @@ from flowtailor.models.reward_features import WordTable
 from flowtailor.models.text import TextEncoder
 from flowtailor.models.traits import prompt_traits
 
-from .synthetic_rows import synthetic_rows
+from .synthetic_rows import synthetic_prompts, synthetic_rows
 
 
 class Fitted:
@@ -26,9 +26,8 @@ class Fitted:
         self.table = WordTable(vocabulary, self.encoder)
         workflow_N, workflows = pd.factorize(training["tokens"])
         prompt_N, prompts = pd.factorize(training["prompt"])
-        traits = prompt_traits(dict(zip(training["prompt"], training["category"], strict=True)), self.encoder)
-        self.model = AdditiveModel(len(vocabulary), 1, traits.category.out_features, len(workflows))
-        self.model.traits.load_state_dict(traits.state_dict())
+        traits = prompt_traits(synthetic_prompts(training), self.encoder)
+        self.model = AdditiveModel(len(vocabulary), 1, traits, len(workflows))
         self.model.fit(
             self.table.read([text.split() for text in workflows]),
             vocabulary,

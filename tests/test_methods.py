@@ -54,8 +54,16 @@ def materials(space: Space) -> Materials:
         for name, score in table.items()
     ]
     none = cast(Any, None)  # the baselines use neither policy nor ensemble
-    told = {FOX.text: "animals", APPLE.text: "animals"}.get  # mistaken about the apple
-    return Materials(Config(), pd.DataFrame(rows), words("plain", space), space, none, none, told)
+    told = {text: {"category": "animals"} for text in (FOX.text, APPLE.text)}  # mistaken about the apple
+    return Materials(
+        Config(),
+        pd.DataFrame(rows),
+        words("plain", space),
+        space,
+        none,
+        none,
+        lambda text: told.get(text, {}),
+    )
 
 
 def test_the_default_is_the_plain_graph_or_else_the_commonest(materials: Materials, space: Space):

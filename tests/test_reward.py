@@ -19,7 +19,7 @@ from flowtailor.models.reward_report import report
 from flowtailor.models.text import TextEncoder
 from flowtailor.models.traits import prompt_traits
 
-from .synthetic_rows import synthetic_rows
+from .synthetic_rows import synthetic_prompts, synthetic_rows
 
 SCORERS = ("match", "crisp")
 SETTINGS = FitSettings(epochs=30, batch_size=32, learning_rate=2e-3)
@@ -36,7 +36,7 @@ def prepare(rows: pd.DataFrame):
     vocabulary = sorted({word for text in training["tokens"] for word in text.split()})
     scale = Scale.of(targets(training, SCORERS))
     encoder = TextEncoder.load()
-    traits = prompt_traits(dict(zip(training["prompt"], training["category"], strict=True)), encoder)
+    traits = prompt_traits(synthetic_prompts(training), encoder)
     table = WordTable(vocabulary, encoder)
     return vocabulary, scale, training_set(training, SCORERS, table, encoder, scale, traits)
 

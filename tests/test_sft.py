@@ -17,8 +17,8 @@ from tiny_run import tiny_run
 
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
-from flowtailor.models.categories import Categories
 from flowtailor.models.designing import Designer
+from flowtailor.models.labels import Labels
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.examples import imitation_examples, score_examples, training_rows
 from flowtailor.pipelines.questions import Question
@@ -132,8 +132,8 @@ def test_a_killed_worker_resumes_and_the_policies_design(
     assert log[-1]["loss"] < log[0]["loss"]
     assert not list((folder / "tiny/ray").iterdir())
 
-    categories = Categories.find(policy / "sft")
-    assert categories is not None and categories.of("a red apple") == "food"
+    labels = Labels.find(policy / "sft")
+    assert labels is not None and labels.of("a red apple")["category"] == "food"
 
     designer = Designer.load(policy / "sft", None, space, score_conditioned_dir=policy / "score_conditioned")
     designs = designer.design(["an owl"], n=2, adapter="score_conditioned", score=0.9)

@@ -14,6 +14,7 @@ from flowtailor.models.policy import Policy
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_fit import Scale
 from flowtailor.models.reward_net import RewardNet
+from flowtailor.models.traits import Traits
 from flowtailor.pipelines.config import Config
 from flowtailor.workflows.space import STUDIO_SPACE, Space
 
@@ -47,7 +48,7 @@ def _random_ensemble(space: Space) -> RewardEnsemble:
     torch.manual_seed(0)
     words = [word for word in space.vocabulary if word != "<end>"]
     outputs = len(SCORERS) + 1  # log-seconds come last
-    nets = [RewardNet(len(words), outputs, categories=2, workflows=3) for _ in range(2)]
+    nets = [RewardNet(len(words), outputs, Traits(categories=2), workflows=3) for _ in range(2)]
     with torch.no_grad():
         for parameter in (parameter for net in nets for parameter in net.parameters()):
             if not parameter.any():  # zero at first, networks that agree about all

@@ -1,0 +1,114 @@
+"""What a prompt's text tells of its labels, category and style: logistic regression on labelled prompts.
+
+Shape legend: P prompts, D = 384 sentence features, C classes of a label.
+
+What the prompts of a category have in common takes far more of them to find out than are rendered, and
+labels are free. The reward ensemble weighs words by both (`traits.py`), and the policy reads the likeliest
+beside the prompt: a language model of this size needs thousands of prompts to find out by itself which of
+them belong together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..datasets.prompts import Prompt
+from .text import WIDTH, TextEncoder
+
+INVERSE_PENALTY = 10.0  # on captions of names left out, the likeliest of six; 72% of ten categories right
+LABELS = ("category", "style")  # columns of a prompt file
+LABELS_FILE = "labels.safetensors"
+
+
+class Head(NamedTuple):
+    """The classes of one label in alphabetical order, and the layer (P, D) -> (P, C) that tells them."""
+
+    classes: tuple[str, ...]
+    layer: nn.Linear
+
+
+class Labels:
+    """Tells the labels of prompts; kept beside the policy that reads them."""
+
+    def __init__(self, heads: Mapping[str, Head], backbone: str) -> None:
+        """heads: by label. backbone: a name of `TextEncoder.load`."""
+        self.heads, self.backbone = dict(heads), backbone
+
+    @classmethod
+    def fit(cls, prompts: Sequence[Prompt], backbone: str) -> Labels:
+        """The labels that differ among the prompts."""
+        features_PD = TextEncoder.load(backbone).encode([prompt.text for prompt in prompts])
+        heads = {}
+        for label in LABELS:
+            told = [str(getattr(prompt, label)) for prompt in prompts]
+            classes = tuple(sorted(set(told)))
+            if len(classes) > 1:
+                heads[label] = Head(classes, label_layer(features_PD, told))
+        return cls(heads, backbone)
+
+    @classmethod
+    def find(cls, folder: Path) -> Labels | None:
+        """Those that `save` wrote into `folder`, None where there are none."""
+        file = folder / LABELS_FILE
+        if not file.is_file():
+            return None
+        with safe_open(file, framework="pt") as content:
+            heads = {}
+            for label, classes in json.loads(content.metadata()["classes"]).items():
+                layer = _layer(len(classes))
+                state = {name: content.get_tensor(f"{label}.{name}") for name in ("weight", "bias")}
+                layer.load_state_dict(state)
+                heads[label] = Head(tuple(classes), layer)
+            return cls(heads, content.metadata()["backbone"])
+
+    def save(self, folder: Path) -> None:
+        """Write `labels.safetensors`."""
+        tensors = {
+            f"{label}.{name}": tensor
+            for label, head in self.heads.items()
+            for name, tensor in head.layer.state_dict().items()
+        }
+        classes = {label: head.classes for label, head in self.heads.items()}
+        told = {"classes": json.dumps(classes), "backbone": self.backbone}
+        save_file(tensors, folder / LABELS_FILE, metadata=told)
+
+    def of(self, prompt: str) -> dict[str, str]:
+        """The likeliest class by label."""
+        with torch.inference_mode():
+            features_1D = TextEncoder.load(self.backbone).encode([prompt])
+            return {
+                label: head.classes[int(head.layer(features_1D).argmax())]
+                for label, head in self.heads.items()
+            }
+
+
+def label_layer(features_PD: Tensor, told: Sequence[str]) -> nn.Linear:
+    """Prompt features (P, D) -> logits (P, C) of the classes in alphabetical order; not to be trained.
+
+    told: the class of each prompt. With one alone, C is 1 and all prompts are of it.
+    """
+    from sklearn.linear_model import LogisticRegression  # a second of import, which only fitting needs
+
+    classes, class_P = np.unique(list(told), return_inverse=True)
+    layer = _layer(len(classes))
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    if len(classes) > 1:
+        fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit(features_PD.numpy(), class_P)
+        rows = len(fitted.coef_)  # of two classes sklearn gives the logit of the second alone
+        layer.weight[-rows:] = torch.from_numpy(fitted.coef_).float()
+        layer.bias[-rows:] = torch.from_numpy(fitted.intercept_).float()
+    return layer
+
+
+def _layer(classes: int) -> nn.Linear:
+    return nn.Linear(WIDTH, classes).requires_grad_(False)

@@ -1,0 +1,74 @@
+"""Labels told from sentence features: names that were left out, two classes, one alone, a file and back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowtailor.datasets.prompts import Prompt
+from flowtailor.models.labels import Labels, label_layer
+from flowtailor.models.text import TextEncoder
+
+from .synthetic_rows import ANIMALS, FOODS
+
+STYLES = {"3d": "a {}", "pixel": "pixel art of a {}"}
+CATEGORIES = {"animals": ANIMALS, "food": FOODS}
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return TextEncoder.load()
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    """Twenty names of each category, in each style."""
+    return [
+        Prompt(phrase.format(name), category, "train", style)
+        for category, names in CATEGORIES.items()
+        for name in names[:20]
+        for style, phrase in STYLES.items()
+    ]
+
+
+def layer_of(told: dict[str, str], encoder: TextEncoder) -> torch.nn.Linear:
+    return label_layer(encoder.encode(list(told)), list(told.values()))
+
+
+def test_three_classes_are_told_by_probability(encoder):
+    told = {f"a {name}": category for category, names in CATEGORIES.items() for name in names[:20]}
+    layer = layer_of(told | dict.fromkeys(("a hammer", "a drill", "a saw"), "tools"), encoder)
+    share = layer(encoder.encode(["a tomato soup", "a screwdriver"])).softmax(-1)
+    assert share.shape == (2, 3)
+    assert share.argmax(1).tolist() == [1, 2]
+
+
+def test_one_class_alone_says_nothing(encoder):
+    layer = layer_of({"a fox": "animals", "a cat": "animals"}, encoder)
+    assert torch.equal(layer(encoder.encode(["a dog", "a pie"])).softmax(-1), torch.ones(2, 1))
+
+
+def test_names_that_were_left_out_are_told(prompts):
+    labels = Labels.fit(prompts, "minilm-l6")
+    told = [
+        labels.of(phrase.format(name)) == {"category": category, "style": style}
+        for category, names in CATEGORIES.items()
+        for name in names[20:]
+        for style, phrase in STYLES.items()
+    ]
+    assert sum(told) > 0.8 * len(told)
+
+
+def test_a_label_that_all_prompts_share_is_left_out(prompts):
+    labels = Labels.fit([prompt for prompt in prompts if prompt.style == "3d"], "minilm-l6")
+    assert labels.of("a pie") == {"category": "food"}
+
+
+def test_saved_and_found_again_they_say_the_same(prompts, tmp_path: Path):
+    labels = Labels.fit(prompts, "minilm-l6")
+    assert Labels.find(tmp_path) is None
+    labels.save(tmp_path)
+    found = Labels.find(tmp_path)
+    assert found is not None
+    asked = [phrase.format(name) for name in (*ANIMALS[20:], *FOODS[20:]) for phrase in STYLES.values()]
+    assert [found.of(text) for text in asked] == [labels.of(text) for text in asked]
