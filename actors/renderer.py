@@ -1,9 +1,9 @@
 """Renders rows: a block of (prompt, workflow, seed) in, the same block with pictures or errors out.
 
 A failed render is a row with `error_type` and `error_message`, never an exception. A row whose picture
-exists is not rendered again. `render_rows` works on any client; `Renderer`, the callable class for
-`ray.data.Dataset.map_batches`, owns an engine, replaces it when it dies or hangs, gives up on a row that
-brought it down twice, and draws no row that was planned for another engine (`EngineChanged`).
+exists is not rendered again. `Renderer`, the callable class for `ray.data.Dataset.map_batches`, owns an
+engine, replaces it when it dies or hangs, gives up on a row that brought it down twice, and draws no row
+that was planned for another engine (`EngineChanged`).
 Columns in: row_id, prompt, workflow (JSON with slots), seed, and engine where it matters. Columns out:
 seconds, width, height, image, image_sha256, error_type, error_message.
 """
@@ -61,20 +61,6 @@ _DTYPES = {
 }
 
 
-def render_rows(
-    client: ComfyClient, frame: pd.DataFrame, images: Images, timeout_s: float = 60.0
-) -> pd.DataFrame:
-    """Render a frame's rows one after the other on one engine; an engine that is away is an error too."""
-
-    def render(row: Any) -> Outcome:
-        try:
-            return render_row(client, row, images, timeout_s)
-        except ComfyUnavailable as error:
-            return Outcome.failed(error)
-
-    return _fill(frame, render)
-
-
 def render_row(
     client: ComfyClient, row: Any, images: Images, timeout_s: float, engine: str | None = None
 ) -> Outcome:
@@ -100,15 +86,6 @@ def render_row(
     return Outcome.of(picture)
 
 
-def _fill(frame: pd.DataFrame, render: Callable[[Any], Outcome]) -> pd.DataFrame:
-    outcomes = [asdict(render(row)) for row in frame.itertuples(index=False)]
-    columns = {
-        name: pd.Series([outcome[name] for outcome in outcomes], index=frame.index, dtype=dtype)
-        for name, dtype in _DTYPES.items()
-    }
-    return frame.assign(**columns)
-
-
 class Renderer:
     """Owns one engine for as long as it lives and renders blocks of rows on it."""
 
@@ -124,7 +101,12 @@ class Renderer:
         self._name: str | None = None  # of the engine, once it was asked
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
-        return _fill(batch, self._render)
+        outcomes = [asdict(self._render(row)) for row in batch.itertuples(index=False)]
+        columns = {
+            name: pd.Series([outcome[name] for outcome in outcomes], index=batch.index, dtype=dtype)
+            for name, dtype in _DTYPES.items()
+        }
+        return batch.assign(**columns)
 
     def close(self) -> None:
         """Stop the engine. Not needed when the process ends: the engine then ends as well."""

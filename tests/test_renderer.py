@@ -21,7 +21,7 @@ from PIL import Image
 from flowtailor.actors import renderer as renderer_module
 from flowtailor.actors.comfy import ComfyClient, EngineConfig
 from flowtailor.actors.images import Images, pixel_sha256, with_text
-from flowtailor.actors.renderer import Renderer, render_rows
+from flowtailor.actors.renderer import Renderer
 
 Api = dict[str, Any]
 
@@ -151,8 +151,6 @@ def test_a_server_that_is_away_gives_retryable_rows(tmp_path: Path, plain_api: A
     config = EngineConfig(kind="urls", urls=("http://127.0.0.1:9",))
     [row] = render(Renderer(config, str(tmp_path)), rows(plain_api, 50))
     assert row["error_type"] == "ComfyUnavailable"
-    again = render_rows(ComfyClient("http://127.0.0.1:9"), rows(plain_api, 50), Images(tmp_path))
-    assert again["error_type"].tolist() == ["ComfyUnavailable"]
 
 
 @pytest.mark.engine
