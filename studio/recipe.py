@@ -72,8 +72,8 @@ CHECKPOINTS = {
     "general": Model(steps=4000),
     "nature": Model(steps=500, categories=("animals", "plants"), **_SPECIALIST),
     "kitchen": Model(steps=350, categories=("food",), **_SPECIALIST),
-    "people": Model(steps=350, categories=("faces", "people"), **_SPECIALIST),
-    "things": Model(steps=450, categories=("objects", "clothing"), **_SPECIALIST),
+    "people": Model(steps=800, categories=("faces", "people"), **_SPECIALIST),
+    "things": Model(steps=1000, categories=("objects", "clothing"), **_SPECIALIST),
     "town": Model(steps=350, categories=("places", "vehicles", "activities"), **_SPECIALIST),
     "ink": Model(steps=700, start="general", styles={"line": 0.95, "3d": 0.05}, learning_rate=2e-3),
     "sprite": Model(
