@@ -10,7 +10,6 @@ Annotations are evaluated here (no `from __future__`): Serve reads the type of `
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,10 +28,10 @@ from ..pipelines.config import ReplicasConfig
 from .api import DesignRequest, DesignResponse
 from .backend import UnavailableError
 from .events import Event
+from .guard import TOKEN_VARIABLE, token_of_environment
 from .routes import RETRY_AFTER_S, make_app
 
 logger = logging.getLogger("ray.serve")
-TOKEN_VARIABLE = "FLOWTAILOR_TOKEN"
 READY_TIMEOUT_S = 5.0
 WAITING_TO_DRAW = 8  # requests; each of them may be for many pictures
 
@@ -121,7 +120,7 @@ class Api:
     def __init__(self, models: DeploymentHandle, engine: DeploymentHandle, token: str | None) -> None:
         self._models = models
         self._engine = engine.options(stream=True)
-        self._token = token or os.environ.get(TOKEN_VARIABLE) or None
+        self._token = token or token_of_environment()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_app(self, self._token)

@@ -6,7 +6,6 @@ A cluster is served with `serve deploy` and a config file instead (serving/serve
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 from pathlib import Path
@@ -16,6 +15,7 @@ from flowtailor.machine import is_loopback
 
 from ..pipelines.cluster import ensure_ray
 from ..pipelines.config import ReplicasConfig, ServeConfig
+from .guard import TOKEN_VARIABLE, token_of_environment
 from .preflight import servable
 
 APPLICATION = "flowtailor"
@@ -33,7 +33,7 @@ def serve(run_dir: str | Path, *, host: str | None = None, port: int | None = No
     wanted = run.config.serve.model_copy(
         update={k: v for k, v in {"host": host, "port": port}.items() if v is not None}
     )
-    token = os.environ.get("FLOWTAILOR_TOKEN") or None
+    token = token_of_environment()
     check_address(wanted.host, wanted.port, token)
 
     ensure_ray(run.config)
@@ -45,7 +45,7 @@ def check_address(host: str, port: int, token: str | None) -> None:
     if not is_loopback(host) and not token:
         raise FlowtailorError(
             f"serve.host {host}: other machines could reach the endpoint, which needs a token; "
-            "set FLOWTAILOR_TOKEN, or stay on 127.0.0.1"
+            f"set {TOKEN_VARIABLE}, or stay on 127.0.0.1"
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

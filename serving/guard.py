@@ -7,6 +7,7 @@ parsed (413). Does not limit how often a client asks; the queues do.
 from __future__ import annotations
 
 import hmac
+import os
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowtailor.machine import is_loopback
 
+TOKEN_VARIABLE = "FLOWTAILOR_TOKEN"  # of the environment
 MAX_BODY = 64 * 1024  # bytes; the longest prompt, each character escaped, takes less than half
 
 
@@ -21,10 +23,10 @@ def admit(request: Request, token: str | None) -> None:
     """Raises HTTPException 401 or 403."""
     if token is None:
         if not is_loopback(request.client.host if request.client else ""):
-            raise HTTPException(403, "no token is set, so only this machine may ask; set FLOWTAILOR_TOKEN")
+            raise HTTPException(403, f"no token is set, so only this machine may ask; set {TOKEN_VARIABLE}")
         # The browser of this machine may show a page whose name was made to lead here (DNS rebinding).
         if not is_loopback(_asked_host(request)):
-            raise HTTPException(403, "no token is set: ask 127.0.0.1 or localhost, or set FLOWTAILOR_TOKEN")
+            raise HTTPException(403, f"no token is set: ask 127.0.0.1 or localhost, or set {TOKEN_VARIABLE}")
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # compare_digest takes the same time however much of the token is right.
@@ -40,6 +42,11 @@ def _asked_host(request: Request) -> str:
         return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     except ValueError:
         return ""
+
+
+def token_of_environment() -> str | None:
+    """Empty counts as none."""
+    return os.environ.get(TOKEN_VARIABLE) or None
 
 
 class Guard:
