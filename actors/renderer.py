@@ -61,16 +61,14 @@ _DTYPES = {
 }
 
 
-def render_row(
-    client: ComfyClient, row: Any, images: Images, timeout_s: float, engine: str | None = None
-) -> Outcome:
+def render_row(client: ComfyClient, row: Any, images: Images, timeout_s: float, engine: str) -> Outcome:
     """Find or make one row's picture. Raises ComfyUnavailable, and OSError where it cannot be stored.
 
     engine: the client's; a row that was planned for another one would get a picture under a wrong id.
     """
     picture = images.find(row.row_id)
     if picture is None:
-        if engine is not None and getattr(row, "engine", engine) != engine:
+        if getattr(row, "engine", engine) != engine:
             changed = FlowtailorError(
                 f"this engine is {engine}, the rows are of {row.engine}; run `flowtailor collect` again"
             )

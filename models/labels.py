@@ -49,10 +49,9 @@ class Labels:
         features_PD = TextEncoder.load(backbone).encode([prompt.text for prompt in prompts])
         heads = {}
         for label in LABELS:
-            told = [str(getattr(prompt, label)) for prompt in prompts]
-            classes = tuple(sorted(set(told)))
-            if len(classes) > 1:
-                heads[label] = Head(classes, label_layer(features_PD, told))
+            head = fit_head(features_PD, [str(getattr(prompt, label)) for prompt in prompts])
+            if len(head.classes) > 1:
+                heads[label] = head
         return cls(heads, backbone)
 
     @classmethod
@@ -91,8 +90,8 @@ class Labels:
             }
 
 
-def label_layer(features_PD: Tensor, told: Sequence[str]) -> nn.Linear:
-    """Prompt features (P, D) -> logits (P, C) of the classes in alphabetical order; not to be trained.
+def fit_head(features_PD: Tensor, told: Sequence[str]) -> Head:
+    """What tells the classes from prompt features (P, D); its layer is not to be trained.
 
     told: the class of each prompt. With one alone, C is 1 and all prompts are of it.
     """
@@ -107,7 +106,7 @@ def label_layer(features_PD: Tensor, told: Sequence[str]) -> nn.Linear:
         rows = len(fitted.coef_)  # of two classes sklearn gives the logit of the second alone
         layer.weight[-rows:] = torch.from_numpy(fitted.coef_).float()
         layer.bias[-rows:] = torch.from_numpy(fitted.intercept_).float()
-    return layer
+    return Head(tuple(map(str, classes)), layer)
 
 
 def _layer(classes: int) -> nn.Linear:

@@ -242,7 +242,7 @@ class RewardEnsemble:
         content = {
             "format": FORMAT,
             "members": len(self._nets),
-            "traits": {"categories": traits.categories, "styles": traits.styles},
+            "traits": {"categories": traits.category.out_features, "styles": traits.styles},
             "workflows": len(self._nets[0].additive.known_KF),
             "backbone": self.backbone,
             "scorers": self.scorers,

@@ -5,7 +5,7 @@ C + LEADING where no prompt says its style.
 
 Prompts that are labelled with both teach what tells either. Where a prompt file has no styles, the leading
 principal components of its sentence features stand for them: styles and ways to phrase are what sentence
-features differ in most. Labels tell which checkpoint suits a prompt twice as well (docs/EXPERIMENTS.md, 33).
+features differ in most. Labels tell better which checkpoint suits a prompt (docs/EXPERIMENTS.md, 33).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.prompts import Prompt
-from .labels import label_layer
+from .labels import fit_head
 from .text import WIDTH, TextEncoder
 
 LEADING = 8  # of the studio's prompts they tell four fifths of the style's variance (docs/EXPERIMENTS.md, 28)
@@ -29,7 +29,7 @@ class Traits(nn.Module):
     def __init__(self, categories: int, styles: int = 0) -> None:
         """styles: 0 where none is labelled."""
         super().__init__()
-        self.categories, self.styles = categories, styles
+        self.styles = styles
         self.category = nn.Linear(WIDTH, categories)
         self.look = nn.Linear(WIDTH, styles or LEADING)
         self.requires_grad_(False)
@@ -49,12 +49,12 @@ class Traits(nn.Module):
 def prompt_traits(prompts: Sequence[Prompt], encoder: TextEncoder) -> Traits:
     """The traits of prompts like these; few prompts have fewer leading directions."""
     features_PD = encoder.encode([prompt.text for prompt in prompts])
-    styles = [prompt.style for prompt in prompts]
-    category = label_layer(features_PD, [prompt.category for prompt in prompts])
-    count = len(set(styles))
-    traits = Traits(category.out_features, count if count > 1 else 0)
-    traits.category = category
-    traits.look = label_layer(features_PD, styles) if traits.styles else _leading(features_PD)
+    category = fit_head(features_PD, [prompt.category for prompt in prompts])
+    style = fit_head(features_PD, [prompt.style for prompt in prompts])
+    styles = len(style.classes) if len(style.classes) > 1 else 0
+    traits = Traits(len(category.classes), styles)
+    traits.category = category.layer
+    traits.look = style.layer if styles else _leading(features_PD)
     return traits
 
 

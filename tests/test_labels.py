@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowtailor.datasets.prompts import Prompt
-from flowtailor.models.labels import Labels, label_layer
+from flowtailor.models.labels import Labels, fit_head
 from flowtailor.models.text import TextEncoder
 
 from .synthetic_rows import ANIMALS, FOODS
@@ -32,7 +32,7 @@ def prompts() -> list[Prompt]:
 
 
 def layer_of(told: dict[str, str], encoder: TextEncoder) -> torch.nn.Linear:
-    return label_layer(encoder.encode(list(told)), list(told.values()))
+    return fit_head(encoder.encode(list(told)), list(told.values())).layer
 
 
 def test_three_classes_are_told_by_probability(encoder):
