@@ -18,7 +18,7 @@ import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.grpo_trainer import GRPOTrainer
-from trl.trainer.sft_trainer import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from .constrained import AllowedMasks, CachedDecoder, masked_entropy, masked_log_softmax, sample
 from .policy import Policy
@@ -66,12 +66,46 @@ def tree_logits(
     return tree.logits(model)[sources]
 
 
+SHARE_COLUMNS = ("share_words", "shares")
+
+
+class ShareCollator(DataCollatorForLanguageModeling):
+    """TRL's, and `shares_BTV`: of the words that may stand at each place of a design, 0 behind its end.
+
+    An example has them in SHARE_COLUMNS, word ids and numbers, a list for each place.
+    """
+
+    def __init__(self, pad_token_id: int, words: int) -> None:
+        super().__init__(pad_token_id)
+        self._words = words
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        told = [list(zip(*(example[name] for name in SHARE_COLUMNS), strict=True)) for example in examples]
+        shares_BTV = torch.zeros(len(told), max(map(len, told)), self._words)
+        for row, places in enumerate(told):
+            for place, (words, shares) in enumerate(places):
+                shares_BTV[row, place, words] = torch.tensor(shares)
+        return {**super().torch_call(examples), "shares_BTV": shares_BTV}
+
+
 class MaskedSFTTrainer(SFTTrainer):
-    """Imitates designs; a word that the grammar forces teaches nothing and costs nothing."""
+    """Imitates designs; a word that the grammar forces teaches nothing and costs nothing.
+
+    The dataset has input_ids, labels and what `ShareCollator` reads.
+    """
 
     def __init__(self, policy: Policy, masks: AllowedMasks, **kwargs: Any) -> None:
         self.policy, self.masks, self.word_ids = policy, masks, WordIds(policy.columns)
-        super().__init__(model=policy.model, processing_class=policy.tokenizer, **kwargs)  # type: ignore[arg-type]
+        pad_id = int(policy.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        super().__init__(
+            model=policy.model,  # type: ignore[arg-type]
+            processing_class=policy.tokenizer,
+            data_collator=ShareCollator(pad_id, len(policy.columns)),
+            **kwargs,
+        )
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["input_ids", "labels", *SHARE_COLUMNS]
 
     def compute_loss(
         self,
@@ -80,20 +114,22 @@ class MaskedSFTTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Mean negative log-likelihood per word, over the words of the completion."""
+        """Mean cross-entropy to the shares per word, over the words of the completion."""
         ids, labels = inputs["input_ids"], self.word_ids(inputs["labels"])
         prompts = _lists(ids, (inputs["attention_mask"] > 0) & (labels < 0))
         designs = [torch.tensor(row) for row in _lists(labels, labels >= 0)]
         words = pad_sequence(designs, batch_first=True, padding_value=-1).to(ids.device)
         logits = tree_logits(model, prompts, words, self.policy.columns)
-        said, logprobs = score_words(logits, words, self.masks)
+        _, logprobs = score_words(logits, words, self.masks)
         count = (words >= 0).sum()
         with torch.no_grad():
             chosen = (words >= 0) & (masked_entropy(logprobs) > 0)  # places with a choice
             hit = (logprobs.argmax(dim=-1) == words) & chosen
             mode = "train" if model.training else "eval"
             self._metrics[mode]["choice_accuracy"].append((hit.sum() / chosen.sum().clamp(min=1)).item())
-        return -said.sum() / (count if num_items_in_batch is None else num_items_in_batch)
+        shares = inputs["shares_BTV"]
+        told = (shares * logprobs.masked_fill(shares == 0, 0.0)).sum()
+        return -told / (count if num_items_in_batch is None else num_items_in_batch)
 
 
 class MaskedGRPOTrainer(GRPOTrainer):

@@ -1,6 +1,7 @@
 """What SFT shows to the policy: prompts, wishes and designs.
 
-An imitation example is a teacher's design (`teachers.py`) for a prompt and a time budget, or for none.
+An imitation example is a teacher's design (`teachers.py`) for a prompt and a time budget, or for none, with
+what else the teacher might have said at each word of it.
 Score-conditioned examples show the rows of training prompts, each with its score as the wish. Examples of
 one prompt follow each other, so that a batch reads what they have in common once (`models/prefix_tree.py`).
 """
@@ -27,12 +28,16 @@ TIGHTEST, LOOSEST = 0.02, 0.9  # shares of the rows that keep the budgets at the
 
 @dataclass(frozen=True)
 class Example:
-    """A design (words, the end left out) as the answer to a prompt and its wishes."""
+    """A design (words, the end left out) as the answer to a prompt and its wishes.
+
+    shares: of the words that may stand at each place of it and at its end; none where it is the only answer.
+    """
 
     prompt: str
     tokens: tuple[str, ...]
     budget_s: float | None = None
     score: float | None = None
+    shares: Sequence[Mapping[str, float]] | None = None
 
 
 def training_rows(rows: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
@@ -89,12 +94,13 @@ def imitation_examples(
     questions: Sequence[Question], teacher: Teacher, *, each: int, seed: int
 ) -> list[Example]:
     """`each` designs of the teacher's for every question."""
-    rng = random.Random(seed)
-    return [
-        Example(question.prompt, tokens, question.budget_s)
-        for question in questions
-        for tokens in teacher.answer(question, each, rng)
-    ]
+    rng, examples = random.Random(seed), []
+    for question in questions:
+        answer = teacher.answer(question)
+        for tokens in answer.draw(each, rng):
+            shares = answer.continuations(tokens)
+            examples.append(Example(question.prompt, tokens, question.budget_s, shares=shares))
+    return examples
 
 
 def score_examples(rows: pd.DataFrame, count: int, *, each: int, seed: int) -> list[Example]:

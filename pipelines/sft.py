@@ -176,13 +176,22 @@ def _worker(setup: dict[str, Any]) -> None:
 
 
 def _dataset(policy: Policy, vocabulary: Sequence[str], examples: Sequence[Example]) -> Dataset:
-    """Token ids, and labels that count for the words of the design only."""
+    """Token ids, labels that count for the words of the design only, and what may stand in their places."""
     from datasets import Dataset
 
-    end = vocabulary[-1]
+    index = {word: number for number, word in enumerate(vocabulary)}
     columns = []
     for example in examples:
         prompt = policy.encode_prompt(policy.prompt(example.prompt, example.budget_s, example.score))
-        design = policy.vocabulary.columns([*example.tokens, end]).tolist()
-        columns.append({"input_ids": prompt + design, "labels": [-100] * len(prompt) + design})
+        words = [*example.tokens, vocabulary[-1]]
+        design = policy.vocabulary.columns(words).tolist()
+        shares = example.shares or [{word: 1.0} for word in words]
+        columns.append(
+            {
+                "input_ids": prompt + design,
+                "labels": [-100] * len(prompt) + design,
+                "share_words": [[index[word] for word in place] for place in shares],
+                "shares": [[*place.values()] for place in shares],
+            }
+        )
     return Dataset.from_list(columns)

@@ -1,4 +1,4 @@
-"""Whom SFT imitates: for a prompt and a time budget, designs in the proportion in which they are worth it.
+"""Whom SFT imitates: for a prompt and a time budget, how likely each of some designs should be.
 
 Shape legend: P prompts, W workflows.
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
+from ..workflows.rules import END
 from .config import Config
 from .objective import Objective, limit
 from .questions import Question
@@ -27,12 +29,36 @@ if TYPE_CHECKING:
 Words = tuple[str, ...]
 
 
+class Answer(NamedTuple):
+    """Designs (words, the end left out), and the share of the answers that each should be."""
+
+    workflows: Sequence[Words]
+    share_W: np.ndarray
+
+    def draw(self, count: int, rng: random.Random) -> list[Words]:
+        """`count` designs by their shares, with repetitions."""
+        return rng.choices(self.workflows, self.share_W.tolist(), k=count)
+
+    def continuations(self, words: Words) -> list[dict[str, float]]:
+        """What should follow each beginning of a design, and all of it: shares of words, END among them.
+
+        A policy that learns these shares learns the answer itself and not the luck of a draw from it.
+        """
+        agreeing = [(flow, share) for flow, share in zip(*self, strict=True) if share > 0]
+        following: list[dict[str, float]] = []
+        for place, word in enumerate((*words, END)):
+            shares: Counter[str] = Counter()
+            for flow, share in agreeing:
+                shares[(*flow, END)[place]] += share
+            following.append({said: share / shares.total() for said, share in shares.items()})
+            agreeing = [(flow, share) for flow, share in agreeing if (*flow, END)[place] == word]
+        return following
+
+
 class Teacher(Protocol):
     """Answers questions about training prompts by example."""
 
-    def answer(self, question: Question, count: int, rng: random.Random) -> list[Words]:
-        """`count` designs (words, the end left out), with repetitions."""
-        ...
+    def answer(self, question: Question) -> Answer: ...
 
 
 class RowsTeacher:
@@ -43,11 +69,12 @@ class RowsTeacher:
         self._keep = keep
         self._rows = {str(prompt): group for prompt, group in rows.groupby("prompt")}
 
-    def answer(self, question: Question, count: int, rng: random.Random) -> list[Words]:
+    def answer(self, question: Question) -> Answer:
         rows = self._rows[question.prompt]
         fitting = rows.loc[rows["seconds"] <= max(limit(question.budget_s), rows["seconds"].min())]
         best = fitting.nlargest(math.ceil(self._keep * len(fitting)), "score")
-        return [tuple(str(text).split()) for text in rng.choices(best["tokens"].tolist(), k=count)]
+        workflows = [tuple(str(text).split()) for text in best["tokens"]]
+        return Answer(workflows, np.full(len(workflows), 1 / len(workflows)))
 
 
 class EnsembleTeacher:
@@ -67,7 +94,7 @@ class EnsembleTeacher:
             prompt: Objective(reward_W, latest_W, told.penalty) for prompt, reward_W, latest_W in rows
         }
 
-    def answer(self, question: Question, count: int, rng: random.Random) -> list[Words]:
+    def answer(self, question: Question) -> Answer:
         worth_W = self._objective[question.prompt].within(limit(question.budget_s))
         weight_W = np.exp((worth_W - worth_W.max()) / self._temperature)
-        return rng.choices(self._workflows, weight_W.tolist(), k=count)
+        return Answer(self._workflows, weight_W / weight_W.sum())

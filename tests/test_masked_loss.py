@@ -111,7 +111,9 @@ def test_the_loss_sees_the_logprobs_of_sampling(tmp_path: Path, temperature: flo
         assert entropies[row, len(one.words) :].eq(0).all()
 
 
-def test_sft_imitates_designs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("taught", [0.98, 0.3])
+def test_sft_imitates_what_may_stand_in_a_place(tmp_path: Path, taught: float) -> None:
+    """The design that is shown says twelve steps; how sure that is, the shares tell."""
     policy = tiny_policy(tmp_path)
     before = share_of_wish(policy)
     policy.add_adapter(8, train_words=True)
@@ -120,13 +122,15 @@ def test_sft_imitates_designs(tmp_path: Path) -> None:
     example = {
         "input_ids": prompt + policy.columns[words].tolist(),
         "labels": [-100] * len(prompt) + policy.columns[words].tolist(),
+        "share_words": [[words[0]], [words[1]], [WISH, WORDS.index("steps=4")], [words[3]]],
+        "shares": [[1.0], [1.0], [taught, 1 - taught], [1.0]],
     }
     trainer = MaskedSFTTrainer(
         policy,
         toy_masks(),
         args=SFTConfig(
             output_dir=str(tmp_path),
-            max_steps=20,
+            max_steps=30,
             per_device_train_batch_size=4,
             learning_rate=2e-2,
             max_length=None,
@@ -139,7 +143,7 @@ def test_sft_imitates_designs(tmp_path: Path) -> None:
     trainer.train()
     policy.merge_adapter()
     assert before < 0.6
-    assert share_of_wish(policy) > 0.95
+    assert share_of_wish(policy) == pytest.approx(taught, abs=0.1)
     assert trainer.state.log_history[0]["choice_accuracy"] <= 1.0
 
 

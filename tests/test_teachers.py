@@ -16,7 +16,8 @@ from flowtailor.pipelines.config import load_config
 from flowtailor.pipelines.examples import training_rows
 from flowtailor.pipelines.objective import Objective, limit
 from flowtailor.pipelines.questions import Question
-from flowtailor.pipelines.teachers import EnsembleTeacher, RowsTeacher
+from flowtailor.pipelines.teachers import Answer, EnsembleTeacher, RowsTeacher
+from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import Space
 
 SLOW, FAST, POOR = ("KSampler", "steps=20"), ("KSampler", "steps=2"), ("KSampler", "steps=1")
@@ -58,7 +59,7 @@ def test_a_design_past_its_budget_is_fined_by_its_excess() -> None:
 
 
 def test_the_ensemble_teaches_in_proportion_to_what_it_foresees() -> None:
-    said = ensemble_teacher(0.02).answer(Question("an owl", None), 4000, random.Random(0))
+    said = ensemble_teacher(0.02).answer(Question("an owl", None)).draw(4000, random.Random(0))
     count = Counter(said)
     assert count[SLOW] / count[FAST] == pytest.approx(np.e, rel=0.1)  # a score of 0.02 apart
     assert count[POOR] == 0
@@ -67,7 +68,7 @@ def test_the_ensemble_teaches_in_proportion_to_what_it_foresees() -> None:
 def test_a_cold_teacher_knows_one_answer_which_keeps_the_budget() -> None:
     teacher = ensemble_teacher(1e-4)
     for budget, best in ((None, SLOW), (4.0, SLOW), (2.0, FAST)):
-        assert set(teacher.answer(Question("an owl", budget), 50, random.Random(0))) == {best}
+        assert set(teacher.answer(Question("an owl", budget)).draw(50, random.Random(0))) == {best}
 
 
 def test_the_rows_teach_the_best_designs_within_the_budget(space: Space) -> None:
@@ -76,7 +77,7 @@ def test_the_rows_teach_the_best_designs_within_the_budget(space: Space) -> None
     for budget in (None, float(rows["seconds"].median())):
         for prompt, group in rows.groupby("prompt"):
             fitting = group if budget is None else group.loc[group["seconds"] <= budget]
-            for words in teacher.answer(Question(str(prompt), budget), 5, random.Random(0)):
+            for words in teacher.answer(Question(str(prompt), budget)).workflows:
                 own = group.loc[group["tokens"] == " ".join(words)].iloc[0]
                 assert own["score"] >= fitting["score"].median() - 1e-9
                 assert budget is None or own["seconds"] <= max(budget, group["seconds"].min())
@@ -85,5 +86,13 @@ def test_the_rows_teach_the_best_designs_within_the_budget(space: Space) -> None
 def test_where_no_row_keeps_the_budget_the_fastest_is_taught(space: Space) -> None:
     rows = training_rows(tiny_rows(space), {"alignment": 1.0})
     fastest = rows.loc[rows["prompt"] == "an owl"].nsmallest(1, "seconds").iloc[0]
-    said = RowsTeacher(rows, keep=0.5).answer(Question("an owl", 1e-3), 3, random.Random(0))
-    assert {" ".join(words) for words in said} == {fastest["tokens"]}
+    answer = RowsTeacher(rows, keep=0.5).answer(Question("an owl", 1e-3))
+    assert [" ".join(words) for words in answer.workflows] == [fastest["tokens"]]
+
+
+def test_what_may_follow_each_beginning_is_told_with_its_share() -> None:
+    answer = Answer([("A", "x", "C"), ("A", "y"), ("A", "x"), ("B",)], np.array([0.2, 0.1, 0.2, 0.5]))
+    first, second, third = answer.continuations(("A", "x"))
+    assert first == pytest.approx({"A": 0.5, "B": 0.5})
+    assert second == pytest.approx({"x": 0.8, "y": 0.2})
+    assert third == pytest.approx({"C": 0.5, END: 0.5})
