@@ -20,6 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
+from flowtailor.errors import FlowtailorError
+
 from .constrained import AllowedMasks, CachedDecoder, masked_entropy, masked_log_softmax, sample
 from .policy import Policy
 from .prefix_tree import PrefixTree
@@ -128,6 +130,11 @@ class MaskedSFTTrainer(SFTTrainer):
             mode = "train" if model.training else "eval"
             self._metrics[mode]["choice_accuracy"].append((hit.sum() / chosen.sum().clamp(min=1)).item())
         shares = inputs["shares_BTV"]
+        if shares[logprobs.isinf()].any():
+            raise FlowtailorError(
+                "sft: a taught design is none that the grammar offers; perhaps longer than space.max_tokens: "
+                "raise that, or leave such rows out"
+            )
         told = (shares * logprobs.masked_fill(shares == 0, 0.0)).sum()
         return -told / (count if num_items_in_batch is None else num_items_in_batch)
 

@@ -12,6 +12,7 @@ from tiny_policy import WORDS, tiny_policy, toy_masks
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
+from flowtailor.errors import FlowtailorError
 from flowtailor.models.constrained import CachedDecoder, sample
 from flowtailor.models.masked_trainer import MaskedGRPOTrainer, MaskedSFTTrainer, WordIds, tree_logits
 from flowtailor.models.policy import Policy, policy_prompt
@@ -111,25 +112,22 @@ def test_the_loss_sees_the_logprobs_of_sampling(tmp_path: Path, temperature: flo
         assert entropies[row, len(one.words) :].eq(0).all()
 
 
-@pytest.mark.parametrize("taught", [0.98, 0.3])
-def test_sft_imitates_what_may_stand_in_a_place(tmp_path: Path, taught: float) -> None:
-    """The design that is shown says twelve steps; how sure that is, the shares tell."""
-    policy = tiny_policy(tmp_path)
-    before = share_of_wish(policy)
+def sft(policy: Policy, folder: Path, third: dict[str, float]) -> MaskedSFTTrainer:
+    """Shown is one design of twelve steps; `third` are the shares of the words that may say the steps."""
     policy.add_adapter(8, train_words=True)
     words = [WORDS.index(word) for word in ("Save", "Steps", "steps=12", "<end>")]
     prompt = policy.encode_prompt(policy_prompt("a red apple"))
     example = {
         "input_ids": prompt + policy.columns[words].tolist(),
         "labels": [-100] * len(prompt) + policy.columns[words].tolist(),
-        "share_words": [[words[0]], [words[1]], [WISH, WORDS.index("steps=4")], [words[3]]],
-        "shares": [[1.0], [1.0], [taught, 1 - taught], [1.0]],
+        "share_words": [[words[0]], [words[1]], [WORDS.index(word) for word in third], [words[3]]],
+        "shares": [[1.0], [1.0], [*third.values()], [1.0]],
     }
-    trainer = MaskedSFTTrainer(
+    return MaskedSFTTrainer(
         policy,
         toy_masks(),
         args=SFTConfig(
-            output_dir=str(tmp_path),
+            output_dir=str(folder),
             max_steps=30,
             per_device_train_batch_size=4,
             learning_rate=2e-2,
@@ -140,11 +138,24 @@ def test_sft_imitates_what_may_stand_in_a_place(tmp_path: Path, taught: float) -
         ),
         train_dataset=Dataset.from_list([example] * 8),
     )
+
+
+@pytest.mark.parametrize("taught", [0.98, 0.3])
+def test_sft_imitates_what_may_stand_in_a_place(tmp_path: Path, taught: float) -> None:
+    policy = tiny_policy(tmp_path)
+    before = share_of_wish(policy)
+    trainer = sft(policy, tmp_path, {"steps=12": taught, "steps=4": 1 - taught})
     trainer.train()
     policy.merge_adapter()
     assert before < 0.6
     assert share_of_wish(policy) == pytest.approx(taught, abs=0.1)
     assert trainer.state.log_history[0]["choice_accuracy"] <= 1.0
+
+
+def test_what_the_grammar_does_not_offer_is_not_taught(tmp_path: Path) -> None:
+    trainer = sft(tiny_policy(tmp_path), tmp_path, {"steps=12": 0.9, "again": 0.1})
+    with pytest.raises(FlowtailorError, match=r"space\.max_tokens"):
+        trainer.train()
 
 
 def test_what_rows_share_is_read_once_and_changes_no_logit(tmp_path: Path) -> None:
