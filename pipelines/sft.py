@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..datasets.prompts import prompt_file, training_prompts
+from ..workflows.rules import END
 from .catalog import read_world
 from .config import Config
 from .examples import Example, designable, imitation_examples, score_examples, seconds_range, training_rows
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..models.policy import Policy
+    from ..workflows.grammar import Grammar
     from ..workflows.space import Space
 
 LORA_RANK = 32
@@ -137,6 +139,7 @@ def _worker(setup: dict[str, Any]) -> None:
     run, device = Run(config), worker_device()
     torch.manual_seed(config.run.seed)
     _, space = read_world(run)
+    grammar = Grammar(space, max_tokens=config.space.max_tokens)
     from_base = setup["part"] == "policy/sft"
     source = resolve(config.sft.base) if from_base else run.path("policy/sft")
     policy = Policy.from_base(source, space.vocabulary, compute_dtype(device))
@@ -145,7 +148,7 @@ def _worker(setup: dict[str, Any]) -> None:
     policy.add_adapter(LORA_RANK, train_words=from_base)
     trainer = MaskedSFTTrainer(
         policy,
-        AllowedMasks(Grammar(space, max_tokens=config.space.max_tokens), len(space.vocabulary)),
+        AllowedMasks(grammar, len(space.vocabulary)),
         args=SFTConfig(
             **trainer_options(
                 device,
@@ -161,7 +164,7 @@ def _worker(setup: dict[str, Any]) -> None:
                 },
             )
         ),
-        train_dataset=_dataset(policy, space.vocabulary, setup["examples"]),
+        train_dataset=_dataset(policy, grammar, setup["examples"]),
     )
 
     def save(folder: Path) -> None:
@@ -175,22 +178,21 @@ def _worker(setup: dict[str, Any]) -> None:
     train(trainer, Path(setup["part"]).name, save)
 
 
-def _dataset(policy: Policy, vocabulary: Sequence[str], examples: Sequence[Example]) -> Dataset:
+def _dataset(policy: Policy, grammar: Grammar, examples: Sequence[Example]) -> Dataset:
     """Token ids, labels that count for the words of the design only, and what may stand in their places."""
     from datasets import Dataset
 
-    index = {word: number for number, word in enumerate(vocabulary)}
     columns = []
     for example in examples:
         prompt = policy.encode_prompt(policy.prompt(example.prompt, example.budget_s, example.score))
-        words = [*example.tokens, vocabulary[-1]]
+        words = [*example.tokens, END]
         design = policy.vocabulary.columns(words).tolist()
         shares = example.shares or [{word: 1.0} for word in words]
         columns.append(
             {
                 "input_ids": prompt + design,
                 "labels": [-100] * len(prompt) + design,
-                "share_words": [[index[word] for word in place] for place in shares],
+                "share_words": [[grammar.ids[word] for word in place] for place in shares],
                 "shares": [[*place.values()] for place in shares],
             }
         )

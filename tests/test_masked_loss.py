@@ -140,16 +140,22 @@ def sft(policy: Policy, folder: Path, third: dict[str, float]) -> MaskedSFTTrain
     )
 
 
-@pytest.mark.parametrize("taught", [0.98, 0.3])
-def test_sft_imitates_what_may_stand_in_a_place(tmp_path: Path, taught: float) -> None:
+def test_sft_imitates_designs(tmp_path: Path) -> None:
     policy = tiny_policy(tmp_path)
     before = share_of_wish(policy)
-    trainer = sft(policy, tmp_path, {"steps=12": taught, "steps=4": 1 - taught})
+    trainer = sft(policy, tmp_path, {"steps=12": 1.0})
     trainer.train()
     policy.merge_adapter()
     assert before < 0.6
-    assert share_of_wish(policy) == pytest.approx(taught, abs=0.1)
+    assert share_of_wish(policy) > 0.95
     assert trainer.state.log_history[0]["choice_accuracy"] <= 1.0
+
+
+def test_sft_imitates_what_may_stand_in_a_place(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path)
+    sft(policy, tmp_path, {"steps=12": 0.3, "steps=4": 0.7}).train()
+    policy.merge_adapter()
+    assert share_of_wish(policy) == pytest.approx(0.3, abs=0.1)
 
 
 def test_what_the_grammar_does_not_offer_is_not_taught(tmp_path: Path) -> None:
