@@ -130,13 +130,18 @@ class MaskedSFTTrainer(SFTTrainer):
             mode = "train" if model.training else "eval"
             self._metrics[mode]["choice_accuracy"].append((hit.sum() / chosen.sum().clamp(min=1)).item())
         shares = inputs["shares_BTV"]
-        if shares[logprobs.isinf()].any():
+        if len(refused := ((shares > 0) & logprobs.isinf()).nonzero()):
+            word = self._token(int(refused[0, -1]))
             raise FlowtailorError(
-                "sft: a taught design is none that the grammar offers; perhaps longer than space.max_tokens: "
-                "raise that, or leave such rows out"
+                f"sft: a taught design says {word} where the grammar does not offer it; perhaps it is "
+                "longer than space.max_tokens: raise that, or leave such rows out"
             )
         told = (shares * logprobs.masked_fill(shares == 0, 0.0)).sum()
         return -told / (count if num_items_in_batch is None else num_items_in_batch)
+
+    def _token(self, word: int) -> str:
+        """How the language model writes a word of the space: <|steps=12|>."""
+        return str(self.policy.tokenizer.convert_ids_to_tokens(int(self.policy.columns[word])))
 
 
 class MaskedGRPOTrainer(GRPOTrainer):
