@@ -76,6 +76,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         _image("audits", plots),
         "## Guidance",
         _image("guidance", plots),
+        guidance_table(seen["guidance"]),
         f"Chosen on validation prompts: w = {seen['guidance']['chosen']:g}.",
         "## Budgets" if seen["budgets"].get("points") else "",
         _image("budgets", plots),
@@ -134,6 +135,21 @@ def reward_table(reward: Mapping[str, Any]) -> str:
         if reward.get(split, {}).get("rows")
     ]
     return markdown_table(["split", "rows", *columns], lines, "lr")
+
+
+def guidance_table(guidance: Mapping[str, Any]) -> str:
+    """How designs for validation prompts score, and how various they are, over the strength of guidance."""
+    designs = f"different of {guidance['prompts'] * guidance['designs_per_prompt']}"
+    lines = [
+        [
+            f"{point['guidance']:g}",
+            _interval(point["rendered_score"]),
+            _interval(point["predicted_score"]),
+            str(point["unique_workflows"]),
+        ]
+        for point in guidance["points"]
+    ]
+    return markdown_table(["w", "score", "foreseen", designs], lines, "lr") if lines else ""
 
 
 def budgets_table(budgets: Mapping[str, Any]) -> str:
