@@ -72,8 +72,8 @@ def designed(run: Run, space: Space, count: int) -> list[Told]:
 
 
 def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.DataFrame:
-    """Rows of all designs and neighbours with a score, none taken from elsewhere: an engine that has just
-    drawn something else takes longer, by more than a part does."""
+    """Rows of all designs and neighbours with a score, none taken from elsewhere and in random order: an
+    engine that has just started or drawn something else takes longer, by more than a part does."""
     config = run.config
     pairs = [
         (prompt, Candidate.of(words, space))
@@ -89,7 +89,7 @@ def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.
     )
     rows = rendered_rows(
         config,
-        planned,
+        planned.sample(frac=1, random_state=config.run.seed, ignore_index=True),
         Store(run.path("why")),
         known=[],
         render=partial(render, label="why"),
