@@ -77,7 +77,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "## Guidance",
         _image("guidance", plots),
         guidance_table(seen["guidance"]),
-        f"Chosen on validation prompts: w = {seen['guidance']['chosen']:g}.",
+        guidance_told(seen["guidance"]),
         "## Budgets" if seen["budgets"].get("points") else "",
         _image("budgets", plots),
         budgets_table(seen["budgets"]),
@@ -149,7 +149,15 @@ def guidance_table(guidance: Mapping[str, Any]) -> str:
         ]
         for point in guidance["points"]
     ]
-    return markdown_table(["w", "score", "foreseen", designs], lines, "lr") if lines else ""
+    return markdown_table(["w", "rendered", "foreseen", designs], lines, "lr") if lines else ""
+
+
+def guidance_told(guidance: Mapping[str, Any]) -> str:
+    rendered = ", of which the first for each was rendered" if guidance["rendered"] else ""
+    return (
+        f"Designs for {guidance['prompts']} validation prompts{rendered}; foreseen is the score of all. "
+        f"Chosen by them: w = {guidance['chosen']:g}."
+    )
 
 
 def budgets_table(budgets: Mapping[str, Any]) -> str:
