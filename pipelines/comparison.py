@@ -33,9 +33,8 @@ def measure(rows: pd.DataFrame, materials: Materials, catalog: Catalog) -> pd.Da
     """
     weights = materials.config.scorers.weights
     tokens = [tuple(text.split()) for text in rows["tokens"]]
-    known = [tuple(text.split()) for text in sorted(set(materials.rows["tokens"]))]
-    found = {words: nearest(words, known) for words in set(tokens)}
-    alike = {words: likeness(words, known[index]) for words, (_, index) in found.items()}
+    found = {words: nearest(words, materials.known) for words in set(tokens)}
+    alike = {words: likeness(words, materials.known[index]) for words, (_, index) in found.items()}
     predictions = materials.ensemble.predict(list(rows["prompt"]), [list(words) for words in tokens])
     mean_r, std_r = predictions.score(weights)
     return rows.assign(

@@ -106,6 +106,7 @@ class RewardConfig(Section):
     workers: PositiveInt = 2
     kappa: float = 0.5  # score that a deviation of doubt costs: about what pictures stay below it by
     lambda_seconds: float = 0.005  # score that a second must bring
+    novelty: NonNegativeFloat = 0.0  # score that a policy gives up to design what was not rendered before
 
 
 class SftConfig(Section):

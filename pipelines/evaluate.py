@@ -37,6 +37,7 @@ from .comparison import JUDGE, measure, summarise
 from .config import Config
 from .engines import render
 from .examples import designable
+from .known import read_known
 from .methods import METHODS, Choice, Materials, choose, default_design
 from .plan import Candidate, planned_rows
 from .renders import rendered_rows
@@ -157,7 +158,9 @@ def gather(run: Run, space: Space) -> Materials:
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
     ensemble = load_ensemble(run)
-    return Materials(run.config, rows, default, space, designer, ensemble, designer.policy.labels_of)
+    return Materials(
+        run.config, rows, read_known(run), default, space, designer, ensemble, designer.policy.labels_of
+    )
 
 
 def _chosen(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:

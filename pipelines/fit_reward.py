@@ -73,7 +73,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
     return {
         "rows": run.path("dataset/rows"),
         "prompts": prompt_file(config.prompts.file),
-        "reward": config.reward.model_dump(exclude={"workers", "kappa", "lambda_seconds"}),
+        "reward": config.reward.model_dump(exclude={"workers", "kappa", "lambda_seconds", "novelty"}),
         "scorers": config.scorers,
         "seed": config.run.seed,
         "format": FORMAT,  # or a fit that was cut short would go on from members of another make

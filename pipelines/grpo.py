@@ -10,7 +10,7 @@ line a step.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .audit import Alarm, Auditor, alarm_callback, stop_on_alarm
 from .catalog import read_world
 from .config import Config
 from .examples import seconds_range, training_rows
+from .known import read_known
 from .objective import Objective, limit
 from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .questions import Question, askable, draw_questions
@@ -45,7 +46,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     print(f"policy/grpo: {grpo.steps} steps of {per_step} designs, judged by the ensemble", flush=True)
     if dry_run:
         return
-    need(run.dir, "policy/sft", "reward/ensemble.json")
+    need(run.dir, "policy/sft", "policy/sft/known.json", "reward/ensemble.json")
     with stage_output(run, "policy/grpo", inputs) as folder:
         train_adapter(config, run.path("reward"), f"grpo-{fingerprint(inputs)[:12]}", folder)
 
@@ -87,7 +88,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
         "rows": run.path("dataset/rows"),
         "prompts": prompt_file(config.prompts.file),
         "grpo": config.grpo.model_dump(mode="json", exclude=unused),
-        "kappa": [config.reward.kappa, config.reward.lambda_seconds],
+        "kappa": [config.reward.kappa, config.reward.lambda_seconds, config.reward.novelty],
         "scorers": config.scorers,
         "max_tokens": config.space.max_tokens,
         "seed": config.run.seed,
@@ -95,13 +96,16 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
 
 
 def reward_function(
-    ensemble: RewardEnsemble, config: Config, words_of: Callable[[list[int]], Sequence[str]]
+    ensemble: RewardEnsemble,
+    config: Config,
+    words_of: Callable[[list[int]], tuple[str, ...]],
+    known: Collection[tuple[str, ...]],
 ) -> Callable[..., list[float]]:
-    """TRL's reward function: the ensemble's cautious reward, less a fine for breaking the budget.
+    """TRL's reward function: what designs are worth by `objective.py`.
 
     words_of: token ids of a design -> its canonical words, lest a policy is rewarded for how it puts them.
-    Logs the ensemble's doubt, the predicted seconds, how many budgets are broken, and how many designs of
-    the step differ.
+    Logs the ensemble's doubt, the predicted seconds, how many budgets are broken, how many designs of the
+    step differ, and how many are none of `known`.
     """
     weights = config.scorers.weights
 
@@ -120,10 +124,11 @@ def reward_function(
         log_metric("doubt", float(predictions.doubted(weights).mean()))
         log_metric("predicted_score", float(mean.mean()))
         log_metric("predicted_seconds", float(predictions.seconds.mean()))
-        log_metric("unique_workflows", len(set(map(tuple, words))) / len(words))
+        log_metric("unique_workflows", len(set(words)) / len(words))
+        log_metric("new_workflows", sum(each not in known for each in words) / len(words))
         if np.isfinite(budgets).any():
             log_metric("over_budget", float((predictions.seconds > budgets)[np.isfinite(budgets)].mean()))
-        return Objective.of(predictions, config).within(budgets).tolist()
+        return Objective.of(predictions, words, known, config).within(budgets).tolist()
 
     return score
 
@@ -187,7 +192,7 @@ def _trainer(
         policy,
         AllowedMasks(Grammar(space, max_tokens=config.space.max_tokens), len(space.vocabulary)),
         mask_loss=config.grpo.mask_loss,
-        reward_funcs=reward_function(ensemble, config, words_of),
+        reward_funcs=reward_function(ensemble, config, words_of, set(read_known(Run(config)))),
         args=GRPOConfig(**options),
         train_dataset=Dataset.from_list(asked),
     )

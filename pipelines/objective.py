@@ -1,9 +1,14 @@
-"""What a design is worth where it must keep a time budget: the one objective of SFT's teacher and of GRPO."""
+"""What a design is worth to whom trains a policy: the one objective of SFT's teacher and of GRPO.
+
+The ensemble's cautious reward, less a fine for breaking the time budget, and less `reward.novelty` for a
+workflow that was known before. Many workflows are as good as the best known one, and an ensemble doubts those
+least that it has seen; without the fine a policy learns to recite the collection.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +18,8 @@ from .config import Config
 
 if TYPE_CHECKING:
     from ..models.reward import Predictions, RewardEnsemble
+
+Words = tuple[str, ...]
 
 SAFE_DEVIATIONS = 1.645  # the seconds that 19 of 20 renders stay below, if the error bars are right
 SLACK = 0.25  # the share of a budget beyond which a design is not worth having
@@ -30,7 +37,7 @@ def limit(budget_s: float | None) -> float:
 
 @dataclass(frozen=True)
 class Objective:
-    """The cautious reward of N designs, and the seconds that they are fined by.
+    """What N designs are worth without a budget, and the seconds that they are fined by.
 
     latest_N: what its seconds stay below (`slowest`). A `table` has P prompts x W workflows for N.
     """
@@ -40,10 +47,17 @@ class Objective:
     penalty: float
 
     @classmethod
-    def of(cls, predictions: Predictions, config: Config) -> Objective:
-        reward_N = predictions.reward(
-            config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds
-        )
+    def of(
+        cls,
+        predictions: Predictions,
+        workflows: Sequence[Words],
+        known: Collection[Words],
+        config: Config,
+    ) -> Objective:
+        """predictions: of the N `workflows`. known: those that are no news."""
+        reward = config.reward
+        reward_N = predictions.reward(config.scorers.weights, reward.kappa, reward.lambda_seconds)
+        reward_N = reward_N - reward.novelty * np.array([words in known for words in workflows])
         latest_N = slowest(predictions.seconds, predictions.seconds_std)
         return cls(reward_N, latest_N, config.grpo.over_budget_penalty)
 
@@ -52,11 +66,15 @@ class Objective:
         cls,
         ensemble: RewardEnsemble,
         prompts: Sequence[str],
-        workflows: Sequence[Sequence[str]],
+        workflows: Sequence[Words],
+        known: Collection[Words],
         config: Config,
     ) -> Objective:
         """Each workflow for each prompt: (P, W) in the place of N."""
-        columns = [cls.of(ensemble.predict(prompts, [words] * len(prompts)), config) for words in workflows]
+        columns = []
+        for words in workflows:
+            predictions = ensemble.predict(prompts, [words] * len(prompts))
+            columns.append(cls.of(predictions, [words] * len(prompts), known, config))
         reward_PW = np.stack([column.reward_N for column in columns], axis=1)
         latest_PW = np.stack([column.latest_N for column in columns], axis=1)
         return cls(reward_PW, latest_PW, config.grpo.over_budget_penalty)

@@ -21,12 +21,10 @@ from ..workflows.codec import canonical_words, decode
 from ..workflows.space import Space
 from .config import Config
 from .examples import TIGHTEST
-from .objective import Objective
+from .objective import Objective, Words
 
 if TYPE_CHECKING:
     from ..models.reward import RewardEnsemble
-
-Words = tuple[str, ...]
 
 JUDGES = 50  # prompts that workflows are compared on, as many as there are kinds of prompts and more
 SEEDS = 3  # rendered workflows for each prompt and limit whose variants are looked at
@@ -37,15 +35,16 @@ QUANTILES = (TIGHTEST, 0.1, 0.3, 0.6)  # of the rendered workflows' seconds, the
 def repertoire(
     rendered: Sequence[Words], prompts: Sequence[str], ensemble: RewardEnsemble, space: Space, config: Config
 ) -> list[Words]:
-    """The best of `rendered` and of `sft.variants` edits of them, by the ensemble's cautious objective."""
+    """The best of `rendered`, which are known, and of `sft.variants` edits of them, by the objective."""
     judges = prompts[:: max(1, len(prompts) // JUDGES)]
-    told = Objective.table(ensemble, judges, rendered, config)
+    known = set(rendered)
+    told = Objective.table(ensemble, judges, rendered, known, config)
     limits = [math.inf, *np.quantile(told.latest_N.mean(0), QUANTILES)]
     seeds = [rendered[w] for w in best(told, limits, SEEDS)]
     new = unrendered(seeds, rendered, space, config.sft.variants, config)
     everything = [*rendered, *new]
     if new:
-        told = told.beside(Objective.table(ensemble, judges, new, config))
+        told = told.beside(Objective.table(ensemble, judges, new, known, config))
     return [everything[w] for w in best(told, limits, KEPT)]
 
 

@@ -17,6 +17,7 @@ from ..workflows.rules import END
 from .catalog import read_world
 from .config import Config
 from .examples import Example, designable, imitation_examples, score_examples, seconds_range, training_rows
+from .known import workflows_of, write_known
 from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .questions import askable, draw_questions
 from .repertoire import repertoire
@@ -69,6 +70,8 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     setup = {"part": name, "examples": examples, "steps": steps}
     with stage_output(run, name, inputs) as folder:
         train_in_ray(config, _worker, setup, f"{Path(name).name}-{fingerprint(inputs)[:12]}", folder)
+        if imitates:
+            write_known(folder, rows)
 
 
 def imitation(
@@ -90,11 +93,11 @@ def imitation(
         teacher: Teacher = RowsTeacher(rows, sft.keep)
     else:
         ensemble = load_ensemble(run)
-        rendered = [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
+        rendered = workflows_of(rows)
         asked = list(dict.fromkeys(question.prompt for question in questions))
         workflows = repertoire(rendered, asked, ensemble, space, config)
         print(f"policy/sft: {len(workflows)} workflows to choose from", flush=True)
-        teacher = EnsembleTeacher(ensemble, asked, workflows, config)
+        teacher = EnsembleTeacher(ensemble, asked, workflows, set(rendered), config)
     return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
 
 
@@ -117,7 +120,7 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
     if by_rows:
         return inputs | {"backbone": config.reward.backbone}  # by which prompts have their labels
     reward, grpo = config.reward, config.grpo
-    judged_by = [reward.kappa, reward.lambda_seconds, grpo.over_budget_penalty]
+    judged_by = [reward.kappa, reward.lambda_seconds, reward.novelty, grpo.over_budget_penalty]
     return inputs | {"reward": run.path("reward"), "objective": judged_by}
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -20,13 +20,11 @@ import pandas as pd
 
 from ..workflows.rules import END
 from .config import Config
-from .objective import Objective, limit
+from .objective import Objective, Words, limit
 from .questions import Question
 
 if TYPE_CHECKING:
     from ..models.reward import RewardEnsemble
-
-Words = tuple[str, ...]
 
 
 class Answer(NamedTuple):
@@ -85,10 +83,16 @@ class EnsembleTeacher:
     """
 
     def __init__(
-        self, ensemble: RewardEnsemble, prompts: Sequence[str], workflows: Sequence[Words], config: Config
+        self,
+        ensemble: RewardEnsemble,
+        prompts: Sequence[str],
+        workflows: Sequence[Words],
+        known: Collection[Words],
+        config: Config,
     ) -> None:
+        """known: those of the workflows that are fined for being no news (`objective.py`)."""
         self._workflows, self._temperature = list(workflows), config.sft.teacher_temperature
-        told = Objective.table(ensemble, prompts, workflows, config)
+        told = Objective.table(ensemble, prompts, workflows, known, config)
         rows = zip(prompts, told.reward_N, told.latest_N, strict=True)
         self._objective = {
             prompt: Objective(reward_W, latest_W, told.penalty) for prompt, reward_W, latest_W in rows

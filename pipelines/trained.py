@@ -29,6 +29,7 @@ MAKERS = {
     "dataset/rows": "collect",
     "reward/ensemble.json": "fit-reward",
     "policy/sft": "sft",
+    "policy/sft/known.json": "sft",
     "policy/score_conditioned": "sft",
     "policy/grpo": "grpo",
     "evaluation/summary.json": "evaluate",

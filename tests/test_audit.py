@@ -148,13 +148,13 @@ def trained(
     policy.add_adapter(8)
     to_words, ensemble = WordIds(policy.columns), LovesOneWord()
 
-    def words_of(ids: list[int]) -> list[str]:
-        return [space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()][:-1]
+    def words_of(ids: list[int]) -> tuple[str, ...]:
+        return tuple(space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()[:-1])
 
     trainer = MaskedGRPOTrainer(
         policy,
         AllowedMasks(Grammar(space, max_tokens=32), len(space.vocabulary)),
-        reward_funcs=grpo.reward_function(ensemble, config, words_of),
+        reward_funcs=grpo.reward_function(ensemble, config, words_of, known=()),
         args=GRPOConfig(
             output_dir=str(folder),
             max_steps=steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,13 @@ class CountingEnsemble(RewardEnsemble):
 
 
 def rewards(
-    config: Config, designs: list[list[int]], budgets: list[float | None]
+    config: Config,
+    designs: list[list[int]],
+    budgets: list[float | None],
+    known: Collection[tuple[str, ...]] = (),
 ) -> tuple[list[float], dict]:
     metrics: dict[str, float] = {}
-    score = reward_function(CountingEnsemble(), config, words_of=lambda ids: [str(i) for i in ids])
+    score = reward_function(CountingEnsemble(), config, lambda ids: tuple(str(i) for i in ids), known)
     given = score(
         completion_ids=designs,
         text=["an owl"] * len(designs),
@@ -67,6 +71,13 @@ def test_the_reward_is_cautious_and_fines_broken_budgets(tmp_path: Path) -> None
     assert metrics["over_budget"] == pytest.approx(2 / 3)
     assert metrics["doubt"] == pytest.approx(0.1)
     assert metrics["unique_workflows"] == 0.25
+
+
+def test_a_workflow_that_was_known_is_fined_for_being_no_news(tmp_path: Path) -> None:
+    config = config_in(tmp_path, "reward.novelty=0.02")
+    given, metrics = rewards(config, [[1, 2], [3, 4]], [None, None], known={("1", "2")})
+    assert given[0] == pytest.approx(given[1] - 0.02)
+    assert metrics["new_workflows"] == 0.5
 
 
 def test_without_budgets_no_share_of_broken_ones_is_logged(tmp_path: Path) -> None:

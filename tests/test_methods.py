@@ -58,6 +58,7 @@ def materials(space: Space) -> Materials:
     return Materials(
         Config(),
         pd.DataFrame(rows),
+        (),
         words("plain", space),
         space,
         none,

@@ -21,6 +21,7 @@ from flowtailor.models.designing import Designer
 from flowtailor.models.labels import Labels
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.examples import imitation_examples, score_examples, training_rows
+from flowtailor.pipelines.known import read_known, workflows_of
 from flowtailor.pipelines.questions import Question
 from flowtailor.pipelines.sft import run_stage, stage_inputs
 from flowtailor.pipelines.stage import Run
@@ -131,6 +132,7 @@ def test_a_killed_worker_resumes_and_the_policies_design(
     assert [entry["step"] for entry in log] == list(range(1, 13))  # nothing twice, nothing missing
     assert log[-1]["loss"] < log[0]["loss"]
     assert not list((folder / "tiny/ray").iterdir())
+    assert read_known(Run(config_in(folder))) == workflows_of(tiny_rows(space))
 
     labels = Labels.find(policy / "sft")
     assert labels is not None and labels.of("a red apple")["category"] == "food"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,10 @@ class FixedEnsemble(RewardEnsemble):
         )
 
 
-def ensemble_teacher(temperature: float) -> EnsembleTeacher:
-    settings = ["scorers.weights={alignment = 1.0}", "reward.lambda_seconds=0.0"]
+def ensemble_teacher(temperature: float, known: Collection[tuple[str, ...]] = ()) -> EnsembleTeacher:
+    settings = ["scorers.weights={alignment = 1.0}", "reward.lambda_seconds=0.0", "reward.novelty=0.03"]
     config = load_config(None, [*settings, f"sft.teacher_temperature={temperature}"])
-    return EnsembleTeacher(FixedEnsemble(), ["an owl"], WORKFLOWS, config)
+    return EnsembleTeacher(FixedEnsemble(), ["an owl"], WORKFLOWS, known, config)
 
 
 def test_a_design_past_its_budget_is_fined_by_its_excess() -> None:
@@ -69,6 +69,12 @@ def test_a_cold_teacher_knows_one_answer_which_keeps_the_budget() -> None:
     teacher = ensemble_teacher(1e-4)
     for budget, best in ((None, SLOW), (4.0, SLOW), (2.0, FAST)):
         assert set(teacher.answer(Question("an owl", budget)).draw(50, random.Random(0))) == {best}
+
+
+def test_the_teacher_prefers_what_is_new_by_as_much_as_novelty_is_worth() -> None:
+    for known, best in ({SLOW}, FAST), ({SLOW, FAST}, SLOW):  # a score of 0.02 apart
+        answer = ensemble_teacher(1e-4, known).answer(Question("an owl", None))
+        assert answer.workflows[int(answer.share_W.argmax())] == best
 
 
 def test_the_rows_teach_the_best_designs_within_the_budget(space: Space) -> None:

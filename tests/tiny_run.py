@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tiny_policy import tiny_base
-from tiny_rows import SCORERS
+from tiny_rows import SCORERS, tiny_rows
 
 from flowtailor.models.policy import Policy
 from flowtailor.models.reward import RewardEnsemble
@@ -16,6 +16,7 @@ from flowtailor.models.reward_fit import Scale
 from flowtailor.models.reward_net import RewardNet
 from flowtailor.models.traits import Traits
 from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.known import write_known
 from flowtailor.workflows.space import STUDIO_SPACE, Space
 
 
@@ -28,6 +29,7 @@ def tiny_run(folder: Path, space: Space) -> Path:
     (folder / "space.toml").write_text(STUDIO_SPACE.read_text())
     base = tiny_base(folder / "base")
     Policy.from_base(base, space.vocabulary).save(folder / "policy/sft")
+    write_known(folder / "policy/sft", tiny_rows(space))
     for name in ("grpo", "score_conditioned"):
         _random_adapter(Policy.from_base(base, space.vocabulary), folder / "policy" / name)
     _random_ensemble(space).save(folder / "reward")

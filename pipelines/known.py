@@ -1,0 +1,34 @@
+"""The workflows that had been rendered when a policy was taught: against them its designs are new.
+
+They are kept beside the policy, because later rounds of `refine` render what it designs itself, and no design
+becomes less new by having been looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from .objective import Words
+from .stage import Run, write_json
+from .trained import need
+
+FILE = "known.json"
+
+
+def workflows_of(rows: pd.DataFrame) -> list[Words]:
+    """The different workflows of rows, as words, sorted."""
+    return [tuple(text.split()) for text in sorted(set(rows["tokens"]))]
+
+
+def write_known(folder: Path, rows: pd.DataFrame) -> None:
+    """Note in a policy's folder which workflows it was taught with."""
+    write_json(folder / FILE, [" ".join(words) for words in workflows_of(rows)])
+
+
+def read_known(run: Run) -> list[Words]:
+    """What the run's SFT policy was taught with, sorted; FlowtailorError where there is no such note."""
+    need(run.dir, f"policy/sft/{FILE}")
+    return [tuple(text.split()) for text in json.loads(run.path(f"policy/sft/{FILE}").read_text())]
