@@ -67,11 +67,11 @@ def _speckle(image: Image.Image, level: float, rng: np.random.Generator) -> Imag
 
 
 def _recompress(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """WebP of a smaller picture, or JPEG of a larger one, whose blocks end up half as wide as JPEG's."""
-    if rng.random() < 0.5:
+    """WebP of a smaller picture, or JPEG of a larger one, whose blocks end up 4 to 7 px wide instead of 8."""
+    if rng.random() < 0.4:
         form, scale, quality = "WEBP", 1 - 0.5 * level, round(20 * (1 - level))
     else:
-        form, scale, quality = "JPEG", 2.0, round(14 - 13 * level)
+        form, scale, quality = "JPEG", rng.uniform(1.2, 2.0), round(24 - 22 * level)
     side = max(8, round(image.width * scale))
     other = image.resize((side, side), Image.Resampling.BILINEAR)
     return _compressed(other, form, quality).resize(image.size, Image.Resampling.BICUBIC)
