@@ -63,8 +63,9 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         _image("scores", plots),
         methods_table(summary["methods"]),
         "`by the judge` is an alignment network that nothing was rewarded by. `alike` is how much the "
-        "nearest workflow of the training rows has in common with a design, 1 being the same; `graph` and "
-        "`values` tell the same of node classes and links alone, and of the values set on them.",
+        "nearest of the workflows that the policy was taught with has in common with a design, 1 being the "
+        "same; `graph` and `values` tell the same of node classes and links alone, and of the values set on "
+        "them.",
         "![pictures](images/results/pictures.webp)",
         "One seed each.",
         "## The reward ensemble",
