@@ -147,10 +147,11 @@ def guidance_table(guidance: Mapping[str, Any]) -> str:
             _interval(point["rendered_score"]),
             _interval(point["predicted_score"]),
             str(point["unique_workflows"]),
+            f"{point['nearest_training_similarity']:.2f}",
         ]
         for point in guidance["points"]
     ]
-    return markdown_table(["w", "rendered", "foreseen", designs], lines, "lr") if lines else ""
+    return markdown_table(["w", "rendered", "foreseen", designs, "alike"], lines, "lr") if lines else ""
 
 
 def guidance_told(guidance: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.prompts import Prompt
+from ..workflows.similarity import nearest
 from .methods import Materials
 from .statistics import bootstrap_mean
 
@@ -100,11 +101,12 @@ def level_with_best(score_MP: Sequence[Sequence[float]]) -> list[bool]:
 
 def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, Any]:
     config, designs = materials.config, [design for group in sweep.designs for design in group]
+    said = [tuple(design.tokens) for design in designs]
     prompts = [text for text, group in zip(sweep.prompts, sweep.designs, strict=True) for _ in group]
     predictions = materials.ensemble.predict(prompts, [design.tokens for design in designs])
     mean_r, std_r = predictions.score(config.scorers.weights)
     reward_r = predictions.reward(config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds)
-    unique = len({tuple(design.tokens) for design in designs})
+    alike = {words: nearest(words, materials.known)[0] for words in set(said)}
     mine = rows.loc[rows["method"] == sweep.method]
     rendered = [float(np.mean(group["score"])) for _, group in mine.groupby("prompt")]
     return {
@@ -115,8 +117,9 @@ def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, 
         "predicted_seconds": float(predictions.seconds.mean()),
         "rendered_score": list(bootstrap_mean(np.array(rendered))) if rendered else None,
         "rendered_by_prompt": rendered,
-        "unique_workflows": unique,
-        "unique_share": unique / len(designs),
+        "unique_workflows": len(alike),
+        "unique_share": len(alike) / len(designs),
+        "nearest_training_similarity": float(np.mean([alike[words] for words in said])),
         "logprob": float(np.mean([design.logprob for design in designs])),
         "tokens": float(np.mean([len(design.tokens) for design in designs])),
     }

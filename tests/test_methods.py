@@ -146,8 +146,9 @@ def test_guidance_is_the_plainest_of_what_renders_no_worse_than_the_best():
 def test_a_sweep_reports_expectation_and_diversity(materials: Materials, space: Space, tmp_path: Path):
     run = open_run(tiny_run(tmp_path / "run", space))
     config = Config.model_validate({"evaluate": {"guidance_sweep": [0, 2], "sweep_designs": 3}})
+    known = (words("plain", space), words("lora", space))
     trained = replace(
-        materials, config=config, designer=load_designer(run, space), ensemble=load_ensemble(run)
+        materials, config=config, known=known, designer=load_designer(run, space), ensemble=load_ensemble(run)
     )
     sweeps = sweep_designs(trained, [FOX, APPLE])
     rows = pd.DataFrame({"method": ["w=2"], "prompt": [FOX.text], "score": [0.5]})
@@ -160,4 +161,5 @@ def test_a_sweep_reports_expectation_and_diversity(materials: Materials, space: 
         low, high = point["predicted_score"][1:]
         assert low <= point["predicted_score"][0] <= high
         assert 0 < point["unique_share"] <= 1
+        assert 0 < point["nearest_training_similarity"] < 1
         assert point["logprob"] < 0

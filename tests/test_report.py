@@ -105,6 +105,7 @@ def run_dir(tmp_path: Path) -> Path:
             "rendered_score": None,
             "unique_workflows": 4,
             "unique_share": 0.5,
+            "nearest_training_similarity": 0.9,
             "logprob": -8.0,
         }
         for w in (0.0, 1.0)
