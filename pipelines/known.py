@@ -1,4 +1,4 @@
-"""The workflows that had been rendered when a policy was taught: against them its designs are new.
+"""The workflows of the training rows that a policy was taught with: against them its designs are new.
 
 They are kept beside the policy, because later rounds of `refine` render what it designs itself, and no design
 becomes less new by having been looked at.
