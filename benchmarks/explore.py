@@ -24,7 +24,9 @@ from flowtailor.errors import told_in_one_line
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines.catalog import read_world
 from flowtailor.pipelines.config import Config
-from flowtailor.pipelines.repertoire import Words, unrendered
+from flowtailor.pipelines.known import workflows_of
+from flowtailor.pipelines.objective import Words
+from flowtailor.pipelines.repertoire import unrendered
 from flowtailor.pipelines.stage import Run
 from flowtailor.pipelines.trained import load_ensemble, open_run
 from flowtailor.workflows.codec import decode
@@ -59,7 +61,7 @@ def main() -> None:
 
 def known_workflows(run: Run) -> list[Words]:
     rows = run.dataset.rows()
-    return [tuple(text.split()) for text in sorted(set(rows.loc[rows["prompt_split"] == "train", "tokens"]))]
+    return workflows_of(rows.loc[rows["prompt_split"] == "train"])
 
 
 def judged(flows: list[Words], ensemble: RewardEnsemble, config: Config) -> tuple[np.ndarray, np.ndarray]:

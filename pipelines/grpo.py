@@ -22,7 +22,7 @@ from .catalog import read_world
 from .config import Config
 from .examples import seconds_range, training_rows
 from .known import read_known
-from .objective import Objective, limit
+from .objective import Objective, Words, limit
 from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .questions import Question, askable, draw_questions
 from .stage import Run, fingerprint, is_done, stage_output
@@ -98,8 +98,8 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
 def reward_function(
     ensemble: RewardEnsemble,
     config: Config,
-    words_of: Callable[[list[int]], tuple[str, ...]],
-    known: Collection[tuple[str, ...]],
+    words_of: Callable[[list[int]], Words],
+    known: Collection[Words],
 ) -> Callable[..., list[float]]:
     """TRL's reward function: what designs are worth by `objective.py`.
 
@@ -118,6 +118,7 @@ def reward_function(
         **_: Any,
     ) -> list[float]:
         words = [words_of(ids) for ids in completion_ids]
+        known_N = np.array([each in known for each in words])
         predictions = ensemble.predict(text, words)
         budgets = np.array([limit(budget) for budget in budget_s])
         mean = predictions.score(weights)[0]
@@ -125,10 +126,10 @@ def reward_function(
         log_metric("predicted_score", float(mean.mean()))
         log_metric("predicted_seconds", float(predictions.seconds.mean()))
         log_metric("unique_workflows", len(set(words)) / len(words))
-        log_metric("new_workflows", sum(each not in known for each in words) / len(words))
+        log_metric("new_workflows", float((~known_N).mean()))
         if np.isfinite(budgets).any():
             log_metric("over_budget", float((predictions.seconds > budgets)[np.isfinite(budgets)].mean()))
-        return Objective.of(predictions, words, known, config).within(budgets).tolist()
+        return Objective.of(predictions, known_N, config).within(budgets).tolist()
 
     return score
 

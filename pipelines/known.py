@@ -25,7 +25,7 @@ def workflows_of(rows: pd.DataFrame) -> list[Words]:
 
 def write_known(folder: Path, rows: pd.DataFrame) -> None:
     """Note in a policy's folder which workflows it was taught with."""
-    write_json(folder / FILE, [" ".join(words) for words in workflows_of(rows)])
+    write_json(folder / FILE, sorted(set(rows["tokens"])))
 
 
 def read_known(run: Run) -> list[Words]:

@@ -47,17 +47,11 @@ class Objective:
     penalty: float
 
     @classmethod
-    def of(
-        cls,
-        predictions: Predictions,
-        workflows: Sequence[Words],
-        known: Collection[Words],
-        config: Config,
-    ) -> Objective:
-        """predictions: of the N `workflows`. known: those that are no news."""
+    def of(cls, predictions: Predictions, known_N: np.ndarray | bool, config: Config) -> Objective:
+        """known_N: which of the designs are no news."""
         reward = config.reward
         reward_N = predictions.reward(config.scorers.weights, reward.kappa, reward.lambda_seconds)
-        reward_N = reward_N - reward.novelty * np.array([words in known for words in workflows])
+        reward_N = reward_N - reward.novelty * np.asarray(known_N)
         latest_N = slowest(predictions.seconds, predictions.seconds_std)
         return cls(reward_N, latest_N, config.grpo.over_budget_penalty)
 
@@ -71,10 +65,10 @@ class Objective:
         config: Config,
     ) -> Objective:
         """Each workflow for each prompt: (P, W) in the place of N."""
-        columns = []
-        for words in workflows:
-            predictions = ensemble.predict(prompts, [words] * len(prompts))
-            columns.append(cls.of(predictions, [words] * len(prompts), known, config))
+        columns = [
+            cls.of(ensemble.predict(prompts, [words] * len(prompts)), words in known, config)
+            for words in workflows
+        ]
         reward_PW = np.stack([column.reward_N for column in columns], axis=1)
         latest_PW = np.stack([column.latest_N for column in columns], axis=1)
         return cls(reward_PW, latest_PW, config.grpo.over_budget_penalty)
