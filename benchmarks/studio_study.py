@@ -3,12 +3,12 @@
     python benchmarks/studio_study.py                                     # 80 x 60 x 2: 9,600 pictures
     python benchmarks/studio_study.py --prompts 4 --flows 6 --out runs/try-study
 
-Prompts are of the training split (`study_prompts.csv`); workflows are those of `study_workflows.txt`:
-forty of a collection that draw something, and for each of the five specialist checkpoints four that the
-reward ensemble likes best for its categories. The same command goes on where it was stopped, and a larger
-study with the same --out keeps what a smaller one has rendered; rows that ship are taken over. Writes
-OUT/study.md and OUT/study.png; a study of at least the default size writes docs/STUDIO_STUDY.md and its
-picture too.
+Prompts are the first that a profile of this size would collect for; workflows are those of
+`study_workflows.txt`: thirty-two of a collection that draw something, and for each checkpoint but the
+generalist four that the reward ensemble likes best for its categories or its style. The same command goes
+on where it was stopped, and a larger study with the same --out keeps what a smaller one has rendered; rows
+that ship are taken over. Writes OUT/study.md and OUT/study.png; a study of at least the default size writes
+docs/STUDIO_STUDY.md and its picture too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ from flowtailor.pipelines.stage import Run
 
 FULL = {"prompts": 80, "flows": 60, "seeds": 2}
 LEAST = {"prompts": 3, "flows": 2, "seeds": 2}  # for an interval over prompts, and for two choices
-PROMPTS = Path(__file__).with_name("study_prompts.csv")
 WORKFLOWS = Path(__file__).with_name("study_workflows.txt")
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -85,7 +84,6 @@ def study_config(arguments: argparse.Namespace) -> Config:
     values = {
         "run.root": str(arguments.out.parent),
         "run.name": arguments.out.name,
-        "prompts.file": str(PROMPTS),
         "prompts.train": arguments.prompts,
         "prompts.validation": 0,
         "prompts.test": 0,
