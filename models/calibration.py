@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 WITHIN_ONE_DEVIATION = 0.6827
+IN_TIME = 0.95  # of the renders take no longer than the seconds that a budget is held against
+NORMALLY_LATE = 1.645  # deviations that 19 of 20 normal errors stay below
 FACTORS = np.geomspace(0.25, 16, 19)
 FEWEST = 10  # rows of a kind before its coverage counts
 
@@ -95,6 +97,16 @@ def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray
     members' disagreement about them and what no rendered workflow tells.
     """
     return np.quantile(np.abs(error_MO) / np.maximum(spread_MO, 1e-12), WITHIN_ONE_DEVIATION, axis=0)
+
+
+def late_deviations(late_N: np.ndarray, std_N: np.ndarray, weight_N: np.ndarray) -> float:
+    """By how many of its bars a value exceeds the foreseen one at most, in 19 of 20 rows.
+
+    late_N: measured less foreseen. It would be `NORMALLY_LATE` of a normal error; seconds have a longer tail,
+    because now and then an engine reads a model from disk.
+    """
+    bars_N = late_N / np.maximum(std_N, 1e-12)
+    return float(np.quantile(bars_N, IN_TIME, weights=weight_N, method="inverted_cdf"))
 
 
 def error_correlation(distance_NS: np.ndarray, weight_N: np.ndarray) -> np.ndarray:

@@ -26,10 +26,12 @@ from flowtailor.errors import FlowtailorError
 from ..datasets.rows import text_hash
 from .attribution import Differences
 from .calibration import (
+    NORMALLY_LATE,
     Bars,
     difference_widths,
     error_correlation,
     fit_bars,
+    late_deviations,
     row_weights,
     shares,
     weighted_std,
@@ -53,6 +55,7 @@ class Predictions:
     doubt: np.ndarray  # (N, S), the part of it about the workflow: what no rendered one tells
     seconds: np.ndarray  # (N,)
     seconds_std: np.ndarray  # (N,)
+    seconds_latest: np.ndarray  # (N,), what 19 of 20 renders stay below
     scorers: tuple[str, ...]
     correlation: np.ndarray  # (S, S), of the scorers' errors
 
@@ -95,18 +98,21 @@ class RewardEnsemble:
         bars: Sequence[Bars] | None = None,
         correlation_SS: np.ndarray | None = None,
         widths_O: np.ndarray | None = None,
+        late: float = NORMALLY_LATE,
         known: Collection[str] = (),
     ) -> None:
         """Without `correlation_SS` the scorers are taken to err together, which never understates a bar.
 
-        `widths_O`: by how much the deviations of differences are widened. `known`: the `text_hash` of each
-        prompt that members were trained on.
+        `widths_O`: by how much the deviations of differences are widened. `late`: how many deviations above
+        the foreseen logarithm of its seconds 19 of 20 renders end. `known`: the `text_hash` of each prompt
+        that members were trained on.
         """
         self.scorers, self.scale, self.backbone = tuple(scorers), scale, backbone
         self.bars = tuple(bars or [Bars()] * len(scale.mean_O))
         together_SS = np.ones((len(self.scorers), len(self.scorers)))
         self.correlation_SS = together_SS if correlation_SS is None else correlation_SS
         self.widths_O = np.ones(len(self.bars)) if widths_O is None else widths_O
+        self.late = late
         self.known = frozenset(known)
         self._encoder = TextEncoder.load(backbone)
         self._table = WordTable(vocabulary, self._encoder)
@@ -130,6 +136,7 @@ class RewardEnsemble:
             doubt_NO[:, :-1],
             seconds_N,
             seconds_N * std_NO[:, -1],
+            seconds_N * np.exp(self.late * std_NO[:, -1]),
             self.scorers,
             self.correlation_SS,
         )
@@ -168,8 +175,10 @@ class RewardEnsemble:
         new_N = (frame["workflow_split"] == "test").to_numpy()
         columns = zip(error_NO.T, *answers.deviations(), strict=True)
         self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
-        distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
-        self.correlation_SS = error_correlation(distance_NO[:, :-1], row_weights(new_N, prompt_N))
+        std_NO, weight_N = self._std(answers), row_weights(new_N, prompt_N)
+        distance_NO = error_NO / np.maximum(std_NO, 1e-12)
+        self.correlation_SS = error_correlation(distance_NO[:, :-1], weight_N)
+        self.late = late_deviations(-error_NO[:, -1], std_NO[:, -1], weight_N)
         one_M, other_M = _pairs(frame)
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO
@@ -250,6 +259,7 @@ class RewardEnsemble:
             "bars": [asdict(bars) for bars in self.bars],
             "correlation": self.correlation_SS.tolist(),
             "widths": self.widths_O.tolist(),
+            "late": self.late,
             "known": sorted(self.known),
             "vocabulary": self._table.vocabulary,
         }
@@ -283,6 +293,7 @@ class RewardEnsemble:
             [Bars(**bars) for bars in content["bars"]],
             np.array(content["correlation"]),
             np.array(content["widths"]),
+            content["late"],
             content["known"],
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 11
+FORMAT = 12
 DESCRIPTION = "ensemble.json"
 
 

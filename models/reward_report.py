@@ -63,6 +63,7 @@ def _of_rows(rows: pd.DataFrame, predictions: Predictions, weights: Mapping[str,
     numbers["seconds_median_relative_error"] = _number(
         metrics.median_relative_error(seconds, predictions.seconds)
     )
+    numbers["seconds_in_time"] = _number(float(np.mean(seconds <= predictions.seconds_latest)))
     numbers["scorers"] = {
         name: _compare(
             prompt,

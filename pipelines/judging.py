@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .config import Config
-from .objective import slowest
 
 if TYPE_CHECKING:
     from ..models.designing import Design, Designer
@@ -37,7 +36,7 @@ class Judged:
     """A design and what the ensemble expects of it.
 
     score, scores, reward: in the scorers' unit (0 to 1); seconds: of the render; keeps_budget: is
-    the render foreseen to, with a margin for the error bar; None where there is no budget.
+    the render foreseen to, with the margin that 19 of 20 renders keep; None where there is no budget.
     """
 
     tokens: tuple[str, ...]
@@ -92,7 +91,7 @@ def judge(pairs: Sequence[tuple[Wish, Design]], ensemble: RewardEnsemble, config
     weights, options = config.scorers.weights, config.reward
     mean_n, std_n = predictions.score(weights)
     reward_n = predictions.reward(weights, options.kappa, options.lambda_seconds)
-    slow_n = slowest(predictions.seconds, predictions.seconds_std)
+    latest_n = predictions.seconds_latest
     return [
         Judged(
             tokens=tuple(design.tokens),
@@ -106,7 +105,7 @@ def judge(pairs: Sequence[tuple[Wish, Design]], ensemble: RewardEnsemble, config
             reward=float(reward_n[i]),
             seconds=float(predictions.seconds[i]),
             seconds_std=float(predictions.seconds_std[i]),
-            keeps_budget=None if wish.budget_s is None else bool(slow_n[i] <= wish.budget_s),
+            keeps_budget=None if wish.budget_s is None else bool(latest_n[i] <= wish.budget_s),
         )
         for i, (wish, design) in enumerate(pairs)
     ]

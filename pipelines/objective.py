@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
 Words = tuple[str, ...]
 
-SAFE_DEVIATIONS = 1.645  # the seconds that 19 of 20 renders stay below, if the error bars are right
 SLACK = 0.25  # the share of a budget beyond which a design is not worth having
-
-
-def slowest(seconds: np.ndarray, seconds_std: np.ndarray) -> np.ndarray:
-    """Seconds that a render stays below, with the safety margin; their logarithm is what errs evenly."""
-    return seconds * np.exp(SAFE_DEVIATIONS * seconds_std / seconds)
 
 
 def limit(budget_s: float | None) -> float:
@@ -39,7 +33,7 @@ def limit(budget_s: float | None) -> float:
 class Objective:
     """What N designs are worth without a budget, and the seconds that they are fined by.
 
-    latest_N: what its seconds stay below (`slowest`). A `table` has P prompts x W workflows for N.
+    latest_N: seconds that 19 of 20 renders stay below. A `table` has P prompts x W workflows for N.
     """
 
     reward_N: np.ndarray
@@ -52,8 +46,7 @@ class Objective:
         reward = config.reward
         reward_N = predictions.reward(config.scorers.weights, reward.kappa, reward.lambda_seconds)
         reward_N = reward_N - reward.novelty * np.asarray(known_N)
-        latest_N = slowest(predictions.seconds, predictions.seconds_std)
-        return cls(reward_N, latest_N, config.grpo.over_budget_penalty)
+        return cls(reward_N, predictions.seconds_latest, config.grpo.over_budget_penalty)
 
     @classmethod
     def table(

@@ -71,9 +71,7 @@ class Forecast(Message):
     scores: dict[str, Estimate] = Field(description="by scorer, in 0..1")
     seconds: Estimate = Field(description="render time")
     reward: float = Field(description="score - kappa * doubt - lambda * seconds, as in training")
-    keeps_budget: bool | None = Field(
-        description="the render is foreseen to, with a margin for the error bar; null without a budget"
-    )
+    keeps_budget: bool | None = Field(description="so 19 of 20 renders like it would; null without a budget")
 
 
 class Component(Message):

@@ -121,7 +121,7 @@ class LovesOneWord(RewardEnsemble):
         still = np.zeros(len(mean))
         alike = np.ones((len(SCORERS), len(SCORERS)))
         sure = np.zeros_like(mean)
-        return Predictions(mean, sure, sure, still + 1.0, still, SCORERS, alike)
+        return Predictions(mean, sure, sure, still + 1.0, still, still + 1.0, SCORERS, alike)
 
 
 def pretend_to_render(config: Config, missing: pd.DataFrame, store: Store) -> None:

@@ -41,7 +41,7 @@ class CountingEnsemble(RewardEnsemble):
         mean = np.stack([0.3 * words] * len(SCORERS), axis=1)
         alike = np.ones((len(SCORERS), len(SCORERS)))
         std, doubt = np.full_like(mean, 0.3), np.full_like(mean, 0.1)
-        return Predictions(mean, std, doubt, words, np.zeros_like(words), SCORERS, alike)
+        return Predictions(mean, std, doubt, words, np.zeros_like(words), words, SCORERS, alike)
 
 
 def rewards(

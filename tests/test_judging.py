@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pytest
 from tiny_run import tiny_run
 
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.judging import Judged, Wish, best_first, draw, how_many
-from flowtailor.pipelines.objective import slowest
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.workflows.space import Space
 
@@ -36,12 +33,6 @@ def test_more_is_drawn_where_a_budget_must_be_kept():
     assert how_many(WISH, best_of=4) == 2
     assert how_many(replace(WISH, budget_s=1.0), best_of=4) == 4
     assert how_many(replace(WISH, budget_s=1.0, n=9), best_of=4) == 9
-
-
-def test_nineteen_of_twenty_renders_are_quicker_than_the_slowest():
-    log_seconds = np.random.default_rng(0).normal(np.log(0.8), 0.2, 20_000)
-    limit = slowest(np.array([0.8]), np.array([0.8 * 0.2]))
-    assert (np.exp(log_seconds) <= limit).mean() == pytest.approx(0.95, abs=0.01)
 
 
 def test_designs_of_a_trained_run_keep_a_wide_budget_and_miss_a_narrow_one(tmp_path: Path, space: Space):

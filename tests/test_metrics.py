@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from flowtailor.models import metrics
-from flowtailor.models.calibration import Bars, error_correlation, fit_bars, weighted_std
+from flowtailor.models.calibration import (
+    NORMALLY_LATE,
+    Bars,
+    error_correlation,
+    fit_bars,
+    late_deviations,
+    weighted_std,
+)
 
 A, B = np.array(["a"] * 4), np.array(["b"] * 4)
 
@@ -127,3 +134,17 @@ def test_bars_of_a_weighted_mean_know_how_far_the_scorers_err_together():
     assert metrics.coverage(error @ share, np.zeros(4000), std) == pytest.approx(0.683, abs=0.02)
     as_if_together = weighted_std(np.ones_like(error), share, np.ones((3, 3)))
     assert as_if_together == pytest.approx(np.ones(4000))
+
+
+def test_how_late_a_render_may_be_is_read_off_the_rows_whatever_their_tail():
+    rng = np.random.default_rng(0)
+    std_N, alike_N = rng.uniform(0.1, 0.4, 20_000), np.ones(20_000)
+    normal_N = rng.normal(0, std_N)
+    assert late_deviations(normal_N, std_N, alike_N) == pytest.approx(NORMALLY_LATE, abs=0.05)
+    heavy_N = std_N * rng.standard_t(2, 20_000)
+    late = late_deviations(heavy_N, std_N, alike_N)
+    assert late > NORMALLY_LATE + 1
+    assert (heavy_N <= late * std_N).mean() == pytest.approx(0.95, abs=0.001)
+    first_N = (np.arange(20_000) < 10_000).astype(float)  # rows that weigh nothing say nothing
+    worse_N = np.where(first_N == 1, normal_N, 100.0)
+    assert late_deviations(worse_N, std_N, first_N) == pytest.approx(NORMALLY_LATE, abs=0.1)

@@ -31,7 +31,14 @@ class LikesCfg3(RewardEnsemble):
         score = np.array([(1 + (p == "an owl")) * min(1, list(w).count("cfg=3")) / 4 for p, w in asked])
         seconds, nothing = np.array([len(words) / 10 for words in tokens]), np.zeros((len(prompts), 1))
         return Predictions(
-            score[:, None], nothing, nothing, seconds, nothing[:, 0], ("alignment",), np.ones((1, 1))
+            score[:, None],
+            nothing,
+            nothing,
+            seconds,
+            nothing[:, 0],
+            seconds,
+            ("alignment",),
+            np.ones((1, 1)),
         )
 
 

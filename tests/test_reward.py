@@ -84,8 +84,9 @@ def test_held_out_prompts_are_ranked_by_what_suits_their_kind(ensemble, rows):
 
 def test_seconds_are_foreseen(ensemble, rows):
     held_out = rows[rows["prompt_split"] == "test"]
-    seconds = predict(ensemble, held_out).seconds
-    assert metrics.median_relative_error(held_out["seconds"].to_numpy(), seconds) < 0.25
+    foreseen, seconds = predict(ensemble, held_out), held_out["seconds"].to_numpy()
+    assert metrics.median_relative_error(seconds, foreseen.seconds) < 0.25
+    assert (seconds <= foreseen.seconds_latest).mean() == pytest.approx(0.95, abs=0.05)
 
 
 def test_doubt_is_of_workflows_that_were_not_seen_and_is_a_part_of_the_bar(ensemble, rows):
@@ -137,6 +138,7 @@ def test_reward_is_mean_less_doubt_less_time():
         doubt=np.array([[0.1, 0.2]]),
         seconds=np.array([2.0]),
         seconds_std=np.array([0.1]),
+        seconds_latest=np.array([2.2]),
         scorers=SCORERS,
         correlation=np.ones((2, 2)),
     )
@@ -152,7 +154,7 @@ def test_saved_and_loaded_it_says_the_same(ensemble, rows, tmp_path):
     loaded = RewardEnsemble.load(tmp_path)
     before, after = predict(ensemble, rows[:40]), predict(loaded, rows[:40])
     assert after.scorers == before.scorers
-    for name in ("mean", "std", "seconds", "seconds_std"):
+    for name in ("mean", "std", "seconds", "seconds_std", "seconds_latest"):
         np.testing.assert_allclose(getattr(after, name), getattr(before, name), rtol=1e-6)
     (tmp_path / "member-1.safetensors").unlink()
     with pytest.raises(FlowtailorError, match="fit-reward"):

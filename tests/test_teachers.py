@@ -39,6 +39,7 @@ class FixedEnsemble(RewardEnsemble):
             nothing[:, None],
             seconds,
             nothing,
+            seconds,
             ("alignment",),
             np.ones((1, 1)),
         )
