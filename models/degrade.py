@@ -67,11 +67,13 @@ def _speckle(image: Image.Image, level: float, rng: np.random.Generator) -> Imag
 
 
 def _recompress(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """WebP of a smaller picture, or JPEG of a larger one, whose blocks end up 4 to 7 px wide instead of 8."""
-    if rng.random() < 0.4:
+    """WebP, or JPEG of another size, whose blocks end up 4 to 7 or 9 to 13 px wide instead of 8."""
+    if rng.random() < 0.3:
         form, scale, quality = "WEBP", 1 - 0.5 * level, round(20 * (1 - level))
-    else:
+    elif rng.random() < 0.5:
         form, scale, quality = "JPEG", rng.uniform(1.2, 2.0), round(24 - 22 * level)
+    else:
+        form, scale, quality = "JPEG", rng.uniform(0.6, 0.9), round(40 - 38 * level)
     side = max(8, round(image.width * scale))
     other = image.resize((side, side), Image.Resampling.BILINEAR)
     return _compressed(other, form, quality).resize(image.size, Image.Resampling.BICUBIC)
@@ -93,8 +95,9 @@ def _shift(image: Image.Image, level: float, rng: np.random.Generator) -> Image.
 
 
 def _patches(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    """Square patches on a grid whose colour and contrast do not fit each other."""
-    side = round(image.width / 128 * int(rng.integers(4, 10)))
+    """Square patches on a grid whose colour and contrast do not fit each other, and more contrast in all."""
+    image = ImageEnhance.Contrast(image).enhance(1 + 0.6 * level)
+    side = round(image.width / 128 * int(rng.integers(4, 14)))
     down, across = -(-image.height // side), -(-image.width // side)
 
     def spread(values: np.ndarray) -> np.ndarray:

@@ -189,14 +189,22 @@ def batch_losses(
     )
     return {
         "loss": contrast(scale * cosine[:, :batch], true),
-        "order": 4 * wrong.mean(),
+        "order": 12 * wrong.mean(),
         "told": 0.25 * (told * torch.tensor(readable, device=device)).mean(),
     }
 
 
 def moved(pixels: Tensor, batch: int, ruined: int, rng: np.random.Generator) -> Tensor:
-    """Each picture shifted and scaled a little; a twin like its clean picture, the first ones."""
+    """Each picture shifted and scaled a little; a twin like its clean picture, the first ones.
+
+    Every other one keeps its size and goes whole pixels: drawing between pixels blurs, and would hide what
+    compression and the like do to a picture.
+    """
     scale, x, y = rng.uniform(0.85, 1.15, batch), *rng.uniform(-0.12, 0.12, (2, batch))
+    pixel = 2 / pixels.shape[-1]  # the frame is 2 wide
+    whole = rng.random(batch) < 0.5
+    scale = np.where(whole, 1.0, scale)
+    x, y = (np.where(whole, np.round(along / pixel) * pixel, along) for along in (x, y))
     zero = np.zeros(batch)
     theta = np.stack([np.stack([scale, zero, x], 1), np.stack([zero, scale, y], 1)], 1)
     theta = torch.from_numpy(np.concatenate([theta, theta[:ruined]])).to(pixels)

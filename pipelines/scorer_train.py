@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .studio_train import StudioTraining
 
 BANK_GROUPS = 4500  # of 4 scenes each
-ALIGNMENT_STEPS = 1200
+ALIGNMENT_STEPS = 1500
 FIDELITY_STEPS = 800
 REAL_PICTURES = 3000
 # What generated pictures are like that fidelity is to put in order: groups of (steps, cfg), worst first.

@@ -21,7 +21,16 @@ from flowtailor.models.fidelity_fit import (
     order_gaps,
     ordered_pairs,
 )
-from flowtailor.models.scorer_fit import Bank, K, also_true, contrast, draw_bank, fit_alignment, sample_group
+from flowtailor.models.scorer_fit import (
+    Bank,
+    K,
+    also_true,
+    contrast,
+    draw_bank,
+    fit_alignment,
+    moved,
+    sample_group,
+)
 from flowtailor.studio.training import train
 
 
@@ -83,6 +92,17 @@ def test_pairs_that_hold_too_are_no_mistakes():
     similar = torch.tensor([[9.0, 9.0], [0.0, 9.0]])
     assert contrast(similar, torch.tensor([[True, True], [False, True]])) < 0.01
     assert contrast(similar, torch.eye(2).bool()) > 0.3
+
+
+def test_about_half_of_the_pictures_move_whole_pixels_and_a_twin_as_its_picture():
+    noise = torch.rand(16, 3, 32, 32, generator=torch.manual_seed(0))
+    seen = moved(torch.cat([noise, noise[:4]]), 16, 4, np.random.default_rng(0))
+    assert torch.equal(seen[:4], seen[16:])
+    values = [set(picture.flatten().tolist()) for picture in noise.mul(1e4).round()]
+    as_they_were = [
+        {*one.flatten().tolist()} <= own for one, own in zip(seen[:16].mul(1e4).round(), values, strict=True)
+    ]
+    assert 4 <= sum(as_they_were) <= 12
 
 
 @pytest.mark.parametrize(("kind", "faults"), [(AlignmentNet, FAULTS_A), (HeldOutNet, FAULTS_B)])
