@@ -22,7 +22,6 @@ from flowtailor.pipelines.config import Config, load_config
 DATA = Path(__file__).parent / "data"
 SIDE = 128
 SHIPPED = ["alignment", "fidelity", "sharpness", "held_out_alignment"]
-LEAST = dict.fromkeys(SHIPPED, 0.95) | {"held_out_alignment": 0.9}  # it learned other faults than the tests'
 MATCHING = ["alignment", "held_out_alignment"]
 
 
@@ -59,12 +58,11 @@ def degraded(kind: str, level: float) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_real_pictures_score_above_degraded_ones(name: str):
-    """At two strengths of blur, noise, JPEG, few colours, cropping and stains; the last scorer never saw
-    these."""
+    """At two strengths of blur, noise, JPEG, few colours, crop, stains; the last scorer learned others."""
     above = [
         real_scores(name) > scores(name, degraded(kind, level)) for kind in FAULTS_A for level in (0.5, 0.8)
     ]
-    assert np.mean(above) >= LEAST[name]
+    assert np.mean(above) >= 0.95
 
 
 @pytest.mark.parametrize("name", MATCHING)
@@ -107,7 +105,7 @@ def test_twenty_steps_score_above_three():
     weights = Config().scorers.weights
     gain["reward"] = np.sum([weight * gain[name] for name, weight in weights.items()], axis=0)
     for name, gained in gain.items():
-        assert np.mean(gained > 0) >= (0.85 if name == "held_out_alignment" else 0.9), name
+        assert np.mean(gained > 0) >= 0.9, name
 
 
 @pytest.mark.parametrize("name", SHIPPED)
