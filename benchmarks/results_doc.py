@@ -62,10 +62,9 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "## Ways to choose a workflow",
         _image("scores", plots),
         methods_table(summary["methods"]),
-        "`by the judge` is an alignment network that nothing was rewarded by. `alike` is how much the "
-        "nearest of the workflows that the policy was taught with has in common with a design, 1 being the "
-        "same; `graph` and `values` tell the same of node classes and links alone, and of the values set on "
-        "them.",
+        "`by the judge` is an alignment network that nothing was rewarded by. `alike` is how much a design "
+        "has in common with the nearest of the training rows' workflows, 1 being the same; `graph` and "
+        "`values` say it for node classes and links alone, and for the values set on them.",
         "![pictures](images/results/pictures.webp)",
         "One seed each.",
         "## The reward ensemble",

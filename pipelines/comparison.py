@@ -20,7 +20,7 @@ from .methods import METHODS, Materials
 from .statistics import bootstrap_mean, win_rate
 
 JUDGE = "score_held_out_alignment"  # nothing was rewarded by it
-# How alike a design and the nearest of the workflows that the policy was taught with are.
+# How alike a design and the nearest of the workflows known before it are (`Materials.known`).
 NEAREST = tuple(f"nearest_training_{side}" for side in ("similarity", "structure", "parameters"))
 
 

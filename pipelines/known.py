@@ -1,4 +1,4 @@
-"""The workflows of the training rows that a policy was taught with: against them its designs are new.
+"""The workflows of the training rows when SFT began: against them the policy's designs are new.
 
 They are kept beside the policy, because later rounds of `refine` render what it designs itself, and no design
 becomes less new by having been looked at.
@@ -24,11 +24,11 @@ def workflows_of(rows: pd.DataFrame) -> list[Words]:
 
 
 def write_known(folder: Path, rows: pd.DataFrame) -> None:
-    """Note in a policy's folder which workflows it was taught with."""
+    """Note in a policy's folder which workflows the training rows hold."""
     write_json(folder / FILE, sorted(set(rows["tokens"])))
 
 
 def read_known(run: Run) -> list[Words]:
-    """What the run's SFT policy was taught with, sorted; FlowtailorError where there is no such note."""
+    """The workflows of the training rows when SFT began, sorted; FlowtailorError where no note tells."""
     need(run.dir, f"policy/sft/{FILE}")
     return [tuple(text.split()) for text in json.loads(run.path(f"policy/sft/{FILE}").read_text())]

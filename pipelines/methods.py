@@ -61,7 +61,7 @@ class Materials:
     """What methods may use.
 
     rows: training prompts' rows with tokens (joined by spaces), workflow_key, category, style, score.
-    known: the workflows that the policy was taught with, against which designs are new.
+    known: the workflows of the training rows when SFT began, against which designs are new.
     default: tokens of what people use who do not choose (see `default_design`).
     labels_of: what a text tells, by label, as the policy reads it; nothing where there are no labels.
     """
