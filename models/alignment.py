@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DATA = Path(__file__).parent / "data"
+from .weights import SHIPPED
+
 SIZE = 128  # px; what both networks look at
 
 
@@ -89,7 +90,7 @@ def halve(inputs: int, outputs: int) -> list[nn.Module]:
 class AlignmentNet(TwoTowers):
     """Strided 3x3 convolutions with batch normalisation; E = 192."""
 
-    WEIGHTS = DATA / "alignment.safetensors"
+    WEIGHTS = SHIPPED / "alignment.safetensors"
 
     def __init__(self) -> None:
         eye = nn.Sequential(
@@ -134,7 +135,7 @@ class _Attend(nn.Module):
 class HeldOutNet(TwoTowers):
     """4x4 patches, depthwise convolutions, layer normalisation, attention pooling; E = 160."""
 
-    WEIGHTS = DATA / "held_out_alignment.safetensors"
+    WEIGHTS = SHIPPED / "held_out_alignment.safetensors"
 
     def __init__(self) -> None:
         eye = nn.Sequential(

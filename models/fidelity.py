@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .alignment import halve
+from .weights import SHIPPED
 
-WEIGHTS = Path(__file__).parent / "data" / "fidelity.safetensors"
+WEIGHTS = SHIPPED / "fidelity.safetensors"
 SIZE = 192  # px
 
 

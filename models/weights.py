@@ -24,6 +24,8 @@ from pathlib import Path
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import downloads, one_at_a_time
 
+SHIPPED = Path(__file__).parent / "data"  # weights of the scorers, `NAME.safetensors`
+
 
 @dataclass(frozen=True)
 class Package:

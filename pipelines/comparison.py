@@ -19,7 +19,8 @@ from ..workflows.validate import problems
 from .methods import METHODS, Materials
 from .statistics import bootstrap_mean, win_rate
 
-JUDGE = "score_held_out_alignment"  # nothing was rewarded by it
+JUDGE = "held_out_alignment"  # nothing was rewarded by it
+JUDGED = f"score_{JUDGE}"
 # How alike a design and the nearest of the workflows known before it are (`Materials.known`).
 NEAREST = tuple(f"nearest_training_{side}" for side in ("similarity", "structure", "parameters"))
 
@@ -56,7 +57,7 @@ def summarise(rows: pd.DataFrame, reward: Mapping[str, Any]) -> dict[str, Any]:
     """`summary.json` from measured rows; `reward` holds the ensemble's metrics per split."""
     present = set(rows["method"])
     names = [method for method in METHODS if method in present]
-    rows = rows.assign(**{JUDGE: rows[JUDGE].fillna(0.0)})  # a failed render has no picture to like
+    rows = rows.assign(**{JUDGED: rows[JUDGED].fillna(0.0)})  # a failed render has no picture to like
     return {
         "methods": {name: _method(rows, name, names) for name in names},
         "reward": dict(reward),
@@ -71,7 +72,7 @@ def _method(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
     rendered_r = np.array([not isinstance(error, str) for error in mine["error_type"]])
     return {
         **_compared(rows, name, names, "score"),
-        "held_out_scorer": _compared(rows, name, names, JUDGE),
+        "held_out_scorer": _compared(rows, name, names, JUDGED),
         "valid": float(np.mean(mine["valid"])),
         "executed": float(rendered_r.mean()),
         "unique_workflows": len(set(mine["workflow_key"])),

@@ -29,6 +29,7 @@ from ..datasets.prompts import Prompt, load_prompts, prompt_file
 from ..datasets.prompts import choose as choose_prompts
 from ..datasets.rows import weighted_score
 from ..datasets.store import Store
+from ..models.weights import SHIPPED
 from ..workflows.catalog import Catalog
 from ..workflows.space import Space
 from .budget import budget_choices, budget_report, engine_pace
@@ -81,8 +82,7 @@ def judged(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Rendered rows with the score of the scorer that is held out."""
     from ..actors.scorers import Scorers  # torch, which a finished evaluation does without
 
-    judge = JUDGE.removeprefix("score_")
-    return Scorers((judge,), Store(run.path("evaluation")).images_dir, evaluation=True)(rows)
+    return Scorers((JUDGE,), Store(run.path("evaluation")).images_dir, evaluation=True)(rows)
 
 
 def stage_inputs(run: Run) -> dict[str, Any]:
@@ -93,6 +93,7 @@ def stage_inputs(run: Run) -> dict[str, Any]:
         "design": config.design,
         "scorers": config.scorers,
         "prompts": [config.prompts, prompt_file(config.prompts.file)],
+        "judge": SHIPPED / f"{JUDGE}.safetensors",
         "seed": config.run.seed,
         **{part: run.path(part) for part in PARTS},
         "reward/ensemble.json": run.path("reward"),  # its networks too

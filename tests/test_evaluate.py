@@ -15,7 +15,7 @@ from flowtailor.datasets.prompts import Prompt
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines import evaluate, renders
-from flowtailor.pipelines.comparison import NEAREST, summarise
+from flowtailor.pipelines.comparison import JUDGE, NEAREST, summarise
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import METHODS, Choice
 from flowtailor.pipelines.stage import Run, is_recorded, record, write_json
@@ -203,6 +203,15 @@ def test_designs_are_made_from_then_on_as_they_are_evaluated(tmp_path: Path, mon
     with pytest.raises(FlowtailorError, match="far enough"):
         evaluate.run_stage(config)
     assert open_run(tmp_path / "made").config.design.temperature == 0.3
+
+
+def test_another_judge_makes_an_evaluation_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run(Config.model_validate({"run": {"root": str(tmp_path)}}))
+    record(run, "evaluate", evaluate.stage_inputs(run), output="evaluation", seconds=1.0)
+    assert is_recorded(run, "evaluate", evaluate.stage_inputs(run))
+    (tmp_path / f"{JUDGE}.safetensors").write_bytes(b"other weights")
+    monkeypatch.setattr(evaluate, "SHIPPED", tmp_path)
+    assert not is_recorded(run, "evaluate", evaluate.stage_inputs(run))
 
 
 def test_dry_run_says_how_many_renders_at_most(tmp_path: Path, monkeypatch, capsys):
