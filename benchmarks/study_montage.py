@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 112
@@ -32,7 +33,8 @@ def montage(
     rows = -(-len(shown) // COLUMNS)
     width, height = 3 * SIDE + GAP, SIDE + LINE + GAP
     sheet = Image.new("RGB", (COLUMNS * width + GAP, rows * height + GAP), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.truetype(findfont("DejaVu Sans"), 10)  # Pillow's own has no accents
     for place, (prompt, pictures) in enumerate(shown.items()):
         left, top = GAP + place % COLUMNS * width, GAP + place // COLUMNS * height
         for turn, picture in enumerate(pictures):
