@@ -38,6 +38,10 @@ class ComfyUnavailable(FlowtailorError):
     """Nobody answers at the engine's address, or it went away in the middle."""
 
 
+class ComfyBusy(ComfyUnavailable):
+    """The engine worked for others for as long as there was time to wait."""
+
+
 class ComfyRejected(FlowtailorError):
     """The engine's validation refused the workflow; `body` is its answer."""
 
@@ -145,7 +149,7 @@ class ComfyClient:
         """Run a bound workflow and fetch the last picture of its last SaveImage node.
 
         `on_progress(step, steps)` follows the sampler. Raises ComfyRejected, ComfyExecutionError,
-        ComfyInterrupted, ComfyTimeout or ComfyUnavailable.
+        ComfyInterrupted, ComfyTimeout or ComfyUnavailable (ComfyBusy where it never began).
         """
         deadline = time.monotonic() + timeout_s
         self._connect()
@@ -155,7 +159,7 @@ class ComfyClient:
             waits = self._waits(prompt_id)
             self.interrupt(prompt_id)
             if waits:
-                raise ComfyUnavailable(
+                raise ComfyBusy(
                     f"{self.base_url}: busy with others' workflows for {timeout_s:g} s; wait, or name more "
                     "servers in engine.urls"
                 )

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ..studio.engine import EngineProcess, checkout_launch, new_run_dir, studio_launch
 from ..studio.install import install
 from .client import (
+    ComfyBusy,
     ComfyClient,
     ComfyExecutionError,
     ComfyInterrupted,
@@ -26,6 +27,7 @@ from .client import (
 )
 
 __all__ = [
+    "ComfyBusy",
     "ComfyClient",
     "ComfyExecutionError",
     "ComfyInterrupted",

@@ -27,7 +27,7 @@ def load_seed_flows(folder: str | Path | None = None) -> dict[str, Workflow]:
     for file in sorted(root.glob("*.json")):
         try:
             flows[file.stem] = made_ready(Workflow.from_api(json.loads(file.read_text())))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise FlowtailorError(
                 f"{file}: not JSON ({error}); export it from ComfyUI in API format"
             ) from None

@@ -45,7 +45,14 @@ SCORE_PREFIX = "score_"
 
 # Failures of the moment. Any other failed render would fail again and is not tried again.
 RETRYABLE_ERRORS = frozenset(
-    {"ComfyInterrupted", "ComfyTimeout", "ComfyUnavailable", "EngineChanged", "PictureUnreadable"}
+    {
+        "ComfyBusy",
+        "ComfyInterrupted",
+        "ComfyTimeout",
+        "ComfyUnavailable",
+        "EngineChanged",
+        "PictureUnreadable",
+    }
 )
 LOST = RETRYABLE_ERRORS - {"ComfyTimeout"}  # those that say nothing of the design that was to be drawn
 

@@ -105,4 +105,4 @@ def _number(word: str) -> tuple[float, float]:
         value = float(word.replace("@", "=").partition("=")[2])
     except ValueError:  # no number
         value = math.nan
-    return (0.0, 0.0) if math.isnan(value) else (1.0, math.copysign(math.log1p(abs(value)), value))
+    return (1.0, math.copysign(math.log1p(abs(value)), value)) if math.isfinite(value) else (0.0, 0.0)

@@ -286,14 +286,19 @@ def _one_line(error: BaseException) -> str | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from; Ray keeps a worker's error in `cause`."""
+    """The error and what it came from; Ray keeps a worker's error in `cause`, or raises while it handles it.
+
+    What else was raised while an error of ours was handled is a mistake of the program, and no cause.
+    """
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
         current = queue.pop(0)
         if isinstance(current, BaseException) and id(current) not in seen:
             seen.add(id(current))
-            queue += [getattr(current, "cause", None), current.__cause__, current.__context__]
+            queue += [getattr(current, "cause", None), current.__cause__]
+            if type(current).__module__.startswith("ray."):
+                queue.append(current.__context__)
             yield current
 
 

@@ -95,6 +95,7 @@ def stage_inputs(run: Run) -> dict[str, Any]:
         "prompts": [config.prompts, prompt_file(config.prompts.file)],
         "judge": SHIPPED / f"{JUDGE}.safetensors",
         "seed": config.run.seed,
+        "objective": [config.reward.kappa, config.reward.lambda_seconds],
         **{part: run.path(part) for part in PARTS},
         "reward/ensemble.json": run.path("reward"),  # its networks too
     }

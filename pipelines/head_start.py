@@ -57,7 +57,9 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
     again = paced(rows)
     if len(again):
         render(config, again[PLANNED], store)
-    ratio = pace(store.rows(), again)
+    here = store.rows()
+    # Those of earlier calls count too: the one row that is left may be one that times out each time.
+    ratio = pace(here.loc[here["image"].notna()], read_rows(config.collect.head_start))
     if not np.isfinite(ratio):
         raise FlowtailorError(
             f"collect.head_start: none of {len(again)} rows could be rendered again, so their seconds cannot "

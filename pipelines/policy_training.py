@@ -118,14 +118,17 @@ def train(trainer: Trainer, title: str, save: Callable[[Path], None]) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_callback(title))
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        trainer.train()
-    else:
-        with checkpoint.as_directory() as place:
-            if (Path(place) / OUTPUT).is_dir():
-                return  # whatever died, died after the work was done
-            trainer.train(resume_from_checkpoint=str(Path(place) / STATE))
-    _report_output(trainer, save)
+    try:
+        if checkpoint is None:
+            trainer.train()
+        else:
+            with checkpoint.as_directory() as place:
+                if (Path(place) / OUTPUT).is_dir():
+                    return  # whatever died, died after the work was done
+                trainer.train(resume_from_checkpoint=str(Path(place) / STATE))
+        _report_output(trainer, save)
+    finally:
+        shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
 
 
 def _report_output(trainer: Trainer, save: Callable[[Path], None]) -> None:
@@ -142,7 +145,6 @@ def _report_output(trainer: Trainer, save: Callable[[Path], None]) -> None:
             checkpoint=ray.train.Checkpoint.from_directory(folder),
             checkpoint_dir_name="output",
         )
-    shutil.rmtree(str(trainer.args.output_dir), ignore_errors=True)
 
 
 def _callback(title: str) -> Any:

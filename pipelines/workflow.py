@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,12 @@ def outline(flow: Workflow) -> list[str]:
     sources = {
         i: [link.node for _, link in n.links() if link.node in flow.nodes] for i, n in flow.nodes.items()
     }
-    return [
-        _line(node_id, flow.nodes[node_id], flow) for node_id in TopologicalSorter(sources).static_order()
-    ]
+    try:
+        order = [*TopologicalSorter(sources).static_order()]
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise WorkflowError(f"nodes {circle} feed each other in a circle; cut one of the links") from None
+    return [_line(node_id, flow.nodes[node_id], flow) for node_id in order]
 
 
 def _line(node_id: str, node: Node, flow: Workflow) -> str:

@@ -16,12 +16,15 @@ from ..pipelines.config import Guidance, Temperature
 
 MAX_DESIGNS = 16
 MAX_PROMPT_CHARS = 2000
+EMBEDDING = "embedding:"  # ComfyUI's tokenizer looks for a file of the name that follows
 
 
 def _readable(prompt: str) -> str:
     prompt = prompt.strip()
     if not prompt:
         raise ValueError("must hold at least one word")
+    if EMBEDDING in prompt:
+        raise ValueError(f"must not hold {EMBEDDING!r}: ComfyUI would read the embedding's file")
     return prompt
 
 

@@ -1,8 +1,8 @@
 """Designs in, pictures out: the run's ComfyUI engine, started when the first picture is asked for.
 
 Promises: one request draws at a time, the others wait; an engine of ours that died or hangs is
-replaced, and of servers that run elsewhere the first that answers is used; what goes wrong is an
-event, never an exception. A client that leaves costs at most the picture that is being drawn. The
+replaced, and of servers that run elsewhere the first that answers and has time is used; what goes wrong
+is an event, never an exception. A client that leaves costs at most the picture that is being drawn. The
 engine stays until the process ends. Knows nothing of HTTP or Ray Serve.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from ..actors.comfy import ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, engine
+from ..actors.comfy import ComfyBusy, ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, engine
 from .events import Done, Event, Failure, Picture, Progress, Ready
 
 Api = dict[str, Any]
@@ -30,6 +30,10 @@ _TRIES = 2
 
 class EngineAway(FlowtailorError):
     """No engine answers, and none could be started."""
+
+
+class EngineBusy(FlowtailorError):
+    """Every engine was busy with others' workflows when it was this design's turn."""
 
 
 class EngineDied(FlowtailorError):
@@ -68,6 +72,8 @@ class Pictures:
     ) -> None:
         """Draw API workflows one after the other; see events.py for what is emitted after Ready."""
         with self._turn:
+            if stopped():
+                return
             try:
                 self._ready()
                 emit(Ready())
@@ -91,10 +97,15 @@ class Pictures:
         def progress(step: int, steps: int) -> None:
             emit(Progress(design=design, step=int(step), steps=int(steps)))
 
-        for _ in range(_TRIES):
+        busy, limit_s = False, self._config.render_timeout_s
+        for _ in range(max(_TRIES, len(self._config.urls))):
             client = self._ready()
             try:
-                rendered = client.render(flow, self._config.render_timeout_s, progress)
+                rendered = client.render(flow, limit_s, progress)
+            except ComfyBusy:
+                busy = True
+                self._next_server()
+                continue
             except ComfyUnavailable as error:
                 logger.warning("the engine was lost while it drew: %s", error)
                 continue
@@ -109,7 +120,15 @@ class Pictures:
                 height=rendered.height,
                 seconds=rendered.seconds,
             )
+        if busy:
+            return Failure.of(EngineBusy(f"busy with others' workflows for {limit_s:g} s; ask again"), design)
         return Failure.of(EngineDied(f"the engine went away {_TRIES} times while it drew this"), design)
+
+    def _next_server(self) -> None:
+        """Begin with the next of several servers; the one that is busy comes last."""
+        self.close()
+        urls = self._config.urls
+        self._config = self._config.model_copy(update={"urls": urls[1:] + urls[:1]})
 
     def _ready(self) -> ComfyClient:
         """A client on an engine that answers. Raises EngineAway."""

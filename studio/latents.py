@@ -76,11 +76,12 @@ def encode_pool(
         chosen = range(start, min(start + _CHUNK, len(scenes)))
         return np.stack([draw(pictures, scenes[i], size, _random(seed, size, i, 1)) for i in chosen])
 
-    with ThreadPoolExecutor(1) as ahead:  # draws the next chunk while this one is encoded
-        chunks = ahead.map(drawn, starts)
-        for start, images in zip(
-            tqdm(starts, f"latents of {size} px", disable=not starts), chunks, strict=True
-        ):
+    with ThreadPoolExecutor(1) as ahead:  # draws the next chunk, and no more, while this one is encoded
+        coming = ahead.submit(drawn, done) if starts else None
+        for start in tqdm(starts, f"latents of {size} px", disable=not starts):
+            images = coming.result()
+            if (following := start + _CHUNK) in starts:
+                coming = ahead.submit(drawn, following)
             latents[start : start + len(images)] = _encode(encode, images, device)
             latents.flush()
             _write(progress, {**settings, "done": start + len(images)})

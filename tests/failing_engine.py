@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from flowtailor.actors.comfy import (
+    ComfyBusy,
     ComfyClient,
     ComfyExecutionError,
     ComfyRejected,
@@ -25,6 +26,7 @@ FAULTS = {
     "fails": ComfyExecutionError("5", "KSampler", "OutOfMemoryError", "2 GB"),
     "late": ComfyTimeout("no picture within 60 s"),
     "dies": ComfyUnavailable("http://127.0.0.1:1: no ComfyUI answers"),
+    "busy": ComfyBusy("http://127.0.0.1:1: busy with others' workflows for 60 s"),
     "broken": RuntimeError("secret detail"),
 }
 
@@ -43,6 +45,7 @@ class Engines:
     opened: int = 0
     closed: int = 0
     drawn: list[str] = field(default_factory=list)
+    urls: list[tuple[str, ...]] = field(default_factory=list)  # as each start was told them
     alive: bool = True
 
     @contextmanager
@@ -50,6 +53,7 @@ class Engines:
         if not (self.can_start.pop(0) if self.can_start else True):
             raise FlowtailorError("ComfyUI died while starting: no CUDA; see /tmp/secret.log")
         self.opened += 1
+        self.urls.append(config.urls)
         self.alive = True
         yield cast(ComfyClient, self)
         self.closed += 1

@@ -56,6 +56,11 @@ def test_what_the_space_does_not_hold_is_named(space: Space):
         decode(["VAEDecode", "steps=7"], space)
     with pytest.raises(DecodeError, match="word 2: word '<end>' fits no open need"):
         decode(["VAEDecode"], space)
+    beyond = ["VAEDecode", "KSampler", *["LoraLoader"] * 5, "CheckpointLoaderSimple"]
+    with pytest.raises(
+        DecodeError, match="word 9: word '<end>' fits no open need"
+    ):  # more CLIPs than words for them
+        decode(beyond, space)
 
 
 def test_words_are_far_fewer_than_characters_of_json(space: Space):

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from flowtailor.actors.comfy import (
+    ComfyBusy,
     ComfyClient,
     ComfyExecutionError,
     ComfyInterrupted,
@@ -146,7 +147,7 @@ def test_the_time_in_the_queue_is_not_the_workflow_s(comfy: ComfyClient, plain_a
     next(node for node in slow.values() if node["class_type"] == "KSampler")["inputs"]["steps"] = 500
     others = comfy.submit(slow)
     try:
-        with pytest.raises(ComfyUnavailable, match="busy with others' workflows"):
+        with pytest.raises(ComfyBusy, match="busy with others' workflows"):
             comfy.render(bound(plain_api, seed=32), timeout_s=0.3)
     finally:
         comfy.interrupt(others)

@@ -76,6 +76,7 @@ def test_a_prompt_is_enough_and_is_trimmed() -> None:
         ('{"prompt": ""}', "prompt"),
         ('{"prompt": " \\n"}', "prompt"),
         ('{"prompt": 7}', "prompt"),
+        ('{"prompt": "a fox, embedding:style"}', "prompt"),
         ('{"prompt": "\\ud800"}', "prompt"),
         ('{"prompt": "' + "x" * 2001 + '"}', "prompt"),
         ('{"prompt": "a", "n": 0}', "n"),

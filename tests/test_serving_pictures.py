@@ -106,6 +106,23 @@ def test_a_design_that_brings_the_engine_down_twice_is_given_up():
     assert brief(events) == [("error", 0, "EngineDied"), ("picture", 1), ("done", 1, 1)]
 
 
+def test_a_busy_server_is_passed_over_and_a_busy_world_is_told():
+    engines = Engines()
+    pictures = Pictures(EngineConfig(kind="urls", urls=("http://a", "http://b", "http://c")), engines.open)
+    events: list[Event] = []
+    pictures.draw([flow("apple", "busy"), flow("pear", "busy", "busy", "busy")], events.append)
+    assert engines.drawn == ["apple"]
+    assert [urls[0] for urls in engines.urls[:2]] == ["http://a", "http://b"]
+    (failure,) = (event for event in events if isinstance(event, Failure))
+    assert (failure.design, failure.type) == (1, "EngineBusy") and "http" not in failure.message
+
+
+def test_for_a_client_that_left_while_it_waited_no_engine_is_started():
+    engines = Engines()
+    Pictures(ONE, engines.open).draw([flow("apple")], lambda _: None, stopped=lambda: True)
+    assert engines.opened == 0
+
+
 def test_an_engine_that_cannot_be_replaced_ends_the_stream():
     events = drawn(flow("apple"), flow("pear", "dies"), flow("fig"), engines=Engines(can_start=[True, False]))
     assert brief(events) == [("picture", 0), ("error", None, "EngineAway")]

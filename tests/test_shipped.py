@@ -13,8 +13,10 @@ from flowtailor.actors.renderer import Renderer
 from flowtailor.actors.scorers import Scorers
 from flowtailor.datasets.rows import COLUMNS
 from flowtailor.datasets.shipped import read_rows, write_rows
+from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
-from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.head_start import lent_rows, take_over
 
 
 def test_rows_are_written_without_pictures_and_failures_of_the_moment(tmp_path: Path):
@@ -74,3 +76,24 @@ def test_the_studio_draws_the_shipped_rows_as_they_were(comfy: ComfyClient, tmp_
     for scorer in Config().scorers.weights:
         now, then = scored[f"score_{scorer}"], rows[f"score_{scorer}"]
         assert list(now) == pytest.approx(list(then), abs=0.05), scorer
+
+
+def test_a_row_that_times_out_each_time_does_not_stop_a_collection(tmp_path: Path):
+    """What earlier calls drew says how fast the machine is."""
+    lent = read_rows("studio").iloc[:3]
+    write_rows(lent, tmp_path / "lent.parquet")
+    config = load_config(None, [f"collect.head_start={str(tmp_path / 'lent.parquet')!r}"])
+    store, late = Store(tmp_path / "dataset"), lent["row_id"].iloc[2]
+
+    def render(_: Config, rows: pd.DataFrame, store: Store) -> None:
+        seconds = lent.set_index("row_id").loc[rows["row_id"], "seconds"].to_numpy() * 2
+        drawn = rows.assign(seconds=seconds, image="images/a.png", error_type=None)
+        timed_out = {"seconds": None, "image": None, "error_type": "ComfyTimeout"}
+        drawn.loc[rows["row_id"] == late, list(timed_out)] = list(timed_out.values())
+        store.append(drawn)
+
+    for left in (3, 1):
+        rows = lent_rows(config, lent, store)
+        assert len(rows) == left
+        take_over(config, rows, store, render)
+    assert store.known_ids() == set(lent["row_id"].iloc[:2])

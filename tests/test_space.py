@@ -84,6 +84,16 @@ def test_an_output_that_nothing_feeds_says_what_is_not_installed(catalog_0375: C
         ("[nodes.CLIPTextEncode]\ntext = ['nice']", "no such text"),
         ("[nodes.KSampler]", "output 'SaveImage' must be one of its nodes"),
         ("[nodes", "not valid TOML"),
+        ("max_node = 10", "no such key 'max_node'; it may have accepts, groups, max_nodes"),
+        ('[groups]\nloras = { classes = ["LoraLoder"], max = 2 }', "groups.loras: LoraLoder is none of the"),
+        ('[groups]\nloras = { classes = ["LoraLoader"] }', "groups.loras: must say `classes` and `max`"),
+        ('[groups]\nloras = { classes = [], max = "2" }', "groups.loras.max = '2': must be a whole number"),
+        (
+            '[types]\n"VAEDecode.IMAG" = "X"\n[nodes.VAEDecode]',
+            "types.'VAEDecode.IMAG': none of its nodes",
+        ),
+        ('[accepts]\n"VAEDecode.sample" = []\n[nodes.VAEDecode]', "accepts.'VAEDecode.sample': none of its"),
+        ('[nodes.LoraLoader]\nlinks = ["typo"]', "LoraLoader has no input 'typo'"),
     ],
 )
 def test_mistakes_are_named(text: str, message: str, catalog_0375: Catalog, tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -98,7 +99,7 @@ class Catalog:
             return cls(json.loads(gzip.decompress(data) if file.suffix == ".gz" else data))
         except FileNotFoundError:
             raise FlowtailorError(f"{file}: no such catalog; write one with `flowtailor catalog`") from None
-        except (json.JSONDecodeError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
             raise FlowtailorError(f"{file}: not a JSON catalog ({error})") from None
 
     def ordered_as(self, earlier: Catalog) -> Catalog:

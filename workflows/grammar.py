@@ -251,8 +251,9 @@ class Grammar:
         """The words that answer a need without opening a node."""
         if isinstance(need, Param):
             return [*need.tokens]
-        refs = range(1, self._available(state, need) + 1)
-        return [f"{need.label}@{k}" for k in refs] + [NONE] * need.optional
+        refs = (f"{need.label}@{k}" for k in range(1, self._available(state, need) + 1))
+        # Where a design is read without limits, more may be open than there are words for.
+        return [word for word in refs if word in self.ids] + [NONE] * need.optional
 
     def _class_words_uncached(self, need: LinkNeed) -> list[tuple[str, str]]:
         """The words that answer a need by a new node, with its class."""

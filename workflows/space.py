@@ -23,7 +23,7 @@ from typing import Any
 from flowtailor.errors import FlowtailorError
 
 from .catalog import Catalog
-from .rules import END, NONE, Group, LinkNeed, Param, Producer, Rule, quote
+from .rules import END, NONE, LinkNeed, Param, Producer, Rule, quote
 from .space_file import RulesReader
 
 STUDIO_SPACE = Path(__file__).parent / "space.toml"
@@ -51,9 +51,7 @@ class Space:
         self.output = str(spec.get("output", "SaveImage"))
         if self.output not in self.rules:
             raise FlowtailorError(f"{source}: output {self.output!r} {self._why_no_output(spec)}")
-        self.groups = tuple(
-            Group(frozenset(g["classes"]), int(g["max"])) for g in spec.get("groups", {}).values()
-        )
+        self.groups = reader.groups()
         self.producers: Mapping[str, Mapping[str, Producer]] = self._producers()
         self.refs: Mapping[str, tuple[str, int]] = self._refs()
         self.vocabulary: tuple[str, ...] = self._vocabulary()
@@ -67,6 +65,8 @@ class Space:
             raise FlowtailorError(
                 f"{path}: no such space file; `flowtailor catalog` writes one, the studio's is {STUDIO_SPACE}"
             ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise FlowtailorError(f"{path}: cannot be read as a space file ({error})") from None
 
     @classmethod
     def default(cls, catalog: Catalog) -> Space:

@@ -13,9 +13,10 @@ from flowtailor.errors import FlowtailorError
 
 from .catalog import COMBO, Catalog, InputSpec, NodeSpec
 from .graph import FILENAME, SEED
-from .rules import LinkNeed, Param, Rule, value_word
+from .rules import Group, LinkNeed, Param, Rule, value_word
 
 ALL_INSTALLED = "*"
+KEYS = frozenset({"output", "max_nodes", "texts", "types", "accepts", "groups", "nodes"})
 
 
 class RulesReader:
@@ -27,6 +28,43 @@ class RulesReader:
         self.texts: Mapping[str, str] = spec.get("texts", {})
         self.types: Mapping[str, str] = spec.get("types", {})
         self.accepts: Mapping[str, Sequence[str]] = spec.get("accepts", {})
+        self._check()
+
+    def groups(self) -> tuple[Group, ...]:
+        """The limits of `[groups]`."""
+        return tuple(
+            Group(frozenset(group["classes"]), group["max"]) for group in self.spec.get("groups", {}).values()
+        )
+
+    def _check(self) -> None:
+        """A name that the file does not explain would lift a limit without a word."""
+        if unknown := sorted(self.spec.keys() - KEYS):
+            known = ", ".join(sorted(KEYS))
+            raise FlowtailorError(f"{self.source}: no such key {unknown[0]!r}; it may have {known}")
+        nodes = self.spec.get("nodes", {})
+        for name, group in self.spec.get("groups", {}).items():
+            where = f"{self.source}: groups.{name}"
+            if not isinstance(group, Mapping) or group.keys() != {"classes", "max"}:
+                raise FlowtailorError(f"{where}: must say `classes` and `max`, and nothing else")
+            if not isinstance(group["max"], int) or group["max"] < 0:
+                raise FlowtailorError(f"{where}.max = {group['max']!r}: must be a whole number, 0 or more")
+            if strangers := sorted(set(group["classes"]) - nodes.keys()):
+                raise FlowtailorError(f"{where}: {strangers[0]} is none of the file's nodes; see [nodes]")
+        for table in ("types", "accepts"):
+            for name in self.spec.get(table, {}):
+                if not self._explains(table, *name.partition(".")[::2]):
+                    raise FlowtailorError(
+                        f"{self.source}: {table}.{name!r}: none of its nodes has that; write Class.NAME"
+                    )
+
+    def _explains(self, table: str, class_type: str, name: str) -> bool:
+        """Whether an input or an output type is there; of a class that is not installed nobody knows."""
+        if class_type not in self.spec.get("nodes", {}):
+            return False
+        if class_type not in self.catalog:
+            return True
+        node = self.catalog[class_type]
+        return name in (node.outputs if table == "types" else node.inputs)
 
     def rules(self) -> dict[str, Rule]:
         rules: dict[str, Rule] = {}
@@ -38,7 +76,7 @@ class RulesReader:
         return _reachable(rules)
 
     def _rule(self, node: NodeSpec, table: Mapping[str, Any]) -> Rule | None:
-        for name in table:
+        for name in [*table, *table.get("links", ())]:
             if name not in node.inputs and name != "links":
                 raise FlowtailorError(
                     f"{self.source}: {node.class_type} has no input {name!r}; it has {', '.join(node.inputs)}"
