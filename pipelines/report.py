@@ -60,7 +60,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     }
     if is_done(run, "report", inputs):
         return
-    with stage_output(run, "report", inputs) as folder:
+    with stage_output(run, "report", inputs, by_config=False) as folder:
         write_report(run.dir, folder)
     print(f"report: {run.path('report/index.html')}")
 

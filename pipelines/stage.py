@@ -108,13 +108,15 @@ def read_record(run: Run, name: str) -> dict[str, Any]:
 
 @contextmanager
 def stage_output(
-    run: Run, name: str, inputs: Mapping[str, Any], *, output: str | None = None
+    run: Run, name: str, inputs: Mapping[str, Any], *, output: str | None = None, by_config: bool = True
 ) -> Iterator[Path]:
     """Yield an empty folder; when the block ends well it becomes `run.dir/(output or name)`.
 
-    When the block fails, the folder is removed and the former output stays as it was.
+    When the block fails, the folder is removed and the former output stays as it was. `by_config`: the
+    configuration has a say in it, and is noted as what the run is made with.
     """
-    run.open()
+    if by_config:
+        run.open()
     inputs_hash = fingerprint(inputs)  # before the work: inputs may be files that change meanwhile
     place = run.path(output or name)
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,18 @@ def test_a_failed_stage_leaves_the_former_output(run: Run):
     assert [p.name for p in run.path("policy").iterdir()] == ["sft"]
 
 
+def test_a_report_does_not_say_that_the_run_was_made_by_its_configuration(run: Run):
+    with stage_output(run, "reward", {}):
+        pass
+    made_by = run.path("config.resolved.json").read_text()
+    other = Run(
+        load_config(None, [f"run.root={json.dumps(str(run.dir.parent))}", "run.name=r", "run.seed=9"])
+    )
+    with stage_output(other, "report", {}, by_config=False):
+        pass
+    assert run.path("config.resolved.json").read_text() == made_by
+
+
 @pytest.fixture
 def killed(run: Run) -> Run:
     """A run whose process was killed as a new adapter took the place of the old one."""
