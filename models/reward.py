@@ -141,6 +141,10 @@ class RewardEnsemble:
             self.correlation_SS,
         )
 
+    def predict_rows(self, rows: pd.DataFrame) -> Predictions:
+        """What `predict` says of rows of a dataset: columns prompt and tokens, joined by spaces."""
+        return self.predict(list(rows["prompt"]), [str(text).split() for text in rows["tokens"]])
+
     def differences(
         self,
         prompts: Sequence[str],

@@ -43,7 +43,7 @@ def report(
         if rows.empty:
             told[name] = {"rows": 0}
             continue
-        predictions = ensemble.predict(list(rows["prompt"]), [str(text).split() for text in rows["tokens"]])
+        predictions = ensemble.predict_rows(rows)
         told[name] = _of_rows(rows, predictions, weights)
         for baseline, guess in guesses.items():
             guessed = guess(list(rows["prompt"]), list(rows["tokens"]))

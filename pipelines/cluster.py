@@ -12,10 +12,13 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import Config
 from .quiet import HOOK as QUIETEN
+
+if TYPE_CHECKING:  # Ray, seconds of import
+    from ray.train import RunConfig
 
 # Each worker computes with one thread: Ray runs one process per core, and two-thread processes
 # side by side on a busy machine wait for each other.
@@ -31,6 +34,20 @@ RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_LOG_LEVEL": "CRITICAL",  # it prints plans and the tracebacks that it raises as well
 }
+RETRIES = 3  # of a training whose worker died
+
+
+def training_run(name: str, storage: Path) -> RunConfig:
+    """How Ray Train keeps a training: under `storage/name`, resumed there by a process of the same name."""
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
+
+    return RunConfig(
+        name=name,
+        storage_path=str(storage),
+        failure_config=FailureConfig(max_failures=RETRIES),
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
+        logging_config=LoggingConfig(log_level="WARNING"),
+    )
 
 
 def ensure_ray(config: Config) -> None:

@@ -36,7 +36,7 @@ def measure(rows: pd.DataFrame, materials: Materials, catalog: Catalog) -> pd.Da
     tokens = [tuple(text.split()) for text in rows["tokens"]]
     found = {words: nearest(words, materials.known) for words in set(tokens)}
     alike = {words: likeness(words, materials.known[index]) for words, (_, index) in found.items()}
-    predictions = materials.ensemble.predict(list(rows["prompt"]), [list(words) for words in tokens])
+    predictions = materials.ensemble.predict_rows(rows)
     mean_r, std_r = predictions.score(weights)
     return rows.assign(
         score=weighted_score(rows, weights),

@@ -25,7 +25,7 @@ from flowtailor.memory import keep_freed_memory
 from ..datasets.prompts import prompt_file, training_prompts
 from ..datasets.rows import text_hash, usable
 from ..models.reward_file import FORMAT
-from .cluster import ensure_ray, share_of
+from .cluster import ensure_ray, share_of, training_run
 from .config import Config
 from .stage import Run, fingerprint, is_done, stage_output, write_json
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # torch and ray, seconds of import that a dry run can spare
     from ..models.reward_net import RewardNet
 
 EPOCHS_PER_REPORT = 15
-RETRIES = 3  # of a worker that dies
 FEWEST_ROWS = 20
 
 
@@ -141,7 +140,7 @@ def train(config: Config, data: TrainingSet, storage: Path, name: str) -> list[R
     """Fit all members on Ray Train workers; returns their networks in order."""
     ensure_ray(config)
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
 
     reward = config.reward
@@ -150,13 +149,7 @@ def train(config: Config, data: TrainingSet, storage: Path, name: str) -> list[R
         train_members,
         train_loop_config={"data": data, "settings": settings_of(config), "members": reward.members},
         scaling_config=ScalingConfig(num_workers=workers, **_resources(workers, ray.cluster_resources())),
-        run_config=RunConfig(
-            name=name,
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=RETRIES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
+        run_config=training_run(name, storage),
     )
     checkpoint = trainer.fit().checkpoint
     assert checkpoint is not None  # every worker reports at least once

@@ -8,8 +8,6 @@ others' seconds are scaled by what that took.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
@@ -19,11 +17,10 @@ from ..datasets.rows import PLANNED
 from ..datasets.shipped import pace, read_rows
 from ..datasets.store import Store
 from .config import Config
+from .renders import Render
 
 WORLD = ("engine", "catalog_hash")
 PACED = 16  # rows that are rendered again
-
-Render = Callable[[Config, pd.DataFrame, Store], None]
 
 
 def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFrame:

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from flowtailor.memory import keep_freed_memory
 
-from .cluster import ensure_ray
+from .cluster import ensure_ray, training_run
 from .config import Config
 from .stage import Run
 
 if TYPE_CHECKING:  # torch and ray, seconds of import that a dry run can spare
     from transformers import Trainer
 
-RETRIES = 3  # of a worker that dies
 MOST_THREADS = 8  # of one worker; a policy this small does not use more
 OUTPUT, STATE = "output", "trainer"
 
@@ -40,7 +39,7 @@ def train_in_ray(
     """
     ensure_ray(config)
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
 
     gpu = ray.cluster_resources().get("GPU", 0) >= 1
@@ -49,13 +48,7 @@ def train_in_ray(
         loop,
         train_loop_config={"config": absolute(config), **setup},
         scaling_config=ScalingConfig(num_workers=1, use_gpu=gpu),
-        run_config=RunConfig(
-            name=name,
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=RETRIES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
+        run_config=training_run(name, storage),
     )
     checkpoint = trainer.fit().checkpoint
     assert checkpoint is not None  # a loop ends by reporting its output

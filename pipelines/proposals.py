@@ -105,7 +105,7 @@ class Proposer:
         known = self.one.run.dataset.rows()["row_id"]
         rows = rows.drop_duplicates("row_id")
         rows = rows.loc[(rows["workflow_split"] == "train") & ~rows["row_id"].isin(known)]
-        predictions = self.ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
+        predictions = self.ensemble.predict_rows(rows)
         weights = self.one.config.scorers.weights
         return rows.assign(predicted=predictions.score(weights)[0], doubt=predictions.doubted(weights))
 

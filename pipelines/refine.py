@@ -188,7 +188,7 @@ def summarise(one: Round, before: pd.DataFrame, after: pd.DataFrame, picks: pd.D
     old, new = (RewardEnsemble.load(folder / "reward") for folder in (own.path("start"), own.dir))
 
     def foreseen(rows: pd.DataFrame, ensemble: RewardEnsemble) -> pd.DataFrame:
-        predictions = ensemble.predict(list(rows["prompt"]), [text.split() for text in rows["tokens"]])
+        predictions = ensemble.predict_rows(rows)
         mean_r, std_r = predictions.score(weights)
         return rows.assign(score=weighted_score(rows, weights), predicted=mean_r, std=std_r)
 

@@ -58,7 +58,7 @@ def ensemble(rows) -> RewardEnsemble:
 
 
 def predict(ensemble: RewardEnsemble, frame: pd.DataFrame) -> Predictions:
-    return ensemble.predict(list(frame["prompt"]), [text.split() for text in frame["tokens"]])
+    return ensemble.predict_rows(frame)
 
 
 def test_a_new_word_is_read_by_its_name_and_number():
