@@ -49,7 +49,7 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
 
     Raises FlowtailorError where none of the rows that are rendered again came out.
     """
-    if rows.empty:
+    if rows.empty or not config.collect.head_start:
         return
     again = paced(rows)
     if len(again):

@@ -10,7 +10,7 @@ remembers the name it was given for it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -76,18 +76,27 @@ def encode_pool(
         chosen = range(start, min(start + _CHUNK, len(scenes)))
         return np.stack([draw(pictures, scenes[i], size, _random(seed, size, i, 1)) for i in chosen])
 
-    with ThreadPoolExecutor(1) as ahead:  # draws the next chunk, and no more, while this one is encoded
-        coming = ahead.submit(drawn, done) if starts else None
-        for start in tqdm(starts, f"latents of {size} px", disable=not starts):
-            images = coming.result()
-            if (following := start + _CHUNK) in starts:
-                coming = ahead.submit(drawn, following)
-            latents[start : start + len(images)] = _encode(encode, images, device)
-            latents.flush()
-            _write(progress, {**settings, "done": start + len(images)})
+    progress_bar = tqdm(starts, f"latents of {size} px", disable=not starts)
+    for start, images in zip(progress_bar, _one_ahead(drawn, starts), strict=True):
+        latents[start : start + len(images)] = _encode(encode, images, device)
+        latents.flush()
+        _write(progress, {**settings, "done": start + len(images)})
     if starts:
         echo(f"latents: {len(scenes)} scenes of {size} px in {path}")
     return Pool(np.load(path, mmap_mode="r"), scenes)
+
+
+def _one_ahead(drawn: Callable[[int], np.ndarray], starts: Sequence[int]) -> Iterator[np.ndarray]:
+    """What is drawn for each of `starts`; the next one, and no more, while the caller works on this one."""
+    if not starts:
+        return
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(drawn, starts[0])
+        for following in starts[1:]:
+            images = coming.result()
+            coming = ahead.submit(drawn, following)
+            yield images
+        yield coming.result()
 
 
 def _plan(
