@@ -91,7 +91,8 @@ def test_rows_that_were_rendered_elsewhere_are_taken_over_in_seconds_of_this_mac
     collect.run_stage(config)
     rows = Store(Run(config).path("dataset")).rows()
     elsewhere = tmp_path / "rows.parquet"
-    unplanned = rows.iloc[:1].assign(row_id="unplanned", prompt="a newt")
+    slowest = rows["seconds"].max() * 2  # none of those that the pace is told by
+    unplanned = rows.iloc[:1].assign(row_id="unplanned", prompt="a newt", seconds=slowest)
     of_another = rows.iloc[:1].assign(row_id="of another engine", engine="comfyui-0.1")
     lent = pd.concat([rows.iloc[:-1], unplanned, of_another], ignore_index=True)
     write_rows(lent.assign(seconds=lent["seconds"] / 10), elsewhere)
