@@ -99,14 +99,13 @@ def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray
     return np.quantile(np.abs(error_MO) / np.maximum(spread_MO, 1e-12), WITHIN_ONE_DEVIATION, axis=0)
 
 
-def late_deviations(late_N: np.ndarray, std_N: np.ndarray, weight_N: np.ndarray) -> float:
+def late_deviations(distance_N: np.ndarray, weight_N: np.ndarray) -> float:
     """By how many of its bars a value exceeds the foreseen one at most, in 19 of 20 rows.
 
-    late_N: measured less foreseen. It would be `NORMALLY_LATE` of a normal error; seconds have a longer tail,
-    because now and then an engine reads a model from disk.
+    distance_N: foreseen less measured, in bars, as `error_correlation` has it. It would be `NORMALLY_LATE` of
+    a normal error; seconds have a longer tail, because now and then an engine reads a model from disk.
     """
-    bars_N = late_N / np.maximum(std_N, 1e-12)
-    return float(np.quantile(bars_N, IN_TIME, weights=weight_N, method="inverted_cdf"))
+    return float(np.quantile(-distance_N, IN_TIME, weights=weight_N, method="inverted_cdf"))
 
 
 def error_correlation(distance_NS: np.ndarray, weight_N: np.ndarray) -> np.ndarray:

@@ -179,10 +179,10 @@ class RewardEnsemble:
         new_N = (frame["workflow_split"] == "test").to_numpy()
         columns = zip(error_NO.T, *answers.deviations(), strict=True)
         self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
-        std_NO, weight_N = self._std(answers), row_weights(new_N, prompt_N)
-        distance_NO = error_NO / np.maximum(std_NO, 1e-12)
+        weight_N = row_weights(new_N, prompt_N)
+        distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
         self.correlation_SS = error_correlation(distance_NO[:, :-1], weight_N)
-        self.late = late_deviations(-error_NO[:, -1], std_NO[:, -1], weight_N)
+        self.late = late_deviations(distance_NO[:, -1], weight_N)
         one_M, other_M = _pairs(frame)
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO

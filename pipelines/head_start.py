@@ -47,7 +47,7 @@ def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFra
 def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) -> None:
     """Append lent rows to the store, in this machine's seconds.
 
-    Raises FlowtailorError where none of the rows that are rendered again came out.
+    Raises FlowtailorError where none of them was ever rendered here.
     """
     if rows.empty or not config.collect.head_start:
         return

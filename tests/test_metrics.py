@@ -140,11 +140,11 @@ def test_how_late_a_render_may_be_is_read_off_the_rows_whatever_their_tail():
     rng = np.random.default_rng(0)
     std_N, alike_N = rng.uniform(0.1, 0.4, 20_000), np.ones(20_000)
     normal_N = rng.normal(0, std_N)
-    assert late_deviations(normal_N, std_N, alike_N) == pytest.approx(NORMALLY_LATE, abs=0.05)
+    assert late_deviations(-normal_N / std_N, alike_N) == pytest.approx(NORMALLY_LATE, abs=0.05)
     heavy_N = std_N * rng.standard_t(2, 20_000)
-    late = late_deviations(heavy_N, std_N, alike_N)
+    late = late_deviations(-heavy_N / std_N, alike_N)
     assert late > NORMALLY_LATE + 1
     assert (heavy_N <= late * std_N).mean() == pytest.approx(0.95, abs=0.001)
     first_N = (np.arange(20_000) < 10_000).astype(float)  # rows that weigh nothing say nothing
     worse_N = np.where(first_N == 1, normal_N, 100.0)
-    assert late_deviations(worse_N, std_N, first_N) == pytest.approx(NORMALLY_LATE, abs=0.1)
+    assert late_deviations(-worse_N / std_N, first_N) == pytest.approx(NORMALLY_LATE, abs=0.1)
