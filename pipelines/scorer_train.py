@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .studio_train import StudioTraining
 
 BANK_GROUPS = 4500  # of 4 scenes each
-ALIGNMENT_STEPS = 1500
+ALIGNMENT_STEPS = 2000
 FIDELITY_STEPS = 800
 REAL_PICTURES = 3000
 # What generated pictures are like that fidelity is to put in order: groups of (steps, cfg), worst first.
@@ -61,8 +61,12 @@ class ScorerTraining:
         return self._alignment("alignment", AlignmentNet, [*FAULTS_A], self.studio.seed)
 
     def held_out_alignment(self) -> Path:
-        """Another network, other scenes, the other half of the faults: what it says is news."""
-        return self._alignment("held_out_alignment", HeldOutNet, [*FAULTS_B], self.studio.seed + 1)
+        """Another network, other scenes, the other half of the faults: what it says is news.
+
+        Compression comes twice as often, for it is the hardest to see.
+        """
+        faults = [*FAULTS_B, "recompress"]
+        return self._alignment("held_out_alignment", HeldOutNet, faults, self.studio.seed + 1)
 
     def _alignment(
         self, name: str, network: type[AlignmentNet | HeldOutNet], faults: Sequence[str], seed: int
