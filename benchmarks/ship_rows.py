@@ -4,7 +4,8 @@
     python benchmarks/ship_rows.py runs/studio-study   # adds the study's
 
 The rows of an unfinished collection are as good: who begins with them renders the rest. Seconds are those of
-the run's machine; rows that shipped before and that the run has not are told in them too.
+the run's machine; rows that shipped before and that the run has not are told in them too, those of each hour
+apart: hours are of several machines, and what else these had to do differs.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from flowtailor.datasets.shipped import SHIPPED, pace, read_rows, write_rows
+from flowtailor.datasets.shipped import SHIPPED, read_rows, write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError, told_in_one_line
 
 FILE = SHIPPED / "studio.parquet"
+ROUNDS = 30  # of medians; the hours' paces then stand still
 
 
 def main() -> None:
@@ -28,8 +31,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of a run")
     run = parser.parse_args().run
     rows = Store(run / "dataset").rows()
+    rows = rows.loc[rows["image"].notna() | rows["error_type"].notna()]  # those of a head start ship already
     if rows.empty:
-        raise FlowtailorError(f"{run}: has no rows; collect some with flowtailor collect")
+        raise FlowtailorError(f"{run}: has drawn no rows; collect some with flowtailor collect")
     if FILE.exists():
         rows = joined(rows, read_rows(str(FILE)))
     write_rows(rows, FILE)
@@ -37,10 +41,25 @@ def main() -> None:
 
 
 def joined(rows: pd.DataFrame, shipped: pd.DataFrame) -> pd.DataFrame:
-    """All rows, the run's where both have one; the others' seconds scaled by what the shared ones took."""
+    """All rows, the run's where both have one; the others' seconds in those of the run's machine."""
     others = shipped.loc[~shipped["row_id"].isin(rows["row_id"])]
-    ratio = pace(rows, shipped) if len(others) < len(shipped) else 1.0
-    return pd.concat([rows, others.assign(seconds=others["seconds"] * ratio)], ignore_index=True)
+    both = pd.concat([rows, others], ignore_index=True)
+    hours = pd.concat([pd.Series("run", rows.index), others["created_at"].str[:13]], ignore_index=True)
+    return both.assign(seconds=both["seconds"] / hours.map(paces(both, hours)))
+
+
+def paces(rows: pd.DataFrame, hours: pd.Series) -> pd.Series:
+    """How many of an hour's seconds make one of the run's, for each of `hours`.
+
+    What workflow and hour have to do with the logarithm of a row's seconds, by turns of medians (Tukey's
+    polish). An hour that shares no workflow with the others keeps its seconds.
+    """
+    log_r = rows["seconds"].map(np.log)
+    of_hour = pd.Series(0.0, hours.unique())
+    for _ in range(ROUNDS):
+        of_workflow_r = (log_r - hours.map(of_hour)).groupby(rows["tokens"]).transform("median")
+        of_hour = (log_r - of_workflow_r).groupby(hours).median().fillna(0.0)
+    return (of_hour - of_hour["run"]).map(np.exp)
 
 
 if __name__ == "__main__":

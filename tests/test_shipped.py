@@ -49,13 +49,23 @@ def test_what_holds_no_rows_is_refused(tmp_path: Path):
         read_rows(str(other))
 
 
-def test_rows_of_two_runs_ship_together_in_seconds_of_the_later_machine(monkeypatch: pytest.MonkeyPatch):
+def test_rows_of_several_machines_ship_together_in_seconds_of_the_run(monkeypatch: pytest.MonkeyPatch):
+    """Two seconds of the first hour and four of the second are one of the run, whoever drew what."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     joined = importlib.import_module("ship_rows").joined
-    shipped = pd.DataFrame({"row_id": ["both", "earlier"], "seconds": [1.0, 3.0]})
-    run = pd.DataFrame({"row_id": ["both", "later"], "seconds": [0.5, 0.7]})
-    seconds = joined(run, shipped).set_index("row_id")["seconds"]
-    assert seconds.to_dict() == {"both": 0.5, "later": 0.7, "earlier": 1.5}
+
+    def drawn(hour: str, seconds: dict[str, float]) -> pd.DataFrame:
+        ids = [f"{hour} {flow}" for flow in seconds]
+        return pd.DataFrame({"row_id": ids, "tokens": [*seconds], "seconds": [*seconds.values()]}).assign(
+            created_at=f"2026-01-01T{hour}:30:00"
+        )
+
+    run = drawn("09", {"a": 1.0, "b": 0.5, "c": 0.2})
+    earlier = [drawn("01", {"a": 2.0, "b": 1.0, "d": 3.0}), drawn("02", {"c": 0.8, "d": 6.0, "e": 4.0})]
+    again = run.head(1).assign(seconds=7.0)  # shipped before: the run's own counts
+    told = joined(run, pd.concat([again, *earlier])).groupby("tokens")["seconds"].agg(["min", "max"])
+    expected = pd.DataFrame({"min": [1.0, 0.5, 0.2, 1.5, 1.0]}, index=pd.Index([*"abcde"], name="tokens"))
+    pd.testing.assert_frame_equal(told, expected.assign(max=expected["min"]))
 
 
 @pytest.mark.engine
