@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..datasets.scenes import Scene, caption
 from ..models.alignment import AlignmentNet, HeldOutNet
-from ..models.degrade import FAULTS_A, FAULTS_B
+from ..models.degrade import FAULTS_A, FAULTS_B, Fault
 from ..models.fidelity_fit import Render, draw_real, fit_fidelity
 from ..models.scorer_fit import draw_bank, fit_alignment
 from ..studio.checkpoint import load_small
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .studio_train import StudioTraining
 
 BANK_GROUPS = 4500  # of 4 scenes each
-ALIGNMENT_STEPS = 2000
+ALIGNMENT_STEPS = 3000
 FIDELITY_STEPS = 800
 REAL_PICTURES = 3000
 # What generated pictures are like that fidelity is to put in order: groups of (steps, cfg), worst first.
@@ -63,13 +64,13 @@ class ScorerTraining:
     def held_out_alignment(self) -> Path:
         """Another network, other scenes, the other half of the faults: what it says is news.
 
-        Compression comes twice as often, for it is the hardest to see.
+        Compression and what too few steps leave come twice as often, for they are the hardest to see.
         """
-        faults = [*FAULTS_B, "recompress"]
+        faults = [*FAULTS_B, "recompress", *[unfinished(self.studio)] * 2]
         return self._alignment("held_out_alignment", HeldOutNet, faults, self.studio.seed + 1)
 
     def _alignment(
-        self, name: str, network: type[AlignmentNet | HeldOutNet], faults: Sequence[str], seed: int
+        self, name: str, network: type[AlignmentNet | HeldOutNet], faults: Sequence[str | Fault], seed: int
     ) -> Path:
         def make(path: Path) -> None:
             torch.manual_seed(seed)
@@ -136,3 +137,18 @@ class ScorerTraining:
                     renders += [Render(picture, quality, f"{name} {row} {text}") for picture, text in drawn]
             self.studio.echo(f"fidelity: {name} drew {len(mine)} prompts in {sum(map(len, CARE))} ways")
         return renders
+
+
+def unfinished(studio: StudioTraining) -> Fault:
+    """As too few steps leave a picture: noise among its latents, and more contrast."""
+
+    @torch.inference_mode()
+    def fault(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(studio.device).float() / 255
+        latents = studio.autoencoder.encode(pixels)
+        mean = latents.mean((2, 3), keepdim=True)
+        stronger = mean + (latents - mean) * (1 + 0.5 * level * rng.random())
+        noise = torch.from_numpy(rng.normal(size=latents.shape)).to(latents) * latents.std()
+        return Image.fromarray(to_bytes(studio.autoencoder.decode(stronger + (0.1 + 0.5 * level) * noise))[0])
+
+    return fault

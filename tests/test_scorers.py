@@ -3,7 +3,7 @@
 `data/real_pictures.webp` holds drawings of datasets/scenes.py, 128 px each, and `real_pictures.json`
 for each the right caption and a wrong one, of another colour, number, style or a subject like it.
 `data/renders.webp` holds renders of the studio at ComfyUI's default cfg, 8: a row of 3 steps above a row of
-20 of the same prompts and seeds (`benchmarks/scorer_pairs.py` draws it).
+20 of the same prompts and seeds (`benchmarks/scorer_pairs.py` draws such).
 """
 
 import functools
