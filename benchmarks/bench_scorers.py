@@ -3,8 +3,8 @@
 Share of the pairs in which the scorer is right, on the 40 real pictures and the renders in
 tests/data: real above degraded (at the levels 0.5 and 0.8 of models/degrade.py), real at least equal
 to itself after a trick, right prompt above wrong. `--renders FOLDER` takes other renders
-(`scorer_pairs.py`). Milliseconds a picture are CPU time on one thread,
-in batches of 8, with prompts that were read before.
+(`scorer_pairs.py`). Milliseconds a picture are CPU time on one thread, in batches of 8, with prompts that
+were read before.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     print(markdown_table(["", *(f"`{name}`" for name in NAMES)], rows, "lr"))
 
 
-def measured(scorer: Scorer, folder: Path = DATA) -> dict[str, str]:
+def measured(scorer: Scorer, folder: Path) -> dict[str, str]:
     """The rows of one scorer's column; `folder` holds the renders."""
     pictures = tiles(DATA / "real_pictures.webp")
     captions = json.loads((DATA / "real_pictures.json").read_text())

@@ -52,7 +52,7 @@ def paces(rows: pd.DataFrame, hours: pd.Series) -> pd.Series:
     """How many of an hour's seconds make one of the run's, for each of `hours`.
 
     What workflow and hour have to do with the logarithm of a row's seconds, by turns of medians (Tukey's
-    polish). An hour that shares no workflow with the others keeps its seconds.
+    polish). Does not know the pace of an hour that shares no workflow with the run, nor by way of others.
     """
     log_r = rows["seconds"].map(np.log)
     of_hour = pd.Series(0.0, hours.unique())
