@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,7 @@ import pandas as pd
 from flowtailor.errors import FlowtailorError
 
 from ..studio.engine import EngineProcess
-from ..workflows.graph import Workflow
+from ..workflows.graph import SEED, Workflow
 from .comfy import ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, engine_name, start_engine
 from .images import Images, Picture
 
@@ -74,14 +74,29 @@ def render_row(client: ComfyClient, row: Any, images: Images, timeout_s: float, 
             )
             return Outcome.failed(changed, "EngineChanged")
         try:
-            flow = Workflow.loads(row.workflow).bind(row.prompt, int(row.seed), row.row_id)
-            rendered = client.render(flow.to_api(), timeout_s)
+            flow = _drawn_anew(Workflow.loads(row.workflow), row.row_id)
+            bound = flow.bind(row.prompt, int(row.seed), row.row_id)
+            rendered = client.render(bound.to_api(), timeout_s)
         except ComfyUnavailable:
             raise
         except (FlowtailorError, json.JSONDecodeError) as error:
             return Outcome.failed(error)
         picture = images.write(row.row_id, rendered.png, rendered.seconds)
     return Outcome.of(picture)
+
+
+def _drawn_anew(flow: Workflow, row_id: str) -> Workflow:
+    """What takes the seed is marked with its row, in an input that no node class declares.
+
+    ComfyUI's cache tells nodes apart by all their inputs. It shall lend a row the models that others loaded,
+    but not what another workflow drew with the same prompt and seed: the row's seconds would be too short.
+    """
+    marked = {
+        node_id: replace(node, inputs={**node.inputs, "row": row_id})
+        for node_id, node in flow.nodes.items()
+        if SEED in node.inputs.values()
+    }
+    return Workflow({**flow.nodes, **marked})
 
 
 class Renderer:

@@ -70,6 +70,19 @@ def test_rows_get_their_pictures(renderer: Renderer, images_dir: Path, plain_api
 
 
 @pytest.mark.engine
+def test_workflows_share_models_but_not_what_was_drawn(renderer: Renderer, plain_api: Api) -> None:
+    """Else the second would take the first one's latents, and a tenth of its time."""
+    invert = {"class_type": "ImageInvert", "inputs": {"image": ["6", 0]}}
+    save = {**plain_api["7"], "inputs": {**plain_api["7"]["inputs"], "images": ["invert", 0]}}
+    render(renderer, rows(plain_api, 40))  # the prompt is known from here on
+    (drawn,) = render(renderer, rows(plain_api, 41))
+    inverting = rows({**plain_api, "invert": invert, "7": save}, 41).assign(row_id="0041-inverted")
+    (inverted,) = render(renderer, inverting)
+    assert inverted["image_sha256"] != drawn["image_sha256"]
+    assert inverted["seconds"] > drawn["seconds"] / 2
+
+
+@pytest.mark.engine
 def test_a_picture_that_exists_is_not_rendered_again(
     renderer: Renderer, plain_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
