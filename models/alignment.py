@@ -6,9 +6,9 @@ MiniLM features.
 An eye (a small convolutional network) and a reading of MiniLM features meet in one space, as in
 CLIP. There are two, alike in nothing but the sentence features: `AlignmentNet`, a plain CNN, may
 reward; `HeldOutNet`, patches and depthwise convolutions, only evaluates. Both learned from real
-pictures (datasets/scenes.py) alone. Promises: the cosine of a picture of that world with its caption
-is far above that with another subject's, colour's, count's or style's. Does not know photographs or
-the layout of several things; on those its numbers mean little.
+pictures (datasets/scenes.py), the latter also what too few steps do to renders. Promises: the cosine of
+a picture of that world with its caption is far above that with another subject's, colour's, count's or
+style's. Does not know photographs or the layout of several things; on those its numbers mean little.
 """
 
 from __future__ import annotations

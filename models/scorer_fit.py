@@ -1,13 +1,13 @@
-"""How the alignment networks are trained: contrast with hard negatives, on real pictures only.
+"""How the alignment networks are trained: contrast with hard negatives, on real pictures.
 
 Shape legend: G groups of K = 4 scenes, N = G K pictures in a batch, R of them with a ruined twin,
-P phrasings, E shared features, D = 384 MiniLM features.
+P phrasings, E shared features, D = 384 MiniLM features, H pairs of renders in a batch.
 
 A group shows one subject in other colours, numbers, styles and on other backgrounds, so that telling
 its captions apart takes more than the subject. Ruined twins (faults and tricks of degrade.py, the
-caption written in) must lie further from the caption than the clean picture. Promises: a resumed fit
-ends as an uninterrupted one, if `train` keeps the same promise. Does not know renders: what it says
-of them must be measured.
+caption written in) must lie further from the caption than the clean picture, and hurried renders further
+than careful ones, where any are given. Promises: a resumed fit ends as an uninterrupted one, if `train`
+keeps the same promise. Without those it does not know renders: what it says of them must be measured.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from .text import TextEncoder
 
 K = 4  # scenes of one subject
 P = 2  # phrasings of each scene
+ORDER = 12.0  # the weight of what must lie further from the caption
+HURRY = 0.05  # the cosine by which a hurried render must
 Train = Callable[..., None]  # studio.training.train; the two rooms do not import each other
 
 
@@ -49,6 +51,15 @@ class Bank:
     captions: list[list[str]]  # P of each scene
     features: Tensor  # (scenes, P, D), those of the captions
     facts: np.ndarray  # (scenes, 5) subject, style, count, colour, background as numbers
+
+
+@dataclass(frozen=True)
+class HurriedPairs:
+    """Renders of the same prompts and seeds, of too few steps and of enough."""
+
+    hurried: np.ndarray  # (pairs, 128, 128, 3) uint8
+    careful: np.ndarray  # (pairs, 128, 128, 3) uint8
+    features: Tensor  # (pairs, D), those of the prompts
 
 
 def draw_bank(
@@ -132,6 +143,7 @@ def fit_alignment(
     batch: int = 128,
     learning_rate: float = 2e-3,
     device: str = "cpu",
+    pairs: HurriedPairs | None = None,
     echo: Callable[[str], None] = print,
 ) -> None:
     """Train `net` and write its weights to `path`; logs and what a resumed fit needs go to `out/NAME...`."""
@@ -140,6 +152,8 @@ def fit_alignment(
     def step(i: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, 2, i])
         losses = batch_losses(net, bank, faults, batch, rng, device)
+        if pairs:
+            losses["hurry"] = hurry_loss(net, pairs, batch // 8, rng, device)
         together = torch.stack(list(losses.values())).sum()
         return together, {key: float(value.detach()) for key, value in losses.items()}
 
@@ -194,9 +208,23 @@ def batch_losses(
     )
     return {
         "loss": contrast(scale * cosine[:, :batch], true),
-        "order": 12 * wrong.mean(),
+        "order": ORDER * wrong.mean(),
         "told": 0.25 * (told * torch.tensor(readable, device=device)).mean(),
     }
+
+
+def hurry_loss(
+    net: TwoTowers, pairs: HurriedPairs, batch: int, rng: np.random.Generator, device: str
+) -> Tensor:
+    """How far careful renders fail to lie nearer to their prompts than hurried ones by HURRY."""
+    rows = rng.choice(len(pairs.hurried), min(batch, len(pairs.hurried)), replace=False)
+    pixels = normalised(np.concatenate([pairs.hurried[rows], pairs.careful[rows]])).to(device)
+    pixels = pixels.flip(3) if rng.random() < 0.5 else pixels
+    with mixed_precision(device):
+        pictures = net.pictures(pixels.contiguous(memory_format=torch.channels_last))
+        sentences = net.sentences(pairs.features[rows].float().to(device))
+    hurried, careful = (pictures * sentences.repeat(2, 1)).sum(-1).chunk(2)
+    return ORDER * F.relu(HURRY + hurried - careful).mean()
 
 
 def moved(pixels: Tensor, batch: int, ruined: int, rng: np.random.Generator) -> Tensor:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 
+from ..datasets.pictures import STYLES
 from ..datasets.scenes import Scene, caption
 from ..models.alignment import AlignmentNet, HeldOutNet
-from ..models.degrade import FAULTS_A, FAULTS_B, Fault
+from ..models.degrade import FAULTS_A, FAULTS_B
 from ..models.fidelity_fit import Render, draw_real, fit_fidelity
-from ..models.scorer_fit import draw_bank, fit_alignment
+from ..models.scorer_fit import HurriedPairs, draw_bank, fit_alignment
+from ..models.text import TextEncoder
 from ..studio.checkpoint import load_small
 from ..studio.mmdit import MMDiT
 from ..studio.pixels import to_bytes
@@ -42,6 +43,7 @@ CARE = (
     ((20, 12.0), (20, 2.0)),
 )
 RENDERED_PROMPTS = 96
+HURRIED_PROMPTS, HURRIED_CFGS = 40, (5.0, 8.0)  # of each checkpoint
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,21 @@ class ScorerTraining:
     def held_out_alignment(self) -> Path:
         """Another network, other scenes, the other half of the faults: what it says is news.
 
-        Compression and what too few steps leave come twice as often, for they are the hardest to see.
+        Compression comes twice as often, for it is the hardest to see.
         """
-        faults = [*FAULTS_B, "recompress", *[unfinished(self.studio)] * 2]
-        return self._alignment("held_out_alignment", HeldOutNet, faults, self.studio.seed + 1)
+        faults = [*FAULTS_B, "recompress"]
+        return self._alignment(
+            "held_out_alignment", HeldOutNet, faults, self.studio.seed + 1, pairs=self.hurried_pairs
+        )
 
     def _alignment(
-        self, name: str, network: type[AlignmentNet | HeldOutNet], faults: Sequence[str | Fault], seed: int
+        self,
+        name: str,
+        network: type[AlignmentNet | HeldOutNet],
+        faults: Sequence[str],
+        seed: int,
+        *,
+        pairs: Callable[[], HurriedPairs] | None = None,
     ) -> Path:
         def make(path: Path) -> None:
             torch.manual_seed(seed)
@@ -93,10 +103,33 @@ class ScorerTraining:
                 name=name,
                 seed=seed,
                 device=self.studio.device,
+                pairs=pairs() if pairs else None,
                 echo=self.studio.echo,
             )
 
         return self.studio.kept(self.studio.out / "scorers" / f"{name}.safetensors", make)
+
+    def hurried_pairs(self) -> HurriedPairs:
+        """What each checkpoint draws in its own style, with 3 and with 20 steps, where cfg lets it show."""
+        random = np.random.default_rng([self.studio.seed, 7])
+        subjects, count = self.studio.pictures.subjects, self.studio.steps(HURRIED_PROMPTS)
+        hurried, careful, prompts = [], [], []
+        for number, (name, plan) in enumerate(CHECKPOINTS.items()):
+            styles = [*(plan.styles or STYLES)]
+            chance = [*plan.styles.values()] if plan.styles else None
+            mine = [
+                caption(
+                    self.studio.pictures, Scene(int(subject), str(random.choice(styles, p=chance))), random
+                )
+                for subject in random.choice(len(subjects), count, p=plan.weights(subjects))
+            ]
+            for cfg in HURRIED_CFGS:
+                seed = 100 + number
+                hurried += [*self._drawn(name, mine, steps=3, cfg=cfg, seed=seed)]
+                careful += [*self._drawn(name, mine, steps=20, cfg=cfg, seed=seed)]
+                prompts += mine
+            self.studio.echo(f"held_out_alignment: {name} drew {len(mine)} prompts in a hurry and with care")
+        return HurriedPairs(np.stack(hurried), np.stack(careful), TextEncoder.load().encode(prompts))
 
     def fidelity(self) -> Path:
         """Learns from pictures that the checkpoints draw with more and less care."""
@@ -127,28 +160,20 @@ class ScorerTraining:
         ]
         renders = []
         for number, name in enumerate(CHECKPOINTS):
-            model = MMDiT().to(self.studio.device).eval()
-            model.load_state_dict(load_small(self.studio.checkpoint(name)))
             mine = prompts[number :: len(CHECKPOINTS)]
             for row, group in enumerate(CARE):
                 for quality, (steps, cfg) in enumerate(group):
-                    latents = sample(model, self.studio.captions, mine, steps=steps, cfg=cfg, seed=number)
-                    drawn = zip(to_bytes(self.studio.decode(latents)), mine, strict=True)
-                    renders += [Render(picture, quality, f"{name} {row} {text}") for picture, text in drawn]
+                    drawn = self._drawn(name, mine, steps=steps, cfg=cfg, seed=number)
+                    renders += [
+                        Render(picture, quality, f"{name} {row} {text}")
+                        for picture, text in zip(drawn, mine, strict=True)
+                    ]
             self.studio.echo(f"fidelity: {name} drew {len(mine)} prompts in {sum(map(len, CARE))} ways")
         return renders
 
-
-def unfinished(studio: StudioTraining) -> Fault:
-    """As too few steps leave a picture: noise among its latents, and more contrast."""
-
-    @torch.inference_mode()
-    def fault(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(studio.device).float() / 255
-        latents = studio.autoencoder.encode(pixels)
-        mean = latents.mean((2, 3), keepdim=True)
-        stronger = mean + (latents - mean) * (1 + 0.5 * level * rng.random())
-        noise = torch.from_numpy(rng.normal(size=latents.shape)).to(latents) * latents.std()
-        return Image.fromarray(to_bytes(studio.autoencoder.decode(stronger + (0.1 + 0.5 * level) * noise))[0])
-
-    return fault
+    def _drawn(self, name: str, prompts: Sequence[str], *, steps: int, cfg: float, seed: int) -> np.ndarray:
+        """A checkpoint's pictures of the prompts: (prompts, 128, 128, 3) uint8."""
+        model = MMDiT().to(self.studio.device).eval()
+        model.load_state_dict(load_small(self.studio.checkpoint(name)))
+        latents = sample(model, self.studio.captions, prompts, steps=steps, cfg=cfg, seed=seed)
+        return to_bytes(self.studio.decode(latents))

@@ -22,12 +22,16 @@ from flowtailor.models.fidelity_fit import (
     ordered_pairs,
 )
 from flowtailor.models.scorer_fit import (
+    HURRY,
+    ORDER,
     Bank,
+    HurriedPairs,
     K,
     also_true,
     contrast,
     draw_bank,
     fit_alignment,
+    hurry_loss,
     moved,
     sample_group,
 )
@@ -105,15 +109,39 @@ def test_about_half_of_the_pictures_move_whole_pixels_and_a_twin_as_its_picture(
     assert 4 <= sum(as_they_were) <= 12
 
 
-@pytest.mark.parametrize(("kind", "faults"), [(AlignmentNet, FAULTS_A), (HeldOutNet, FAULTS_B)])
+def pairs_of(hurried: np.ndarray, careful: np.ndarray) -> HurriedPairs:
+    return HurriedPairs(hurried, careful, torch.randn(len(hurried), 384, generator=torch.manual_seed(0)))
+
+
+def test_a_hurried_render_must_lie_further_from_its_prompt():
+    torch.manual_seed(0)
+    net = HeldOutNet().eval()
+    noise = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
+    grey = np.full_like(noise, 128)
+
+    def loss(hurried: np.ndarray, careful: np.ndarray) -> float:
+        with torch.no_grad():
+            return float(hurry_loss(net, pairs_of(hurried, careful), 4, np.random.default_rng(0), "cpu"))
+
+    assert loss(grey, grey) == pytest.approx(ORDER * HURRY, rel=1e-3)  # alike is not good enough
+    one_way, other_way = loss(noise, grey), loss(grey, noise)
+    assert max(one_way, other_way) > ORDER * HURRY
+    assert one_way + other_way >= 2 * ORDER * HURRY - 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "faults", "hurried"), [(AlignmentNet, FAULTS_A, False), (HeldOutNet, FAULTS_B, True)]
+)
 def test_a_resumed_fit_ends_as_an_uninterrupted_one(
-    kind: type[TwoTowers], faults: dict, bank: Bank, tmp_path: Path
+    kind: type[TwoTowers], faults: dict, hurried: bool, bank: Bank, tmp_path: Path
 ):
+    pairs = pairs_of(bank.pixels[:4], bank.pixels[4:8]) if hurried else None
+
     def fresh() -> TwoTowers:
         torch.manual_seed(0)
         return kind()  # pyright: ignore[reportCallIssue]
 
-    options = {"train": train, "name": "net", "seed": 1, "batch": 8, "echo": lambda _: None}
+    options = {"train": train, "name": "net", "seed": 1, "batch": 8, "pairs": pairs, "echo": lambda _: None}
 
     def stopped_at_2(step, net, **given):
         def stopped(i: int):
