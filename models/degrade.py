@@ -150,10 +150,9 @@ TRICKS: dict[str, Fault] = {"saturate": _saturate, "sharpen": _sharpen, "tile": 
 ALL = FAULTS_A | FAULTS_B | TRICKS
 
 
-def degrade(picture: np.ndarray, kind: str | Fault, level: float, rng: np.random.Generator) -> np.ndarray:
-    """The picture with a fault or trick, `kind` or the one of that name; KeyError where there is none."""
-    fault = ALL[kind] if isinstance(kind, str) else kind
-    return np.asarray(fault(Image.fromarray(picture), level, rng))
+def degrade(picture: np.ndarray, kind: str, level: float, rng: np.random.Generator) -> np.ndarray:
+    """The picture with the fault or trick called `kind`; KeyError where there is none of that name."""
+    return np.asarray(ALL[kind](Image.fromarray(picture), level, rng))
 
 
 def with_text(picture: np.ndarray, text: str, rng: np.random.Generator) -> np.ndarray:

@@ -33,7 +33,7 @@ from ..datasets.pictures import Pictures
 from ..datasets.recolour import COLOURS
 from ..datasets.scenes import Scene, caption, draw, recolourable, sample_scene
 from .alignment import SIZE, TwoTowers, normalised
-from .degrade import TRICKS, Fault, degrade, with_text
+from .degrade import TRICKS, degrade, with_text
 from .text import TextEncoder
 
 K = 4  # scenes of one subject
@@ -132,7 +132,7 @@ def contrast(similar_NN: Tensor, true_NN: Tensor) -> Tensor:
 def fit_alignment(
     net: TwoTowers,
     bank: Bank,
-    faults: Sequence[str | Fault],
+    faults: Sequence[str],
     path: Path,
     *,
     steps: int,
@@ -176,7 +176,7 @@ def fit_alignment(
 def batch_losses(
     net: TwoTowers,
     bank: Bank,
-    faults: Sequence[str | Fault],
+    faults: Sequence[str],
     batch: int,
     rng: np.random.Generator,
     device: str,
@@ -253,14 +253,14 @@ def save_weights(net: nn.Module, path: Path) -> None:
 
 
 def _twins(
-    pictures: np.ndarray, captions: Sequence[str], faults: Sequence[str | Fault], rng: np.random.Generator
+    pictures: np.ndarray, captions: Sequence[str], faults: Sequence[str], rng: np.random.Generator
 ) -> tuple[list[np.ndarray], list[float], list[bool]]:
     """Ruined pictures, how far behind the clean ones they must stay, whether they can still be read."""
     twins, margins, readable = [], [], []
     for i, picture in enumerate(pictures):
         level, lot = float(rng.uniform(0.15, 1)), rng.random()
         if lot < 0.6:
-            twins.append(degrade(picture, faults[int(rng.integers(len(faults)))], level, rng))
+            twins.append(degrade(picture, str(rng.choice(list(faults))), level, rng))
         elif lot < 0.85:
             twins.append(degrade(picture, str(rng.choice(list(TRICKS))), level, rng))
         else:  # on a plain ground, on another picture, or on the picture itself
@@ -271,13 +271,11 @@ def _twins(
     return twins, margins, readable
 
 
-def _slightly_faulty(
-    picture: np.ndarray, faults: Sequence[str | Fault], rng: np.random.Generator
-) -> np.ndarray:
+def _slightly_faulty(picture: np.ndarray, faults: Sequence[str], rng: np.random.Generator) -> np.ndarray:
     """Two of three as they are: renders are a little blurred and noisy too."""
     if rng.random() < 0.67:
         return picture
-    return degrade(picture, faults[int(rng.integers(len(faults)))], float(rng.uniform(0, 0.15)), rng)
+    return degrade(picture, str(rng.choice(list(faults))), float(rng.uniform(0, 0.15)), rng)
 
 
 @torch.inference_mode()

@@ -123,10 +123,10 @@ class ScorerTraining:
                 )
                 for subject in random.choice(len(subjects), count, p=plan.weights(subjects))
             ]
+            model, seed = self._model(name), 100 + number
             for cfg in HURRIED_CFGS:
-                seed = 100 + number
-                hurried += [*self._drawn(name, mine, steps=3, cfg=cfg, seed=seed)]
-                careful += [*self._drawn(name, mine, steps=20, cfg=cfg, seed=seed)]
+                hurried += [*self._drawn(model, mine, steps=3, cfg=cfg, seed=seed)]
+                careful += [*self._drawn(model, mine, steps=20, cfg=cfg, seed=seed)]
                 prompts += mine
             self.studio.echo(f"held_out_alignment: {name} drew {len(mine)} prompts in a hurry and with care")
         return HurriedPairs(np.stack(hurried), np.stack(careful), TextEncoder.load().encode(prompts))
@@ -160,10 +160,10 @@ class ScorerTraining:
         ]
         renders = []
         for number, name in enumerate(CHECKPOINTS):
-            mine = prompts[number :: len(CHECKPOINTS)]
+            model, mine = self._model(name), prompts[number :: len(CHECKPOINTS)]
             for row, group in enumerate(CARE):
                 for quality, (steps, cfg) in enumerate(group):
-                    drawn = self._drawn(name, mine, steps=steps, cfg=cfg, seed=number)
+                    drawn = self._drawn(model, mine, steps=steps, cfg=cfg, seed=number)
                     renders += [
                         Render(picture, quality, f"{name} {row} {text}")
                         for picture, text in zip(drawn, mine, strict=True)
@@ -171,9 +171,14 @@ class ScorerTraining:
             self.studio.echo(f"fidelity: {name} drew {len(mine)} prompts in {sum(map(len, CARE))} ways")
         return renders
 
-    def _drawn(self, name: str, prompts: Sequence[str], *, steps: int, cfg: float, seed: int) -> np.ndarray:
-        """A checkpoint's pictures of the prompts: (prompts, 128, 128, 3) uint8."""
+    def _model(self, name: str) -> MMDiT:
         model = MMDiT().to(self.studio.device).eval()
         model.load_state_dict(load_small(self.studio.checkpoint(name)))
+        return model
+
+    def _drawn(
+        self, model: MMDiT, prompts: Sequence[str], *, steps: int, cfg: float, seed: int
+    ) -> np.ndarray:
+        """A checkpoint's pictures of the prompts: (prompts, 128, 128, 3) uint8."""
         latents = sample(model, self.studio.captions, prompts, steps=steps, cfg=cfg, seed=seed)
         return to_bytes(self.studio.decode(latents))

@@ -53,7 +53,7 @@ def studio_launch(
     arguments = ["--fp32-unet", "--fp32-vae"] if gpu else ["--cpu"]
     arguments += ["--use-pytorch-cross-attention", "--base-directory", str(run_dir)]
     arguments += ["--front-end-root", str(run_dir / "front-end"), "--disable-all-custom-nodes"]
-    # Nodes of some thirty workflows: as good as all models then stay loaded (4.5 GB with each checkpoint's
+    # Nodes of some thirty workflows: as good as all models then stay loaded (4 GB with each checkpoint's
     # own text encoder), and a picture's seconds are its workflow's, not those of reading another checkpoint.
     arguments += ["--disable-api-nodes", "--cache-lru", "300"]
     return Launch(
