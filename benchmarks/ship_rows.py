@@ -1,16 +1,18 @@
-"""Adds a run's rows to those that ship: scores and seconds, without the pictures.
+"""Adds runs' rows to those that ship: scores and seconds, without the pictures.
 
-    python benchmarks/ship_rows.py runs/studio         # writes datasets/data/studio.parquet
-    python benchmarks/ship_rows.py runs/studio-study   # adds the study's
+    python benchmarks/ship_rows.py runs/studio                # writes datasets/data/studio.parquet
+    python benchmarks/ship_rows.py runs/studio runs/studio-study --changed sharpness
 
 The rows of an unfinished collection are as good: who begins with them renders the rest. Seconds are those of
-the run's machine; rows that shipped before and that the run has not are told in them too, those of each hour
-apart: hours are of several machines, and what else these had to do differs.
+the first run's machine; rows that it has not are told in them too, those of each hour apart: hours are of
+several machines, and what else these had to do differs. What a changed scorer said of rows that no run has
+is forgotten; the other scorers' word still counts.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +30,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="the folder of a run")
-    run = parser.parse_args().run
-    rows = Store(run / "dataset").rows()
-    rows = rows.loc[rows["image"].notna() | rows["error_type"].notna()]  # those of a head start ship already
-    if rows.empty:
-        raise FlowtailorError(f"{run}: has drawn no rows; collect some with flowtailor collect")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folder of a run")
+    parser.add_argument("--changed", nargs="+", default=[], metavar="SCORER", help="that are new since")
+    arguments = parser.parse_args()
+    parts = [drawn(run) for run in arguments.runs]
     if FILE.exists():
-        rows = joined(rows, read_rows(str(FILE)))
+        forgotten = {f"score_{name}": np.nan for name in arguments.changed}
+        parts.append(read_rows(str(FILE)).assign(**forgotten))
+    rows = reduce(joined, parts)
     write_rows(rows, FILE)
     print(f"{FILE}: {len(rows)} rows, {FILE.stat().st_size / 1e6:.1f} MB")
+
+
+def drawn(run: Path) -> pd.DataFrame:
+    """The rows that a run drew itself: those of a head start ship already."""
+    rows = Store(run / "dataset").rows()
+    rows = rows.loc[rows["image"].notna() | rows["error_type"].notna()]
+    if rows.empty:
+        raise FlowtailorError(f"{run}: has drawn no rows; collect some with flowtailor collect")
+    return rows
 
 
 def joined(rows: pd.DataFrame, shipped: pd.DataFrame) -> pd.DataFrame:

@@ -86,20 +86,19 @@ def score_columns(names: Iterable[str]) -> list[str]:
 def weighted_score(rows: pd.DataFrame, weights: Mapping[str, float]) -> np.ndarray:
     """(N,) in [0, 1]: the weighted mean of the `score_<name>` columns.
 
-    A failed render has no picture and scores 0, the worst: a design that does not run is worth
-    nothing to the person who asked for it. KeyError where a scorer's column is missing.
+    A failed render has no picture and scores 0, the worst: a design that does not run is worth nothing to
+    the person who asked for it. NaN for a picture that one of the scorers has not seen. KeyError where a
+    scorer's column is missing.
     """
-    total = sum(weights.values())
-    score_N = np.zeros(len(rows))
-    for name, weight in weights.items():
-        score_N += weight / total * np.asarray(rows[f"{SCORE_PREFIX}{name}"], dtype=float)
-    return np.nan_to_num(score_N, nan=0.0)
+    scores_NS = rows[[f"{SCORE_PREFIX}{name}" for name in weights]].to_numpy(dtype=float)
+    share_S = np.array(list(weights.values())) / sum(weights.values())
+    return np.where(rows["error_type"].notna(), 0.0, scores_NS @ share_S)
 
 
-def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
-    """The rows that were rendered and have every score.
+def learnable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
+    """The rows that were rendered and have some of the scores: a scorer may be younger than they are.
 
-    Raises FlowtailorError where the rows have not met one of the scorers.
+    Raises FlowtailorError where none of the rows has met one of the scorers.
     """
     columns = [f"{SCORE_PREFIX}{name}" for name in scorers]
     missing = [name for name in columns if name not in rows.columns]
@@ -109,8 +108,15 @@ def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
         )
     if missing:
         return rows
-    known = rows[[*columns, "seconds"]].notna().all(axis=1) & rows["error_type"].isna()
-    return rows.loc[known & (rows["seconds"] > 0)].reset_index(drop=True)
+    seen = rows[columns].notna().any(axis=1) & rows["error_type"].isna()
+    return rows.loc[seen & (rows["seconds"] > 0)].reset_index(drop=True)
+
+
+def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
+    """The learnable rows that have every score; errors as there."""
+    names = list(scorers)
+    rows = learnable(rows, names)
+    return rows.dropna(subset=[f"{SCORE_PREFIX}{name}" for name in names if len(rows)]).reset_index(drop=True)
 
 
 def to_table(frame: pd.DataFrame) -> pa.Table:

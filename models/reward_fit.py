@@ -1,7 +1,7 @@
 """Fitting one member of the reward ensemble, an epoch at a time, so that it can be resumed anywhere.
 
 Shape legend: N rows, P distinct prompts, W distinct workflows, O outputs (the scorers, then
-log-seconds), D = 384 sentence features.
+log-seconds), D = 384 sentence features, M of a batch's N x O targets that are known.
 
 Promises: a member depends on the rows, the settings and its number alone. An interrupted fit that
 goes on from its state ends with the same weights as one that was not interrupted.
@@ -40,14 +40,14 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and deviation of each output over the training rows; seconds as their logarithm."""
+    """Mean and deviation of each output over the training rows that have it; seconds as their logarithm."""
 
     mean_O: np.ndarray
     std_O: np.ndarray
 
     @classmethod
     def of(cls, targets_NO: np.ndarray) -> Scale:
-        return cls(targets_NO.mean(0), np.maximum(targets_NO.std(0), 1e-6))
+        return cls(np.nanmean(targets_NO, 0), np.maximum(np.nanstd(targets_NO, 0), 1e-6))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TrainingSet:
     workflow_N: Tensor
     prompts_PD: Tensor
     prompt_N: Tensor
-    targets_NO: Tensor  # standardised
+    targets_NO: Tensor  # standardised; NaN where a row lacks a score
     additive: AdditiveModel  # solved for these rows
 
     def network(self) -> RewardNet:
@@ -85,7 +85,7 @@ def training_set(
     scale: Scale,
     traits: Traits,
 ) -> TrainingSet:
-    """Tensors of the rows of `frame` (columns prompt, tokens, seconds, score_*; none of them null).
+    """Tensors of the rows of `frame` (columns prompt, tokens, seconds, score_*; scores may be null).
 
     traits: what of a prompt the worth of a word may depend on.
     """
@@ -101,9 +101,36 @@ def training_set(
         "prompt_N": torch.from_numpy(prompt_N),
         "targets_NO": torch.from_numpy(standard_NO).float(),
     }
-    additive = AdditiveModel(len(table.vocabulary), standard_NO.shape[1], traits, len(workflows))
-    additive.fit(**rows)
-    return TrainingSet(features=table.features, additive=additive, **rows)
+    return TrainingSet(features=table.features, additive=solved(traits, **rows), **rows)
+
+
+def solved(
+    traits: Traits,
+    words: Words,
+    vocabulary: Sequence[str],
+    prompts_PD: Tensor,
+    workflow_N: Tensor,
+    prompt_N: Tensor,
+    targets_NO: Tensor,
+) -> AdditiveModel:
+    """The additive model of rows; for a score that a row lacks stands what a model of the others foresees.
+
+    Raises ValueError where no row has all scores.
+    """
+    known_N = ~targets_NO.isnan().any(dim=1)
+    if not known_N.any():
+        raise ValueError("no row has all scores")
+    if not known_N.all():
+        seen, workflow_n = workflow_N[known_N].unique(return_inverse=True)
+        others = solved(
+            traits, words[seen], vocabulary, prompts_PD, workflow_n, prompt_N[known_N], targets_NO[known_N]
+        )
+        with torch.no_grad():
+            foreseen_NO = others(words, workflow_N, prompts_PD[prompt_N])
+        targets_NO = torch.where(targets_NO.isnan(), foreseen_NO, targets_NO)
+    model = AdditiveModel(len(vocabulary), targets_NO.shape[1], traits, len(words.index_WT))
+    model.fit(words, vocabulary, prompts_PD, workflow_N, prompt_N, targets_NO)
+    return model
 
 
 class MemberFit:
@@ -147,17 +174,20 @@ class MemberFit:
             workflow_n.to(self._device),
             data.prompts_PD[data.prompt_N[rows]].to(self._device),
         )
-        error_NO = (mean_NO - data.targets_NO[rows].to(self._device)) ** 2
+        targets_NO = data.targets_NO[rows].to(self._device)
+        known_NO = ~targets_NO.isnan()
+        error_M = (mean_NO - targets_NO)[known_NO] ** 2
         # The spread learns from the errors, the mean does not learn from the spread: Gaussian
         # likelihood alone would let the mean give up on rows that are hard at first.
-        spread_NO = 0.5 * (logvar_NO + error_NO.detach() / logvar_NO.exp())
+        logvar_M = logvar_NO[known_NO]
+        spread_M = 0.5 * (logvar_M + error_M.detach() / logvar_M.exp())
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * schedule(progress)
         self._optimizer.zero_grad()
-        (error_NO.mean() + spread_NO.mean()).backward()
+        (error_M.mean() + spread_M.mean()).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self._optimizer.step()
-        return float(error_NO.detach().mean())
+        return float(error_M.detach().mean())
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,7 @@ from ..actors.comfy import ComfyClient, EngineConfig, engine
 from ..datasets.card import dataset_card
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import choose, load_prompts, prompt_file
-from ..datasets.rows import RETRYABLE_ERRORS, weighted_score
+from ..datasets.rows import RETRYABLE_ERRORS, usable, weighted_score
 from ..datasets.shipped import rows_file
 from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
@@ -28,7 +28,7 @@ from ..workflows.graph import Workflow
 from .catalog import World, compatible, space_file, survey, write_world
 from .config import Config
 from .engines import render
-from .head_start import lent_rows, take_over
+from .head_start import beside, lent_rows, take_over
 from .plan import balanced, candidates, planned_rows
 from .stage import Run, is_done, provenance, record
 
@@ -50,7 +50,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         missing = store.missing(planned, config.scorers.weights)
         there = len(planned) - len(missing)
         lent = lent_rows(config, planned, store)
-        missing = missing.loc[~missing["row_id"].isin(lent["row_id"])]
+        missing = beside(missing, lent, config.scorers.weights)
         _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
         if dry_run:
             _say(estimate(client, missing, config.engine))
@@ -151,7 +151,7 @@ def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
 
 def _noise(rows: pd.DataFrame, weights: Mapping[str, float]) -> dict[str, str]:
     """How well the score can be foreseen at all, where prompts were drawn with several seeds."""
-    drawn = rows[rows["error_type"].isna()]
+    drawn = usable(rows, weights)
     score = weighted_score(drawn, weights)
     ceiling = noise_ceiling(drawn["prompt"].to_numpy(), drawn["workflow_key"].to_numpy(), score)
     told = "unknown, no prompt was drawn with two seeds" if math.isnan(ceiling) else f"{ceiling:.3f}"

@@ -156,7 +156,7 @@ def gather(run: Run, space: Space) -> Materials:
     """What methods may look at: rows of training prompts with their score, and what was trained."""
     collected = designable(run.comparable_rows(), space)
     rows = collected.loc[collected["prompt_split"] == "train"]
-    rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
+    rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights)).dropna(subset="score")
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
     ensemble = load_ensemble(run)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import usable, weighted_score
+from ..datasets.rows import learnable, weighted_score
 from ..workflows.codec import DecodeError, decode
 from ..workflows.space import Space
 from .questions import Question
@@ -41,11 +41,11 @@ class Example:
 
 
 def training_rows(rows: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
-    """Rendered and scored rows of training prompts, with their weighted `score`.
+    """Rendered rows of training prompts with their weighted `score`, NaN where one scorer has not seen them.
 
     Raises FlowtailorError where there are none.
     """
-    known = usable(rows, weights)
+    known = learnable(rows, weights)
     mine = known.loc[known["prompt_split"] == "train"]
     if mine.empty:
         raise FlowtailorError(

@@ -2,7 +2,8 @@
 
 The members of the ensemble are shared out among Ray Train workers. Every few epochs and after each
 member a worker reports their state, so that a killed worker, or a killed command that is started
-again, goes on from there. Failed renders are not learned from: nothing is known of their score.
+again, goes on from there. Failed renders are not learned from: nothing is known of their score. Rows that
+are older than a scorer teach the other scores.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.memory import keep_freed_memory
 
 from ..datasets.prompts import prompt_file, training_prompts
-from ..datasets.rows import text_hash, usable
+from ..datasets.rows import learnable, text_hash, usable
 from ..models.reward_file import FORMAT
 from .cluster import ensure_ray, share_of, training_run
 from .config import Config
@@ -47,16 +48,17 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     scorers = sorted(config.scorers.weights)
     reward = config.reward
-    frame = usable(run.comparable_rows(), scorers)
+    frame = learnable(run.comparable_rows(), scorers)
     training = not_held_out(frame)
-    if len(training) < FEWEST_ROWS and not dry_run:
+    whole = len(usable(training, scorers))
+    if whole < FEWEST_ROWS and not dry_run:
         raise FlowtailorError(
-            f"{run.path('dataset')}: {len(training)} usable training rows, at least {FEWEST_ROWS} are "
+            f"{run.path('dataset')}: {whole} usable training rows, at least {FEWEST_ROWS} are "
             "needed; run `flowtailor collect` first, with more prompts or flows"
         )
     print(
         f"reward: {reward.members} members, {reward.epochs} epochs of {len(training)} rows "
-        f"({len(frame)} usable), {', '.join(scorers)} and seconds",
+        f"({whole} with every score), {', '.join(scorers)} and seconds",
         flush=True,
     )
     if dry_run:
@@ -93,16 +95,20 @@ def fit(
     folder: Path,
     name: str,
 ) -> None:
-    """Train the members, calibrate on validation prompts, write ensemble and metrics into `folder`."""
+    """Train the members on all rows; calibrate on validation prompts and report by those with every score.
+
+    Writes ensemble and metrics into `folder`.
+    """
     from ..models.reward import RewardEnsemble
     from ..models.reward_report import report
 
     parts, data = prepare(config, training, scorers)
     nets = train(config, data, run.path("ray").resolve(), name)
     ensemble = RewardEnsemble(nets, **parts)
-    ensemble.calibrate(frame.loc[frame["prompt_split"] == "validation"])
+    whole = usable(frame, scorers)
+    ensemble.calibrate(whole.loc[whole["prompt_split"] == "validation"])
     ensemble.save(folder)
-    metrics = report(ensemble, frame, config.scorers.weights)
+    metrics = report(ensemble, whole, config.scorers.weights)
     write_json(folder / "metrics.json", metrics)
     shutil.rmtree(run.path(f"ray/{name}"), ignore_errors=True)  # the members' states are not needed again
     print(summary(metrics), flush=True)

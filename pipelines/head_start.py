@@ -3,17 +3,20 @@
 A row takes seconds to render and less than 100 bytes to ship, so rows may come without their pictures.
 Promises: only rows of the planned engine and catalog are taken over, planned or more to learn from, and none
 that this dataset has. Their seconds are those of another machine: a few are rendered again here, and the
-others' seconds are scaled by what that took.
+others' seconds are scaled by what that took. Where a scorer is younger than a row, the row comes without its
+score, and is rendered where it was planned.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import PLANNED
+from ..datasets.rows import PLANNED, weighted_score
 from ..datasets.shipped import pace, read_rows
 from ..datasets.store import Store
 from .config import Config
@@ -42,6 +45,12 @@ def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFra
     if len(lent):
         print(f"head start: {len(lent)} rows come from {config.collect.head_start}, no pictures", flush=True)
     return lent
+
+
+def beside(missing: pd.DataFrame, lent: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
+    """Those of the missing rows that are still to be rendered: no lent one brings every score."""
+    whole = lent if lent.empty else lent.loc[~np.isnan(weighted_score(lent, weights))]
+    return missing.loc[~missing["row_id"].isin(whole["row_id"])]
 
 
 def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) -> None:

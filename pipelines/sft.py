@@ -54,10 +54,11 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     steps = sft.steps if imitates else sft.score_conditioned_steps
     source = f"taught by {sft.teacher}" if imitates else "each with its score"
     knows_all = imitates and sft.teacher == "ensemble"
-    prompts = askable(config) if knows_all else sorted(set(rows["prompt"]))
+    scored = rows.dropna(subset="score")
+    prompts = askable(config) if knows_all else sorted(set(scored["prompt"]))
     print(
         f"{name}: {steps} steps of {sft.batch_size} examples, {source} "
-        f"({len(prompts)} prompts, {len(rows)} rows)",
+        f"({len(prompts)} prompts, {len(rows if knows_all else scored)} rows)",
         flush=True,
     )
     if dry_run:
@@ -66,7 +67,7 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     if imitates:
         examples = imitation(config, run, rows, prompts, space, count)
     else:
-        examples = score_examples(rows, count, each=sft.designs_per_prompt, seed=config.run.seed)
+        examples = score_examples(scored, count, each=sft.designs_per_prompt, seed=config.run.seed)
     setup = {"part": name, "examples": examples, "steps": steps}
     with stage_output(run, name, inputs) as folder:
         train_in_ray(config, _worker, setup, f"{Path(name).name}-{fingerprint(inputs)[:12]}", folder)
@@ -90,7 +91,7 @@ def imitation(
         seed=seed,
     )
     if sft.teacher == "rows":
-        teacher: Teacher = RowsTeacher(rows, sft.keep)
+        teacher: Teacher = RowsTeacher(rows.dropna(subset="score"), sft.keep)
     else:
         ensemble = load_ensemble(run)
         rendered = workflows_of(rows)

@@ -5,7 +5,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from flowtailor.datasets.rows import COLUMNS, row_id, share, to_table, weighted_score, workflow_split
+from flowtailor.datasets.rows import (
+    COLUMNS,
+    learnable,
+    row_id,
+    share,
+    to_table,
+    usable,
+    weighted_score,
+    workflow_split,
+)
+from flowtailor.errors import FlowtailorError
 
 
 def test_row_id_depends_on_everything_that_determines_the_picture():
@@ -43,8 +53,32 @@ def test_table_has_the_schema_the_scores_and_nulls():
 
 
 def test_weighted_score_normalises_weights_and_gives_failures_zero():
-    rows = pd.DataFrame({"score_alignment": [1.0, 0.5, np.nan], "score_sharpness": [0.0, 0.5, np.nan]})
-    assert weighted_score(rows, {"alignment": 3.0, "sharpness": 1.0}) == pytest.approx([0.75, 0.5, 0.0])
+    rows = pd.DataFrame(
+        {
+            "score_alignment": [1.0, 0.5, np.nan, 0.5],
+            "score_sharpness": [0.0, 0.5, np.nan, np.nan],  # it has not seen the last one
+            "error_type": [None, None, "ComfyTimeout", None],
+        }
+    )
+    expected = pytest.approx([0.75, 0.5, 0.0, np.nan], nan_ok=True)
+    assert weighted_score(rows, {"alignment": 3.0, "sharpness": 1.0}) == expected
+
+
+def test_a_row_that_one_scorer_has_not_seen_is_learnable_but_not_usable():
+    rows = pd.DataFrame(
+        {
+            "row_id": ["whole", "part", "nothing", "failed", "instant"],
+            "score_alignment": [0.5, 0.5, np.nan, np.nan, 0.5],
+            "score_sharpness": [0.5, np.nan, np.nan, np.nan, 0.5],
+            "error_type": [None, None, None, "ComfyTimeout", None],
+            "seconds": [1.0, 1.0, 1.0, np.nan, 0.0],
+        }
+    )
+    scorers = ["alignment", "sharpness"]
+    assert list(learnable(rows, scorers)["row_id"]) == ["whole", "part"]
+    assert list(usable(rows, scorers)["row_id"]) == ["whole"]
+    with pytest.raises(FlowtailorError, match="no score_fidelity"):
+        usable(rows, [*scorers, "fidelity"])
 
 
 def test_table_refuses_a_value_that_does_not_fit():

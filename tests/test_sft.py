@@ -41,13 +41,14 @@ def test_each_question_gets_its_designs_one_after_another(space: Space) -> None:
     assert examples != imitation_examples(questions, RowsTeacher(rows, keep=0.5), each=3, seed=1)
 
 
-def test_test_prompts_and_failed_rows_teach_nothing(space: Space) -> None:
+def test_test_prompts_and_failed_rows_teach_nothing_and_rows_without_a_score_have_none(space: Space) -> None:
     rows = tiny_rows(space).astype({"error_type": object})
     rows.loc[0, "error_type"] = "ComfyTimeout"
     rows.loc[1, "score_sharpness"] = np.nan
     kept = training_rows(rows, WEIGHTS)
     assert set(kept["prompt_split"]) == {"train"}
-    assert not {"0", "1"} & set(kept["row_id"])
+    assert "0" not in set(kept["row_id"])
+    assert list(kept.loc[kept["score"].isna(), "row_id"]) == ["1"]  # its workflow is known all the same
     with pytest.raises(FlowtailorError, match="flowtailor collect"):
         training_rows(rows.loc[rows["prompt_split"] == "test"], WEIGHTS)
 
