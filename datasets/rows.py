@@ -2,7 +2,7 @@
 
 A row stands for one (engine, workflow, prompt, seed), the four things that determine the picture;
 its id is their hash. A render that failed is a row too, with `error_type` set and no scores.
-Scores are columns `score_NAME`, one per scorer, null where the render failed.
+Scores are columns `score_NAME`, one per scorer, null where the render failed or the row is older than the scorer.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def late_deviations(distance_N: np.ndarray, weight_N: np.ndarray) -> float:
     """By how many of its bars a value exceeds the foreseen one at most, in 19 of 20 rows.
 
     distance_N: foreseen less measured, in bars, as `error_correlation` has it. It would be `NORMALLY_LATE` of
-    a normal error; seconds have a longer tail, because now and then an engine reads a model from disk.
+    a normal error; seconds have a longer tail where an engine now and then reads a model from disk.
     """
     return float(np.quantile(-distance_N, IN_TIME, weights=weight_N, method="inverted_cdf"))
 
