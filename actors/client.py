@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 _SETTLE_S = 5.0  # an interrupted engine stops at its next step; one that has not by then hangs
 _HTTP_TIMEOUT_S = 30.0
 _POLL_S = 0.05
-_TOO_BUSY = (429, 502, 503, 504)  # what proxies in front of an engine answer; ComfyUI itself never does
+_OF_THE_WORKFLOW = (200, 400, 413, 500)  # what ComfyUI answers to one; all else a proxy or another program
 _OTHER_PROGRAM = "is a ComfyUI (not another program) there?"
 _RECHECK_S = 1.0  # the history is asked this often even if the websocket says nothing
 
@@ -236,7 +236,7 @@ class ComfyClient:
 
     def _offer(self, workflow: Any) -> tuple[bool, Api]:
         reply = self._request("POST", "/prompt", json={"prompt": workflow, "client_id": self._client_id})
-        if reply.status_code in _TOO_BUSY:  # says nothing of the workflow
+        if reply.status_code not in _OF_THE_WORKFLOW:
             self._checked(reply)
         try:
             body = reply.json()

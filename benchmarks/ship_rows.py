@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flowtailor.datasets.rows import RETRYABLE_ERRORS
 from flowtailor.datasets.shipped import SHIPPED, read_rows, write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError, told_in_one_line
@@ -45,7 +46,8 @@ def main() -> None:
 def drawn(run: Path) -> pd.DataFrame:
     """The rows that a run drew itself: those of a head start ship already."""
     rows = Store(run / "dataset").rows()
-    rows = rows.loc[rows["image"].notna() | rows["error_type"].notna()]
+    failed = rows["error_type"].notna() & ~rows["error_type"].isin(list(RETRYABLE_ERRORS))
+    rows = rows.loc[rows["image"].notna() | failed]
     if rows.empty:
         raise FlowtailorError(f"{run}: has drawn no rows; collect some with flowtailor collect")
     return rows

@@ -27,7 +27,7 @@ from study_report import Study, plot, report
 
 from flowtailor.datasets.pictures import Pictures, load_pictures
 from flowtailor.datasets.prompts import choose, load_prompts
-from flowtailor.datasets.rows import PLANNED, RETRYABLE_ERRORS, weighted_score
+from flowtailor.datasets.rows import PLANNED, weighted_score
 from flowtailor.datasets.scenes import draw
 from flowtailor.datasets.store import Store
 from flowtailor.datasets.studio_prompts import read_scenes
@@ -122,7 +122,7 @@ def collected(config: Config) -> pd.DataFrame:
         store.compact()
     rows = store.rows()
     rows = rows[rows["row_id"].isin(planned["row_id"])]
-    again = int(rows["error_type"].isin(list(RETRYABLE_ERRORS)).sum()) + len(planned) - len(rows)
+    again = len(store.missing(planned, config.scorers.weights))
     if again:
         raise FlowtailorError(f"{again} renders failed for the moment; the same command tries them again")
     return rows

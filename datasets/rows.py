@@ -2,7 +2,7 @@
 
 A row stands for one (engine, workflow, prompt, seed), the four things that determine the picture;
 its id is their hash. A render that failed is a row too, with `error_type` set and no scores.
-Scores are columns `score_NAME`, one per scorer, null where the render failed or the row is older than the scorer.
+Scores are columns `score_NAME`, one per scorer, null where the render failed or the scorer is younger.
 """
 
 from __future__ import annotations
@@ -87,9 +87,10 @@ def weighted_score(rows: pd.DataFrame, weights: Mapping[str, float]) -> np.ndarr
     """(N,) in [0, 1]: the weighted mean of the `score_<name>` columns.
 
     A failed render has no picture and scores 0, the worst: a design that does not run is worth nothing to
-    the person who asked for it. NaN for a picture that one of the scorers has not seen. KeyError where a
-    scorer's column is missing.
+    the person who asked for it. NaN for a picture that one of the scorers has not seen. Raises
+    FlowtailorError where none of the rows has met one of the scorers.
     """
+    refuse_unknown(rows, weights)
     scores_NS = rows[[f"{SCORE_PREFIX}{name}" for name in weights]].to_numpy(dtype=float)
     share_S = np.array(list(weights.values())) / sum(weights.values())
     return np.where(rows["error_type"].notna(), 0.0, scores_NS @ share_S)
@@ -101,15 +102,20 @@ def learnable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
     Raises FlowtailorError where none of the rows has met one of the scorers.
     """
     columns = [f"{SCORE_PREFIX}{name}" for name in scorers]
-    missing = [name for name in columns if name not in rows.columns]
-    if missing and len(rows):
-        raise FlowtailorError(
-            f"scorers.weights: the rows have no {missing[0]}; take that scorer out, or collect with it"
-        )
-    if missing:
+    if rows.empty:
         return rows
+    refuse_unknown(rows, scorers)
     seen = rows[columns].notna().any(axis=1) & rows["error_type"].isna()
     return rows.loc[seen & (rows["seconds"] > 0)].reset_index(drop=True)
+
+
+def refuse_unknown(rows: pd.DataFrame, scorers: Iterable[str]) -> None:
+    """Raise FlowtailorError where the rows have no column of one of the scorers."""
+    for column in (f"{SCORE_PREFIX}{name}" for name in scorers):
+        if column not in rows.columns:
+            raise FlowtailorError(
+                f"scorers.weights: the rows have no {column}; take that scorer out, or collect with it"
+            )
 
 
 def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:

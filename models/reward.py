@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import text_hash
+from ..datasets.rows import SCORE_PREFIX, text_hash
 from .attribution import Differences
 from .calibration import (
     NORMALLY_LATE,
@@ -144,6 +144,13 @@ class RewardEnsemble:
     def predict_rows(self, rows: pd.DataFrame) -> Predictions:
         """What `predict` says of rows of a dataset: columns prompt and tokens, joined by spaces."""
         return self.predict(list(rows["prompt"]), [str(text).split() for text in rows["tokens"]])
+
+    def filled(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows with what `predict_rows` says where a picture was not seen by a scorer."""
+        names = [f"{SCORE_PREFIX}{name}" for name in self.scorers]
+        gaps = rows[names].isna().any(axis=1) & rows["error_type"].isna()
+        foreseen = pd.DataFrame(self.predict_rows(rows[gaps]).mean, rows.index[gaps], names)
+        return rows.fillna(foreseen)
 
     def differences(
         self,

@@ -144,7 +144,7 @@ class Alarm:
     def check(self, step: int, folder: Path) -> Audit:
         """Audit; a policy that passes is written to a place in `folder`, instead of the one before."""
         audit = self._audit(step)
-        if audit.gap.value > self._max_gap:
+        if not audit.gap.value <= self._max_gap:  # nor where it is no number
             self.raised = audit
         else:
             self._passed = folder / "audited"

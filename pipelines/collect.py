@@ -20,7 +20,7 @@ from ..actors.comfy import ComfyClient, EngineConfig, engine
 from ..datasets.card import dataset_card
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import choose, load_prompts, prompt_file
-from ..datasets.rows import RETRYABLE_ERRORS, usable, weighted_score
+from ..datasets.rows import usable, weighted_score
 from ..datasets.shipped import rows_file
 from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
@@ -143,7 +143,7 @@ def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
     told = ", ".join(f"{count} {name}" for name, count in errors.items()) or "none failed"
     rate = run.config.engine.count / mine["seconds"].mean() if mine["seconds"].notna().any() else math.nan
     _say(f"collect: {len(mine)} of {len(planned)} rows; {told}; the engines render {rate:.2f} images/s")
-    retry = int(mine["error_type"].isin(list(RETRYABLE_ERRORS)).sum()) + len(planned) - len(mine)
+    retry = len(store.missing(planned, run.config.scorers.weights))
     if retry:
         _say(f"collect: {retry} rows failed for the moment; the same command tries them again")
     return retry == 0

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
 
 from ..datasets.flows import load_seed_flows
@@ -59,10 +60,10 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     inputs = stage_inputs(run)
     if is_done(run, "evaluate", inputs, output="evaluation/summary.json"):
         return
-    run.open()  # designs are made from here on as they were evaluated
     started = time.monotonic()
     catalog, space = read_world(run)
     materials = gather(run, space)
+    run.open()  # designs are made from here on as they were evaluated
     guidance = sweep(run, materials, catalog)
     materials = replace(materials, config=with_guidance(config, guidance["chosen"]))
     prompts = held_out(config)
@@ -79,10 +80,21 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
 
 
 def judged(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rendered rows with the score of the scorer that is held out."""
+    """Rendered rows with the score of the scorer that is held out.
+
+    Raises FlowtailorError where a picture is gone, which is no fault of its design.
+    """
     from ..actors.scorers import Scorers  # torch, which a finished evaluation does without
 
-    return Scorers((JUDGE,), Store(run.path("evaluation")).images_dir, evaluation=True)(rows)
+    images = Store(run.path("evaluation")).images_dir
+    seen = Scorers((JUDGE,), images, evaluation=True)(rows)
+    gone = rows["error_type"].isna() & seen["error_type"].notna()
+    if gone.any():
+        raise FlowtailorError(
+            f"{images}: {gone.sum()} pictures cannot be read ({seen['error_message'][gone].iloc[0]}); "
+            f"bring them back, or delete {run.path('evaluation')} to draw them again"
+        )
+    return seen
 
 
 def stage_inputs(run: Run) -> dict[str, Any]:
@@ -153,13 +165,17 @@ def _rendered(
 
 
 def gather(run: Run, space: Space) -> Materials:
-    """What methods may look at: rows of training prompts with their score, and what was trained."""
+    """What methods may look at: rows of training prompts with their score, and what was trained.
+
+    Where a row is older than a scorer, the ensemble's word stands in: baselines shall have as many rows to
+    choose by as the policy had to learn from.
+    """
+    ensemble = load_ensemble(run)
     collected = designable(run.comparable_rows(), space)
-    rows = collected.loc[collected["prompt_split"] == "train"]
-    rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights)).dropna(subset="score")
+    rows = ensemble.filled(collected.loc[collected["prompt_split"] == "train"])
+    rows = rows.assign(score=weighted_score(rows, run.config.scorers.weights))
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
-    ensemble = load_ensemble(run)
     return Materials(
         run.config, rows, read_known(run), default, space, designer, ensemble, designer.policy.labels_of
     )
@@ -209,6 +225,7 @@ def write(
     rows: of METHODS. budgeted: of the budgets' designs, made for an engine of that pace.
     """
     metrics = json.loads(run.path("reward/metrics.json").read_text())
+    run.path("evaluation/summary.json").unlink(missing_ok=True)
     with written_whole(run.path("evaluation/rows.parquet")) as new:
         rows.to_parquet(new, index=False)
     write_json(run.path("evaluation/guidance.json"), guidance)

@@ -106,8 +106,12 @@ def imitation_examples(
 def score_examples(rows: pd.DataFrame, count: int, *, each: int, seed: int) -> list[Example]:
     """`count` rows, good or bad, with their score as the wish; all rows once before any twice.
 
-    Rows are shuffled by `each` of a prompt.
+    Rows are shuffled by `each` of a prompt. Raises FlowtailorError where there are none.
     """
+    if rows.empty:
+        raise FlowtailorError(
+            "dataset: no row has the score of every scorer; run `flowtailor collect` with those of today"
+        )
     rng = random.Random(seed)
     parts = []
     for prompt, group in rows.groupby("prompt", sort=True):

@@ -78,13 +78,14 @@ class Proposer:
         rows["said"] = rows.groupby("workflow_key")["drawn"].transform("sum")
         size, longest = self.one.config.refine.renders, self.one.config.space.max_tokens
         tried = trials(drawn, new, self.space, count=size, max_tokens=longest) if new else []
-        if new and not any(tried):
+        # Planned apart, for a plan has all prompts once before any twice, whatever the words.
+        trying = by_turns([self._foreseen(self._planned(each)) for each in tried if each])
+        if new and trying.empty:
             raise FlowtailorError(
                 f"{', '.join(new)}: no design has a place for them; take them out of the space, or put in "
                 "the nodes that they go with"
             )
-        # Planned apart, for a plan has all prompts once before any twice, whatever the words.
-        return self._foreseen(rows), by_turns([self._foreseen(self._planned(each)) for each in tried if each])
+        return self._foreseen(rows), trying
 
     def _drawn(self) -> list[tuple[Prompt, Design]]:
         """All designs of the guided policy for the training prompts, equal ones too."""

@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from flowtailor.errors import FlowtailorError
+
 from ..datasets.prompts import training_prompts
 from .config import Config
 
@@ -28,8 +30,11 @@ def draw_questions(
 ) -> list[Question]:
     """`count` questions, a share `budgeted` of them with a budget. All prompts come once before any twice.
 
-    seconds: (low, high) of the budgets, which lie evenly in their logarithm.
+    seconds: (low, high) of the budgets, which lie evenly in their logarithm. Raises FlowtailorError
+    where there are no prompts.
     """
+    if not prompts:
+        raise FlowtailorError("prompts: there is no training prompt to ask about; add some to prompts.file")
     rng = random.Random(seed)
     low, high = (math.log(end) for end in seconds)
     questions: list[Question] = []

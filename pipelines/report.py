@@ -186,9 +186,12 @@ def _audit_plot(log: list[dict[str, Any]], run_dir: Path) -> str | None:
     )
 
 
-def calibration(rows: list[Row]) -> dict[str, Any]:
-    """How well the ensemble foresaw the rendered scores of the evaluation, and the plot of it."""
+def calibration(rows: list[Row]) -> dict[str, Any] | None:
+    """How well the ensemble foresaw the rendered scores of the evaluation, and the plot of it; None where
+    nothing could be rendered."""
     drawn = rendered(rows)
+    if not drawn:
+        return None
     names = ("score", "predicted_score", "predicted_std")
     measured, mean, std = (np.array([row[name] for row in drawn]) for name in names)
     learned = [row["method"] in LEARNED for row in drawn]

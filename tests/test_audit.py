@@ -102,6 +102,12 @@ def test_the_adapter_that_passed_last_is_what_an_alarm_leaves(tmp_path: Path) ->
     assert json.loads((tmp_path / "kept/adapter_config.json").read_text()) == 5
 
 
+def test_a_gap_that_is_no_number_is_none_to_trust(tmp_path: Path) -> None:
+    alarm = Alarm(lambda step: found(step, np.nan), lambda folder: folder.mkdir(exist_ok=True), max_gap=0.15)
+    alarm.check(0, tmp_path)
+    assert alarm.raised is not None
+
+
 def test_without_an_alarm_the_adapter_is_written_and_nothing_said(tmp_path: Path) -> None:
     alarm = Alarm(lambda step: found(step, 0.0), lambda folder: folder.mkdir(exist_ok=True), max_gap=0.15)
     alarm.check(0, tmp_path)

@@ -95,6 +95,8 @@ def test_rows_that_were_rendered_elsewhere_are_taken_over_in_seconds_of_this_mac
     unplanned = rows.iloc[:1].assign(row_id="unplanned", prompt="a newt", seconds=slowest)
     of_another = rows.iloc[:1].assign(row_id="of another engine", engine="comfyui-0.1")
     lent = pd.concat([rows.iloc[:-1], unplanned, of_another], ignore_index=True)
+    older = lent.sort_values("seconds").index[len(lent) // 2]  # than a scorer; the pace is told by others
+    lent.loc[older, "score_alignment"] = None
     write_rows(lent.assign(seconds=lent["seconds"] / 10), elsewhere)
     monkeypatch.setattr(head_start, "PACED", 2)
     config = config.model_copy(
@@ -106,12 +108,12 @@ def test_rows_that_were_rendered_elsewhere_are_taken_over_in_seconds_of_this_mac
     capsys.readouterr()
     collect.run_stage(config)
     told = capsys.readouterr().out
-    assert f"{ROWS} rows planned, 0 there, 1 to render" in told
+    assert f"{ROWS} rows planned, 0 there, 2 to render" in told
     assert f"{ROWS} rows come from {elsewhere}" in told  # the unplanned one is more to learn from
     again = Store(Run(config).path("dataset")).rows()
     assert set(again["row_id"]) == {*rows["row_id"], "unplanned"}
     again = again.loc[again["row_id"] != "unplanned"].reset_index(drop=True)
-    assert again["image"].notna().sum() == 3  # one that nobody had, two for the pace
+    assert again["image"].notna().sum() == 4  # one that nobody had, one without a score, two for the pace
     assert list(again["score_alignment"]) == pytest.approx(list(rows["score_alignment"]), abs=1e-6)
     pace = (again["seconds"] / rows["seconds"])[again["image"].isna()] * 10
     assert pace.std() == pytest.approx(0, abs=1e-6)

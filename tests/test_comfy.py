@@ -260,13 +260,13 @@ def test_a_page_for_people_at_the_address(tmp_path: Path, monkeypatch: pytest.Mo
         server.shutdown()
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_proxy_that_is_busy_does_not_refuse_the_workflow(status: int, plain_api: Api) -> None:
-    class Busy(http.server.BaseHTTPRequestHandler):
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 502, 503, 504])
+def test_what_only_a_proxy_answers_does_not_refuse_the_workflow(status: int, plain_api: Api) -> None:
+    class Proxy(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.send_error(status)
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(ComfyUnavailable, match=str(status)):
             ComfyClient(f"http://127.0.0.1:{server.server_port}").submit(plain_api)

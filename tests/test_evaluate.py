@@ -92,6 +92,17 @@ def test_rows_whose_pictures_are_gone_are_not_taken_over(space: Space, tmp_path:
     assert len(evaluation.rows()) == 5
 
 
+def test_a_picture_that_is_gone_is_no_fault_of_its_design(space: Space, tmp_path: Path):
+    config = Config.model_validate({"run": {"root": str(tmp_path), "name": "made"}})
+    evaluation = Store(Run(config).path("evaluation"))
+    rows = with_results(planned(space), Path(evaluation.images_dir))
+    rows.loc[rows.index[0], ["image", "error_type"]] = [None, "ComfyTimeout"]
+    assert evaluate.judged(Run(config), rows)[f"score_{JUDGE}"].notna().sum() == len(rows) - 1
+    (Path(evaluation.images_dir).parent / rows["image"].iloc[1]).unlink()
+    with pytest.raises(FlowtailorError, match="1 pictures cannot be read"):
+        evaluate.judged(Run(config), rows)
+
+
 def test_another_engine_makes_the_collection_out_of_date(space: Space, tmp_path: Path):
     config = Config.model_validate({"run": {"root": str(tmp_path), "name": "made"}})
     record(Run(config), "collect", {}, output="dataset", seconds=1.0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from tiny_rows import PROMPTS
 
 from flowtailor.datasets.prompts import load_prompts
+from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import load_config
 from flowtailor.pipelines.questions import Question, askable, draw_questions
 
@@ -31,6 +33,11 @@ def test_budgets_are_given_to_their_share_and_lie_in_their_range() -> None:
     assert all(0.5 <= budget <= 2.0 for budget in budgets)
     assert {question.budget_s for question in asked(budgeted=0.0)} == {None}
     assert None not in {question.budget_s for question in asked(budgeted=1.0)}
+
+
+def test_without_a_training_prompt_there_is_nothing_to_ask() -> None:
+    with pytest.raises(FlowtailorError, match="no training prompt"):
+        draw_questions([], 3, seconds=(0.5, 2.0), budgeted=0.5, seed=0)
 
 
 def test_all_training_prompts_of_the_file_can_be_asked_and_no_others(tmp_path: Path) -> None:

@@ -115,6 +115,17 @@ def test_seconds_are_foreseen(ensemble, rows):
     assert (seconds <= foreseen.seconds_latest).mean() == pytest.approx(0.95, abs=0.05)
 
 
+def test_what_a_scorer_has_not_seen_is_filled_with_what_is_foreseen(ensemble, rows):
+    some = rows.head(4).assign(error_type=[None, None, "ComfyTimeout", None])
+    some["score_crisp"] = [0.25, np.nan, np.nan, np.nan]
+    some.loc[some.index[2], "score_match"] = np.nan
+    filled = ensemble.filled(some)
+    foreseen = predict(ensemble, some).mean[:, SCORERS.index("crisp")]
+    assert list(filled["score_crisp"]) == pytest.approx([0.25, foreseen[1], np.nan, foreseen[3]], nan_ok=True)
+    pd.testing.assert_series_equal(filled["score_match"], some["score_match"])
+    pd.testing.assert_frame_equal(ensemble.filled(filled), filled)
+
+
 def test_doubt_is_of_workflows_that_were_not_seen_and_is_a_part_of_the_bar(ensemble, rows):
     test_prompts = rows[rows["prompt_split"] == "test"]
     known, unknown = (

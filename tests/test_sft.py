@@ -53,6 +53,12 @@ def test_test_prompts_and_failed_rows_teach_nothing_and_rows_without_a_score_hav
         training_rows(rows.loc[rows["prompt_split"] == "test"], WEIGHTS)
 
 
+def test_without_a_whole_row_there_is_no_score_to_show(space: Space) -> None:
+    rows = training_rows(tiny_rows(space).assign(score_sharpness=np.nan), WEIGHTS)
+    with pytest.raises(FlowtailorError, match="no row has the score of every scorer"):
+        score_examples(rows.dropna(subset="score"), 3, each=1, seed=0)
+
+
 @pytest.mark.parametrize(
     ("policy", "teacher", "unread"),
     [
