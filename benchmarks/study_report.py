@@ -11,22 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from flowtailor.datasets.rows import weighted_score
-from flowtailor.errors import FlowtailorError
-from flowtailor.markdown import markdown_table
-from flowtailor.models.metrics import noise_ceiling
-from flowtailor.pipelines.choosing import (
+from choosing import (
     different_bests,
     different_bests_by_chance,
     gain_over_fixed,
     helped,
     pareto_front,
 )
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from variance import Effects, interaction_ratio, over_prompts, shares
+
+from flowtailor.datasets.rows import weighted_score
+from flowtailor.errors import FlowtailorError
+from flowtailor.markdown import markdown_table
+from flowtailor.models.metrics import noise_ceiling
 from flowtailor.pipelines.statistics import Interval, bootstrap_mean
-from flowtailor.pipelines.variance import Effects, interaction_ratio, over_prompts, shares
 from flowtailor.workflows.graph import Workflow
 from flowtailor.workflows.summary import summary
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from flowtailor.pipelines.choosing import (
+from choosing import (
     best_fixed,
     different_bests,
     different_bests_by_chance,

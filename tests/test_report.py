@@ -267,7 +267,6 @@ def test_audits_and_rounds_of_refinement_are_shown_where_there_are_any(run_dir: 
 def test_the_results_page_is_written_from_the_same_files(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     results_doc = importlib.import_module("results_doc")
     monkeypatch.setattr(results_doc, "DOCS", tmp_path / "docs")
     monkeypatch.setattr(sys, "argv", ["results_doc.py", str(run_dir)])

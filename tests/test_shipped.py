@@ -49,9 +49,8 @@ def test_what_holds_no_rows_is_refused(tmp_path: Path):
         read_rows(str(other))
 
 
-def test_rows_of_several_machines_ship_together_in_seconds_of_the_run(monkeypatch: pytest.MonkeyPatch):
+def test_rows_of_several_machines_ship_together_in_seconds_of_the_run():
     """Two seconds of the first hour and four of the second are one of the run, whoever drew what."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     joined = importlib.import_module("ship_rows").joined
 
     def drawn(hour: str, seconds: dict[str, float]) -> pd.DataFrame:

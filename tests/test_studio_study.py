@@ -25,9 +25,8 @@ FLOWS = ("few_steps", "latent_upscale", "lora", "plain")
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+def bench() -> Any:
     """The benchmark's modules, which stand outside the package."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     return argparse.Namespace(
         study=importlib.import_module("studio_study"),
         report=importlib.import_module("study_report"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from flowtailor.pipelines.variance import (
+from variance import (
     Effects,
     components,
     interaction_ratio,

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .statistics import Interval, bootstrap_mean
+from flowtailor.pipelines.statistics import Interval, bootstrap_mean
 
 
 class Effects(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .statistics import Interval, bootstrap_mean
+from flowtailor.pipelines.statistics import Interval, bootstrap_mean
 
 
 def folds(score_PWS: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
