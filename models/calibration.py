@@ -94,9 +94,9 @@ def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray
     """(O,): by how much the doubt about a difference must be widened to cover 68.27%.
 
     error_MO: of M differences between two rows of one prompt, foreseen less measured; spread_MO: the
-    members' disagreement about them and what no rendered workflow tells.
+    members' disagreement about them and what no rendered workflow tells. Unmeasured ones (NaN) do not count.
     """
-    return np.quantile(np.abs(error_MO) / np.maximum(spread_MO, 1e-12), WITHIN_ONE_DEVIATION, axis=0)
+    return np.nanquantile(np.abs(error_MO) / np.maximum(spread_MO, 1e-12), WITHIN_ONE_DEVIATION, axis=0)
 
 
 def late_deviations(distance_N: np.ndarray, weight_N: np.ndarray) -> float:

@@ -175,7 +175,10 @@ class RewardEnsemble:
         )
 
     def calibrate(self, frame: pd.DataFrame) -> None:
-        """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset)."""
+        """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset).
+
+        Each output's on the rows that have it; how far the scorers err together on those that have all.
+        """
         if frame.empty:
             return
         tokens = [str(text).split() for text in frame["tokens"]]
@@ -184,12 +187,17 @@ class RewardEnsemble:
         error_NO = answers.mean_NO - target_NO
         prompt_N = frame["prompt"].to_numpy(dtype=str)
         new_N = (frame["workflow_split"] == "test").to_numpy()
+        known_NO = ~np.isnan(error_NO)
         columns = zip(error_NO.T, *answers.deviations(), strict=True)
-        self.bars = tuple(fit_bars(*column, new_N, prompt_N) for column in columns)
-        weight_N = row_weights(new_N, prompt_N)
+        self.bars = tuple(
+            fit_bars(*(values[known_N] for values in (*column, new_N, prompt_N)))
+            for column, known_N in zip(columns, known_NO.T, strict=True)
+        )
         distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
-        self.correlation_SS = error_correlation(distance_NO[:, :-1], weight_N)
-        self.late = late_deviations(distance_NO[:, -1], weight_N)
+        self.late = late_deviations(distance_NO[:, -1], row_weights(new_N, prompt_N))
+        whole_N = known_NO.all(axis=1)
+        weight_N = row_weights(new_N[whole_N], prompt_N[whole_N])
+        self.correlation_SS = error_correlation(distance_NO[whole_N, :-1], weight_N)
         one_M, other_M = _pairs(frame)
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO

@@ -95,20 +95,16 @@ def fit(
     folder: Path,
     name: str,
 ) -> None:
-    """Train the members on all rows; calibrate on validation prompts and report by those with every score.
-
-    Writes ensemble and metrics into `folder`.
-    """
+    """Train the members, calibrate on validation prompts, write ensemble and metrics into `folder`."""
     from ..models.reward import RewardEnsemble
     from ..models.reward_report import report
 
     parts, data = prepare(config, training, scorers)
     nets = train(config, data, run.path("ray").resolve(), name)
     ensemble = RewardEnsemble(nets, **parts)
-    whole = usable(frame, scorers)
-    ensemble.calibrate(whole.loc[whole["prompt_split"] == "validation"])
+    ensemble.calibrate(frame.loc[frame["prompt_split"] == "validation"])
     ensemble.save(folder)
-    metrics = report(ensemble, whole, config.scorers.weights)
+    metrics = report(ensemble, usable(frame, scorers), config.scorers.weights)
     write_json(folder / "metrics.json", metrics)
     shutil.rmtree(run.path(f"ray/{name}"), ignore_errors=True)  # the members' states are not needed again
     print(summary(metrics), flush=True)
