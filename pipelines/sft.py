@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
+    from ..models.masked_trainer import MaskedSFTTrainer
     from ..models.policy import Policy
     from ..workflows.grammar import Grammar
     from ..workflows.space import Space
@@ -128,48 +129,24 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
 def _worker(setup: dict[str, Any]) -> None:
     """What the Ray Train worker does."""
     import torch
-    from trl.trainer.sft_config import SFTConfig
 
     from flowtailor.precision import compute_dtype
 
-    from ..models.constrained import AllowedMasks
     from ..models.labels import Labels
-    from ..models.masked_trainer import MaskedSFTTrainer
     from ..models.policy import Policy
     from ..models.weights import resolve
-    from ..workflows.grammar import Grammar
 
     config: Config = setup["config"]
     run, device = Run(config), worker_device()
     torch.manual_seed(config.run.seed)
     _, space = read_world(run)
-    grammar = Grammar(space, max_tokens=config.space.max_tokens)
     from_base = setup["part"] == "policy/sft"
     source = resolve(config.sft.base) if from_base else run.path("policy/sft")
     policy = Policy.from_base(source, space.vocabulary, compute_dtype(device))
     if from_base:
         policy.labels = Labels.fit(training_prompts(config.prompts.file), config.reward.backbone)
     policy.add_adapter(LORA_RANK, train_words=from_base)
-    trainer = MaskedSFTTrainer(
-        policy,
-        AllowedMasks(grammar, len(space.vocabulary)),
-        args=SFTConfig(
-            **trainer_options(
-                device,
-                setup["steps"],
-                config.run.seed,
-                {
-                    "per_device_train_batch_size": config.sft.batch_size,
-                    "learning_rate": config.sft.learning_rate,
-                    "max_length": None,
-                    # Examples come as they were drawn, those of one prompt side by side.
-                    "train_sampling_strategy": "sequential",
-                    **config.sft.trl,
-                },
-            )
-        ),
-        train_dataset=_dataset(policy, grammar, setup["examples"]),
-    )
+    options = _trl_options(config, device, setup["steps"])
 
     def save(folder: Path) -> None:
         if from_base:
@@ -179,7 +156,38 @@ def _worker(setup: dict[str, Any]) -> None:
         else:
             policy.save_adapter(folder)
 
-    train(trainer, Path(setup["part"]).name, save)
+    train(_trainer(config, policy, space, setup["examples"], options), Path(setup["part"]).name, save)
+
+
+def _trainer(
+    config: Config, policy: Policy, space: Space, examples: Sequence[Example], options: dict[str, Any]
+) -> MaskedSFTTrainer:
+    """TRL's trainer, which shows the examples in their order."""
+    from trl.trainer.sft_config import SFTConfig
+
+    from ..models.constrained import AllowedMasks
+    from ..models.masked_trainer import MaskedSFTTrainer
+    from ..workflows.grammar import Grammar
+
+    grammar = Grammar(space, max_tokens=config.space.max_tokens)
+    return MaskedSFTTrainer(
+        policy,
+        AllowedMasks(grammar, len(space.vocabulary)),
+        args=SFTConfig(**options),
+        train_dataset=_dataset(policy, grammar, examples),
+    )
+
+
+def _trl_options(config: Config, device: Any, steps: int) -> dict[str, Any]:
+    sft = config.sft
+    given = {
+        "per_device_train_batch_size": sft.batch_size,
+        "learning_rate": sft.learning_rate,
+        "max_length": None,
+        # Examples come as they were drawn, those of one prompt side by side.
+        "train_sampling_strategy": "sequential",
+    }
+    return trainer_options(device, steps, config.run.seed, given | sft.trl)
 
 
 def _dataset(policy: Policy, grammar: Grammar, examples: Sequence[Example]) -> Dataset:
