@@ -27,6 +27,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 SHOWN = ("most_used", "best_fixed", "retrieval", "sft", "guided")  # columns of the sheet of pictures
 ROWS, CELL, MARGIN = 10, 144, 18  # prompts on the sheet; px
 SPLITS = ("training", "held_out_prompt", "held_out_workflow", "both")
+BUDGETS = (
+    "## Budgets",
+    "Of several guided designs for each prompt, the one that the ensemble likes best among those that it "
+    "foresees to keep the budget; `none` is `guided_best_of_n`.",
+)
 
 
 def main() -> None:
@@ -78,7 +83,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         _image("guidance", plots),
         guidance_table(seen["guidance"]),
         guidance_told(seen["guidance"]),
-        "## Budgets" if seen["budgets"].get("points") else "",
+        *(BUDGETS if seen["budgets"].get("points") else ()),
         _image("budgets", plots),
         budgets_table(seen["budgets"]),
         "## Refinement" if seen["refined"] else "",

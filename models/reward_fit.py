@@ -115,6 +115,8 @@ def solved(
 ) -> AdditiveModel:
     """The additive model of rows; for a score that a row lacks stands what a model of the others foresees.
 
+    Its doubt takes these for measured: it is of the other scores, which the row has.
+
     Raises ValueError where no row has all scores.
     """
     known_N = ~targets_NO.isnan().any(dim=1)
