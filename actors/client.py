@@ -151,10 +151,9 @@ class ComfyClient:
         `on_progress(step, steps)` follows the sampler. Raises ComfyRejected, ComfyExecutionError,
         ComfyInterrupted, ComfyTimeout or ComfyUnavailable (ComfyBusy where it never began).
         """
-        deadline = time.monotonic() + timeout_s
         self._connect()
         prompt_id = self.submit(_with_new_files(workflow))
-        entry = self._wait(prompt_id, deadline, on_progress)
+        entry = self._wait(prompt_id, timeout_s, on_progress)
         if entry is None:
             waits = self._waits(prompt_id)
             self.interrupt(prompt_id)
@@ -171,14 +170,17 @@ class ComfyClient:
         milliseconds = messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"]
         return Rendered(png, milliseconds / 1000, *png_size(png))
 
-    def _wait(self, prompt_id: str, deadline: float, on_progress: Progress | None) -> Api | None:
-        """The history entry of a finished prompt, None at the deadline."""
+    def _wait(self, prompt_id: str, timeout_s: float, on_progress: Progress | None) -> Api | None:
+        """The history entry of a finished prompt; None where it has waited, or has run, for `timeout_s`."""
+        deadline, waits = time.monotonic() + timeout_s, True
         while time.monotonic() < deadline:
             # Listen first, for at most _RECHECK_S: the message may be lost, the history is the truth.
             self._listen(prompt_id, min(deadline, time.monotonic() + _RECHECK_S), on_progress)
             entry = self._json(f"/history/{prompt_id}").get(prompt_id)
             if entry:
                 return entry
+            if waits and not self._waits(prompt_id):
+                deadline, waits = time.monotonic() + timeout_s, False
         return None
 
     def _waits(self, prompt_id: str) -> bool:

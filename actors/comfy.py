@@ -6,6 +6,7 @@ studio. An engine that `engine()` started is gone when its block is left or its 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,12 +106,16 @@ def _first_that_answers(urls: Sequence[str]) -> ComfyClient:
 def start_engine(config: EngineConfig) -> EngineProcess:
     """Start an engine of kind "studio" or "checkout" on a free port and wait until it answers."""
     run_dir = new_run_dir()
-    if config.kind == "studio":
-        launch = studio_launch(install(), run_dir, config.threads, config.args, gpu=config.gpu)
-    else:
-        assert config.path is not None  # EngineConfig refuses a checkout without a path
-        launch = checkout_launch(config.path, run_dir, config.threads, config.args)
-    return EngineProcess.start(launch, run_dir, config.start_timeout_s)
+    try:
+        if config.kind == "studio":
+            launch = studio_launch(install(), run_dir, config.threads, config.args, gpu=config.gpu)
+        else:
+            assert config.path is not None  # EngineConfig refuses a checkout without a path
+            launch = checkout_launch(config.path, run_dir, config.threads, config.args)
+        return EngineProcess.start(launch, run_dir, config.start_timeout_s)
+    except BaseException:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise
 
 
 def engine_name(config: EngineConfig, client: ComfyClient) -> str:

@@ -17,6 +17,7 @@ from ..workflows.catalog import Catalog
 from ..workflows.codec import decode, encode
 from ..workflows.graph import PROMPT, SEED, Link, Node, Workflow, WorkflowError
 from ..workflows.script import comfy_script
+from ..workflows.slots import templated
 from ..workflows.space import STUDIO_SPACE, Space
 from ..workflows.ui import is_ui, load_json, load_workflow, ui_to_api
 from ..workflows.validate import problems
@@ -49,7 +50,7 @@ def workflow_command(
     if action in ("encode", "decode"):
         words_of = Space.load(space or _first(Path(run_dir) / "space.toml", STUDIO_SPACE), known)
         if action == "encode":
-            print(" ".join(encode(load_workflow(path, known).templated(prompt), words_of)))
+            print(" ".join(encode(templated(load_workflow(path, known), prompt), words_of)))
         else:
             print(json.dumps(decode(_text(path).split(), words_of).to_api(), indent=2, ensure_ascii=False))
     elif action == "show":

@@ -98,7 +98,8 @@ class Pictures:
             emit(Progress(design=design, step=int(step), steps=int(steps)))
 
         busy, limit_s = False, self._config.render_timeout_s
-        for _ in range(max(_TRIES, len(self._config.urls))):
+        tries = max(_TRIES, len(self._config.urls))
+        for _ in range(tries):
             client = self._ready()
             try:
                 rendered = client.render(flow, limit_s, progress)
@@ -108,6 +109,8 @@ class Pictures:
                 continue
             except ComfyUnavailable as error:
                 logger.warning("the engine was lost while it drew: %s", error)
+                if self._config.urls:
+                    self._next_server()
                 continue
             except FlowtailorError as error:
                 if isinstance(error, ComfyTimeout):
@@ -122,10 +125,10 @@ class Pictures:
             )
         if busy:
             return Failure.of(EngineBusy(f"busy with others' workflows for {limit_s:g} s; ask again"), design)
-        return Failure.of(EngineDied(f"the engine went away {_TRIES} times while it drew this"), design)
+        return Failure.of(EngineDied(f"the engine went away {tries} times while it drew this"), design)
 
     def _next_server(self) -> None:
-        """Begin with the next of several servers; the one that is busy comes last."""
+        """Begin with the next of several servers, the present one last."""
         self.close()
         urls = self._config.urls
         self._config = self._config.model_copy(update={"urls": urls[1:] + urls[:1]})

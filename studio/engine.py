@@ -6,6 +6,7 @@ and one that dies is reported with the end of its log. Does not know the engine'
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -22,7 +23,7 @@ from flowtailor.machine import is_running
 
 from .install import Studio
 
-_PREFIX = "flowtailor-engine-"
+_PREFIX = f"flowtailor-engine-{socket.gethostname()}-"  # a temporary folder may be of several machines
 _POLL_S = 0.1
 _STOP_S = 5.0
 # Whatever proxy the environment names: it does not lead to this machine.
@@ -115,7 +116,7 @@ class EngineProcess:
             except BaseException as error:
                 engine._end_process()
                 taken = isinstance(error, FlowtailorError) and "address already in use" in engine.log_tail()
-                if taken and port is None and attempt < _START_ATTEMPTS:
+                if taken and not port and attempt < _START_ATTEMPTS:
                     continue
                 if isinstance(error, FlowtailorError):
                     shutil.move(engine.log_path, engine.kept_log_path)
@@ -157,11 +158,13 @@ class EngineProcess:
     def _answers(self) -> bool:
         try:
             with _DIRECT.open(f"{self.url}/system_stats", timeout=2) as reply:
-                body = reply.read().decode()
-        except OSError:
+                stats = json.load(reply)
+        except (OSError, ValueError):
             return False
         # Not another engine that was quicker to take this port: ours tells its own folder.
-        return str(self.run_dir) in body or '"argv"' not in body
+        system = stats.get("system") if isinstance(stats, dict) else None
+        argv = system.get("argv") if isinstance(system, dict) else None
+        return argv is None or any(str(self.run_dir) in argument for argument in argv)
 
     @property
     def log_path(self) -> Path:

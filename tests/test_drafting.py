@@ -63,7 +63,13 @@ SDXL: Api = {
 }
 FLUX: Api = {
     "1": node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default"),
-    "2": node("DualCLIPLoader", clip_name1="t5xxl.safetensors", clip_name2="clip_l.safetensors", type="flux"),
+    "2": node(
+        "DualCLIPLoader",
+        clip_name1="t5xxl.safetensors",
+        clip_name2="clip_l.safetensors",
+        type="flux",
+        device="default",
+    ),
     "3": node("VAELoader", vae_name="ae.safetensors"),
     "4": node("PrimitiveStringMultiline", value="a lighthouse at dusk"),
     "5": node("CLIPTextEncode", text=["4", 0], clip=["2", 0]),
@@ -132,6 +138,14 @@ def test_the_first_value_is_the_workflow_s_and_others_are_offered_beside_it(cata
     assert "UpscaleModelLoader" not in space.rules  # there is none
 
 
+def test_values_that_differ_by_a_rounding_are_one_word_and_the_workflow_s_own(catalog: Catalog):
+    api = json.loads(json.dumps(SDXL))
+    api["3"]["inputs"]["denoise"] = 0.7000000000000001
+    space, [flow] = drafted(catalog, api)
+    canonical = flow.canonical(catalog)
+    assert decode(canonical_words(canonical, space), space) == canonical
+
+
 def test_a_class_with_an_odd_name_stands_in_the_draft(catalog: Catalog):
     info = json.loads(json.dumps(catalog.to_json()))
     info["Invert++"] = info["ImageInvert"]
@@ -175,6 +189,9 @@ def test_the_prompt_s_place_is_found():
 
     assert texts(SDXL) == {PROMPT, "blurry, text"}
     assert texts(FLUX) == {PROMPT}  # through a primitive node, which is gone
+    control = node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0], strength=0.8)
+    sampler = node("KSampler", **SDXL["3"]["inputs"] | {"positive": ["20", 0], "negative": ["20", 1]})
+    assert texts(SDXL | {"20": control, "3": sampler}) == {PROMPT, "blurry, text"}  # one node takes both
     ready = json.loads(json.dumps(SDXL).replace("a cosy library", "a drawing of {prompt}"))
     assert texts(ready) == {"a drawing of {prompt}, warm light", "blurry, text"}  # left as it is
     with pytest.raises(WorkflowError, match="where the prompt belongs"):

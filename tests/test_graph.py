@@ -1,11 +1,13 @@
 """The workflow graph: reading API JSON, slots, and the canonical form."""
 
+import json
 import random
 
 import pytest
 
 from flowtailor.workflows.catalog import Catalog
-from flowtailor.workflows.graph import Link, Workflow, WorkflowError
+from flowtailor.workflows.graph import SEED, Link, Workflow, WorkflowError
+from flowtailor.workflows.slots import templated
 
 API = {
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.ckpt"}},
@@ -42,12 +44,45 @@ def renamed(api: dict, rng: random.Random) -> dict:
 
 
 def test_slots_are_filled_by_bind(catalog_0375: Catalog):
-    flow = Workflow.from_api(API).templated("a red apple").canonical(catalog_0375)
+    flow = templated(Workflow.from_api(API), "a red apple").canonical(catalog_0375)
     bound = flow.bind("a fox", seed=7, filename_prefix="x")
     values = {(n.class_type, k): v for n in bound.nodes.values() for k, v in n.inputs.items()}
     assert values["KSampler", "seed"] == 7
     assert values["SaveImage", "filename_prefix"] == "x"
     assert {n.inputs["text"] for n in bound.nodes.values() if "text" in n.inputs} == {"a fox", "blurry"}
+
+
+def test_only_texts_hold_the_prompt():
+    flow = templated(Workflow.from_api(API), "a")
+    assert flow.nodes["4"].inputs["ckpt_name"] == "a.ckpt"
+    assert flow.nodes["6"].inputs["text"] == "{prompt} red {prompt}pple"
+
+
+def test_the_parts_of_an_input_that_grows_are_kept(catalog_0300: Catalog):
+    def batch(first: str, second: str) -> Workflow:
+        loads = {i: {"class_type": "LoadImage", "inputs": {"image": f"{i}.png"}} for i in "ab"}
+        images = {"images.image0": [first, 0], "images.image1": [second, 0]}
+        saved = {"class_type": "SaveImage", "inputs": {"images": ["b1", 0], "filename_prefix": "x"}}
+        batched = {"class_type": "BatchImagesNode", "inputs": images}
+        return Workflow.from_api({**loads, "b1": batched, "9": saved}).canonical(catalog_0300)
+
+    one, other = batch("a", "b"), batch("b", "a")
+    assert [n.class_type for n in one.nodes.values()].count("LoadImage") == 2
+    assert one.key != other.key
+    assert one == one.canonical(catalog_0300)
+
+
+def test_a_seed_by_its_name_alone_is_a_slot(catalog_0375: Catalog):
+    info = json.loads(json.dumps(catalog_0375.to_json()))
+    info["KSampler"]["input"]["required"]["seed"] = ["INT", {"default": 0, "min": 0}]
+    flow = Workflow.from_api(API).canonical(Catalog(info))
+    assert SEED in [n.inputs.get("seed") for n in flow.nodes.values()]
+
+
+def test_equal_workflows_have_equal_hashes():
+    titled = API | {"4": API["4"] | {"_meta": {"title": "my model"}}}
+    backwards = dict(reversed(API.items()))
+    assert len({Workflow.from_api(api) for api in (API, titled, backwards)}) == 1
 
 
 def test_canonical_is_stable_and_ordered_as_executed(catalog_0375: Catalog):

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from flowtailor.actors.comfy import EngineConfig, Rendered
 from flowtailor.errors import FlowtailorError
 from flowtailor.serving import routes
-from flowtailor.serving.events import Event, Failure, Progress, Ready
+from flowtailor.serving.events import Event, Failure, Picture, Progress, Ready
 from flowtailor.serving.pictures import Pictures
 from flowtailor.serving.routes import make_app
 from flowtailor.serving.streams import with_silences
@@ -115,6 +115,15 @@ def test_a_busy_server_is_passed_over_and_a_busy_world_is_told():
     assert [urls[0] for urls in engines.urls[:2]] == ["http://a", "http://b"]
     (failure,) = (event for event in events if isinstance(event, Failure))
     assert (failure.design, failure.type) == (1, "EngineBusy") and "http" not in failure.message
+
+
+def test_a_server_that_is_lost_is_passed_over():
+    engines = Engines()
+    pictures = Pictures(EngineConfig(kind="urls", urls=("http://a", "http://b", "http://c")), engines.open)
+    events: list[Event] = []
+    pictures.draw([flow("apple", "dies")], events.append)
+    assert [urls[0] for urls in engines.urls] == ["http://a", "http://b"]
+    assert any(isinstance(event, Picture) for event in events)
 
 
 def test_for_a_client_that_left_while_it_waited_no_engine_is_started():

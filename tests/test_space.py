@@ -66,6 +66,20 @@ def test_classes_that_only_feed_themselves_are_left_out(catalog_0375: Catalog, t
         grammar.sample(random.Random(seed))
 
 
+def test_a_class_of_which_there_may_be_none_is_not_planned_with(catalog_0375: Catalog, tmp_path):
+    barred = '[groups]\nnone = { classes = ["LoraLoader"], max = 0 }\n'
+    text = STUDIO_SPACE.read_text().replace("[groups]\n", barred)
+    space = Space.load(write(tmp_path, text), catalog_0375)
+    assert "LoraLoader" not in space.rules
+
+
+def test_one_text_by_two_names_is_one_value(catalog_0375: Catalog, tmp_path):
+    text = STUDIO_SPACE.read_text().replace("[texts]\n", '[texts]\ntwice = "{prompt}"\n')
+    space = Space.load(write(tmp_path, text.replace('["prompt", ', '["prompt", "twice", ')), catalog_0375)
+    [texts] = space.rules["CLIPTextEncode"].params
+    assert texts.values[0] == "{prompt}" and len(set(texts.values)) == len(texts.values)
+
+
 def test_an_output_that_nothing_feeds_says_what_is_not_installed(catalog_0375: Catalog, tmp_path):
     text = "[nodes.SaveImage]\n[nodes.DreamLoader]\n[nodes.CheckpointLoaderSimple]\nckpt_name = 'sd15.ckpt'"
     lacks = r"'SaveImage' cannot be made .* lacks DreamLoader, CheckpointLoaderSimple\.ckpt_name = sd15\.ckpt"
@@ -94,6 +108,8 @@ def test_an_output_that_nothing_feeds_says_what_is_not_installed(catalog_0375: C
         ),
         ('[accepts]\n"VAEDecode.sample" = []\n[nodes.VAEDecode]', "accepts.'VAEDecode.sample': none of its"),
         ('[nodes.LoraLoader]\nlinks = ["typo"]', "LoraLoader has no input 'typo'"),
+        ('[accepts]\n"VAEDecode.samples" = "LATENT"\n[nodes.VAEDecode]', "must be a list of types"),
+        ('[types]\n"VAEDecode.IMAGE" = ["X"]\n[nodes.VAEDecode]', "must be a type, in quotes"),
     ],
 )
 def test_mistakes_are_named(text: str, message: str, catalog_0375: Catalog, tmp_path):

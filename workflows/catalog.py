@@ -22,6 +22,8 @@ from typing import Any
 from flowtailor.errors import FlowtailorError
 
 COMBO = "COMBO"
+DYNAMIC = "COMFY_"  # what types of inputs with parts begin with: COMFY_AUTOGROW_V3, COMFY_DYNAMICCOMBO_V3
+SEEDS = ("seed", "noise_seed")  # what the front end takes for a seed, whatever the node says
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", COMBO})
 
 
@@ -47,7 +49,8 @@ class InputSpec:
 
     @property
     def is_seed(self) -> bool:
-        return self.type == "INT" and bool(self.options.get("control_after_generate"))
+        controlled = bool(self.options.get("control_after_generate"))
+        return self.type == "INT" and (controlled or self.name in SEEDS)
 
     @property
     def default(self) -> Any:

@@ -3,9 +3,9 @@
 `draft` writes the TOML that `space.py` reads, for a person to edit: the node classes of the workflows with
 the values that they have, every installed model of the kinds that they load, numbers around theirs, and stock
 nodes that fit in between (a LoRA, an upscaler, a second pass). Promises: the workflows lie in the space, if
-all their nodes may be in it. Nodes that are no part of ComfyUI itself, read or write files, or call a network
-are left out and named in a comment: a person may add them. Does not know which models go together; that a
-LoRA is of another family shows in the scores.
+all their nodes may be in it and none of their values comes from another node. Nodes that are no part of
+ComfyUI itself, read or write files, or call a network are left out and named in a comment: a person may add
+them. Does not know which models go together; that a LoRA is of another family shows in the scores.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def _table(
             values = [texts.name(v) for v in values]
         elif values:
             values = _around(one, values, second_pass=second_pass and spec.class_type in PASS)
-        if values and (len(values) > 1 or values[0] != one.default or one.type == "STRING"):
+        implied = one.required and values == [one.default] and one.type != "STRING"
+        if values and not implied:
             table[name] = values
     return table
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from .catalog import Catalog, InputSpec, NodeSpec
+from .catalog import DYNAMIC, Catalog, InputSpec, NodeSpec
 
 PROMPT = "{prompt}"
 SEED = "{seed}"
@@ -97,10 +97,6 @@ class Workflow:
 
         return self.map_values(fill)
 
-    def templated(self, prompt: str) -> Workflow:
-        """Turn each text that holds `prompt` into a template: the reverse of `bind`'s filling."""
-        return self.map_values(lambda v: v.replace(prompt, PROMPT) if isinstance(v, str) and prompt else v)
-
     def map_values(self, change: Callable[[Any], Any]) -> Workflow:
         """The workflow with every value and link of its inputs changed."""
         return Workflow(
@@ -113,9 +109,10 @@ class Workflow:
     def canonical(self, catalog: Catalog) -> Workflow:
         """The form that equal flows share.
 
-        Only what an output node needs is kept. Inputs stand in the catalog's order, undeclared ones
-        are dropped, numbers have their declared type, seeds and file names are slots. Nodes with equal
-        class and inputs draw the same, so they become one. Ids count from 1 in order of execution.
+        Only what an output node needs is kept. Inputs stand in the catalog's order; undeclared ones are
+        dropped, but for the parts of a declared one that has some (`images.image0`). Numbers have their
+        declared type, seeds and file names are slots. Nodes with equal class and inputs draw the same, so
+        they become one. Ids count from 1 in order of execution.
         Raises WorkflowError on a dangling or cyclic link.
         """
         flow = Workflow({i: _normalise(n, catalog) for i, n in self.nodes.items()})
@@ -180,7 +177,7 @@ class Workflow:
         return isinstance(other, Workflow) and self.nodes == other.nodes
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return hash(frozenset((node_id, node.class_type) for node_id, node in self.nodes.items()))
 
     def __repr__(self) -> str:
         return f"Workflow({', '.join(n.class_type for n in self.nodes.values())})"
@@ -215,14 +212,18 @@ def _normalise(node: Node, catalog: Catalog) -> Node:
     spec = catalog.nodes.get(node.class_type)
     if spec is None:
         return Node(node.class_type, dict(sorted(node.inputs.items())))
-    return Node(
-        node.class_type,
-        {
-            name: _normal_value(node.inputs[name], input_spec, spec)
-            for name, input_spec in spec.inputs.items()
-            if name in node.inputs
-        },
-    )
+    inputs = {
+        name: _normal_value(node.inputs[name], input_spec, spec)
+        for name, input_spec in spec.inputs.items()
+        if name in node.inputs
+    }
+    grown = [name for name in node.inputs if "." in name and _grows(spec.inputs.get(name.partition(".")[0]))]
+    return Node(node.class_type, inputs | {name: node.inputs[name] for name in sorted(grown)})
+
+
+def _grows(spec: InputSpec | None) -> bool:
+    """Whether an input has parts of its own, `name.part`: several of a kind, or those of a choice."""
+    return spec is not None and spec.type.startswith(DYNAMIC)
 
 
 _COERCE = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}

@@ -33,6 +33,16 @@ def saving(flow: Workflow) -> Workflow:
     return Workflow(nodes)
 
 
+def templated(flow: Workflow, prompt: str) -> Workflow:
+    """The workflow with `{prompt}` wherever a text holds `prompt`: the reverse of `bind`'s filling."""
+
+    def inputs(node: Node) -> dict[str, object]:
+        texts = _texts(node) if prompt else []
+        return {k: str(v).replace(prompt, PROMPT) if k in texts else v for k, v in node.inputs.items()}
+
+    return Workflow({i: Node(n.class_type, inputs(n), n.title) for i, n in flow.nodes.items()})
+
+
 def without_primitives(flow: Workflow) -> Workflow:
     """The values of `PrimitiveInt` and its like in the inputs that they feed, as if they were typed there."""
     values = {
@@ -64,7 +74,10 @@ def with_prompt(flow: Workflow) -> Workflow:
 
 
 def _texts_behind(flow: Workflow, link: Link) -> Iterator[tuple[str, str]]:
-    """(node id, input) of the nearest texts that a link's output is made of."""
+    """(node id, input) of the nearest texts that a link's output is made of.
+
+    What is wanted, not what is to be avoided: nodes between texts and sampler may take both.
+    """
     reached, edge = {link.node}, [link.node]
     while edge:
         found = [(i, name) for i in edge if i in flow.nodes for name in _texts(flow.nodes[i])]
@@ -75,8 +88,8 @@ def _texts_behind(flow: Workflow, link: Link) -> Iterator[tuple[str, str]]:
             up.node
             for i in edge
             if i in flow.nodes
-            for _, up in flow.nodes[i].links()
-            if up.node not in reached
+            for name, up in flow.nodes[i].links()
+            if name != "negative" and up.node not in reached
         ]
         reached.update(edge)
 

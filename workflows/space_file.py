@@ -50,8 +50,11 @@ class RulesReader:
                 raise FlowtailorError(f"{where}.max = {group['max']!r}: must be a whole number, 0 or more")
             if strangers := sorted(set(group["classes"]) - nodes.keys()):
                 raise FlowtailorError(f"{where}: {strangers[0]} is none of the file's nodes; see [nodes]")
-        for table in ("types", "accepts"):
-            for name in self.spec.get(table, {}):
+        for table, kind in (("types", str), ("accepts", list)):
+            for name, value in self.spec.get(table, {}).items():
+                if not isinstance(value, kind):
+                    wanted = "a list of types" if kind is list else "a type, in quotes"
+                    raise FlowtailorError(f"{self.source}: {table}.{name!r} = {value!r}: must be {wanted}")
                 if not self._explains(table, *name.partition(".")[::2]):
                     raise FlowtailorError(
                         f"{self.source}: {table}.{name!r}: none of its nodes has that; write Class.NAME"
@@ -68,7 +71,10 @@ class RulesReader:
 
     def rules(self) -> dict[str, Rule]:
         rules: dict[str, Rule] = {}
+        barred = {c for group in self.groups() if group.limit == 0 for c in group.classes}
         for class_type, table in self.spec.get("nodes", {}).items():
+            if class_type in barred:
+                continue
             if class_type not in self.catalog:
                 self.missing.append(class_type)
             elif (rule := self._rule(self.catalog[class_type], table)) is not None:
@@ -103,26 +109,25 @@ class RulesReader:
         return Rule(node.class_type, fixed, tuple(params), self._links(node, links), self._outputs(node))
 
     def _values(self, node: NodeSpec, spec: InputSpec, listed: Any) -> dict[str, Any]:
-        """Word -> value, default first, of what the TOML lists and the catalog has."""
+        """Word -> value, default first, of what the TOML lists and the catalog has; equal ones once."""
         items: Iterable[Any] = listed if isinstance(listed, list) else [listed]
         values: dict[str, Any] = {}
         for item in items:
             if item == ALL_INSTALLED and spec.type == COMBO:
-                values.update(
-                    {value_word(spec.name, c): c for c in spec.choices or () if c not in values.values()}
-                )
+                for choice in spec.choices or ():
+                    _add(values, spec, choice, choice)
             elif spec.type == COMBO:
                 if item in (spec.choices or ()):
-                    values[value_word(spec.name, item)] = item
+                    _add(values, spec, item, item)
                 else:
                     self.missing.append(f"{node.class_type}.{spec.name} = {item}")
             elif spec.type == "STRING":
                 if item not in self.texts:
                     where = f"{self.source}: {node.class_type}.{spec.name} = {item!r}"
                     raise FlowtailorError(f"{where}: no such text; add it to [texts]")
-                values[value_word(spec.name, item)] = self.texts[item]
+                _add(values, spec, item, self.texts[item])
             else:
-                values[value_word(spec.name, item)] = self._number(node, spec, item)
+                _add(values, spec, item, self._number(node, spec, item))
         return values
 
     def _number(self, node: NodeSpec, spec: InputSpec, item: Any) -> Any:
@@ -145,6 +150,12 @@ class RulesReader:
 
     def _outputs(self, node: NodeSpec) -> tuple[str, ...]:
         return tuple(self.types.get(f"{node.class_type}.{kind}", kind) for kind in node.outputs)
+
+
+def _add(values: dict[str, Any], spec: InputSpec, item: Any, value: Any) -> None:
+    """Add a value under its word, unless value or word is there: the first one stays the default."""
+    if value not in values.values():
+        values.setdefault(value_word(spec.name, item), value)
 
 
 def _slot_or_default(node: NodeSpec, spec: InputSpec) -> Any:

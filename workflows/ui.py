@@ -241,7 +241,7 @@ def _take(specs: Iterable[InputSpec], values: deque[Any], prefix: str, inputs: d
             _take(chosen.inputs.values(), values, f"{name}.", inputs)
         elif _has_widget(spec):
             inputs[name] = _protect(values.popleft() if values else spec.default)
-            controlled = spec.options.get("control_after_generate") or spec.name in ("seed", "noise_seed")
+            controlled = spec.options.get("control_after_generate") or spec.is_seed
             if controlled and values and values[0] in CONTROLS:
                 values.popleft()  # the front end's own widget, which stands behind a seed
 

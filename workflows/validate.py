@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .catalog import COMBO, Catalog, InputSpec
+from .catalog import COMBO, DYNAMIC, Catalog, InputSpec
 from .graph import Workflow
 
 MAX_DEPTH = 983
@@ -269,7 +269,7 @@ def _range_problem(value: Any, spec: InputSpec) -> str | None:
 
 
 def _is_dynamic(kind: str) -> bool:
-    return kind.startswith("COMFY_")
+    return kind.startswith(DYNAMIC)
 
 
 def _types_match(received: str, spec: InputSpec) -> bool:
