@@ -23,7 +23,8 @@ from flowtailor.machine import is_running
 
 from .install import Studio
 
-_PREFIX = f"flowtailor-engine-{socket.gethostname()}-"  # a temporary folder may be of several machines
+# A temporary folder may be of several machines; no name of one holds an underscore.
+_PREFIX = f"flowtailor-engine-{socket.gethostname()}_"
 _POLL_S = 0.1
 _STOP_S = 5.0
 # Whatever proxy the environment names: it does not lead to this machine.

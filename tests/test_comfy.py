@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -228,10 +229,13 @@ def test_a_folder_without_comfyui_is_refused(tmp_path: Path) -> None:
 def test_folders_of_owners_that_are_gone_are_removed(tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    (tmp_path / f"flowtailor-engine-{gone.pid}-abc").mkdir()
+    here = socket.gethostname()
+    (tmp_path / f"flowtailor-engine-{here}_{gone.pid}-abc").mkdir()
+    elsewhere = tmp_path / f"flowtailor-engine-{here}-2_{gone.pid}-abc"  # whose processes nobody here sees
+    elsewhere.mkdir()
     ours = new_run_dir()
-    assert list(tmp_path.iterdir()) == [ours]
-    assert {new_run_dir(), ours} == set(tmp_path.iterdir())
+    assert set(tmp_path.iterdir()) == {ours, elsewhere}
+    assert {new_run_dir(), ours, elsewhere} == set(tmp_path.iterdir())
 
 
 def test_nobody_at_the_address() -> None:

@@ -95,7 +95,7 @@ def test_rows_whose_pictures_are_gone_are_not_taken_over(space: Space, tmp_path:
 def test_a_picture_that_is_gone_is_no_fault_of_its_design(space: Space, tmp_path: Path):
     config = Config.model_validate({"run": {"root": str(tmp_path), "name": "made"}})
     evaluation = Store(Run(config).path("evaluation"))
-    rows = with_results(planned(space), Path(evaluation.images_dir))
+    rows = with_results(planned(space), Path(evaluation.images_dir)).assign(error_message=None)
     rows.loc[rows.index[0], ["image", "error_type"]] = [None, "ComfyTimeout"]
     assert evaluate.judged(Run(config), rows)[f"score_{JUDGE}"].notna().sum() == len(rows) - 1
     (Path(evaluation.images_dir).parent / rows["image"].iloc[1]).unlink()
@@ -204,13 +204,19 @@ def test_designs_are_made_from_then_on_as_they_are_evaluated(tmp_path: Path, mon
     for part in ("catalog.json", *evaluate.PARTS):
         (tmp_path / "made" / part).mkdir(parents=True)
 
-    def stop(run: Run) -> None:
+    def stop(*_: Any) -> None:
         raise FlowtailorError("far enough")
 
-    monkeypatch.setattr(evaluate, "read_world", stop)
     config = Config.model_validate(
         {"run": {"root": str(tmp_path), "name": "made"}, "design": {"temperature": 0.3}}
     )
+    monkeypatch.setattr(evaluate, "read_world", lambda _: (None, None))
+    monkeypatch.setattr(evaluate, "gather", stop)
+    with pytest.raises(FlowtailorError, match="far enough"):
+        evaluate.run_stage(config)
+    assert not (tmp_path / "made/config.resolved.json").exists()  # what cannot be evaluated changes nothing
+    monkeypatch.setattr(evaluate, "gather", lambda *_: None)
+    monkeypatch.setattr(evaluate, "sweep", stop)
     with pytest.raises(FlowtailorError, match="far enough"):
         evaluate.run_stage(config)
     assert open_run(tmp_path / "made").config.design.temperature == 0.3
