@@ -174,7 +174,7 @@ class EngineProcess:
     @property
     def kept_log_path(self) -> Path:
         """Where the log of an engine that did not start lies."""
-        return self.run_dir.with_suffix(".log")
+        return self.run_dir.with_name(f"{self.run_dir.name}.log")
 
     def log_tail(self, lines: int = 3) -> str:
         """The last lines that say something, joined into one."""

@@ -223,6 +223,7 @@ def test_a_slow_start_names_the_setting(tmp_path: Path) -> None:
 def test_a_folder_without_comfyui_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FlowtailorError, match=r"holds no main\.py"):
         engine(EngineConfig(kind="checkout", path=tmp_path)).__enter__()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("logs_stay_here")
