@@ -90,7 +90,7 @@ def weighted_score(rows: pd.DataFrame, weights: Mapping[str, float]) -> np.ndarr
     the person who asked for it. NaN for a picture that one of the scorers has not seen. Raises
     FlowtailorError where none of the rows has met one of the scorers.
     """
-    refuse_unknown(rows, weights)
+    _refuse_unknown(rows, weights)
     scores_NS = rows[[f"{SCORE_PREFIX}{name}" for name in weights]].to_numpy(dtype=float)
     share_S = np.array(list(weights.values())) / sum(weights.values())
     return np.where(rows["error_type"].notna(), 0.0, scores_NS @ share_S)
@@ -104,12 +104,12 @@ def learnable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
     columns = [f"{SCORE_PREFIX}{name}" for name in scorers]
     if rows.empty:
         return rows
-    refuse_unknown(rows, scorers)
+    _refuse_unknown(rows, scorers)
     seen = rows[columns].notna().any(axis=1) & rows["error_type"].isna()
     return rows.loc[seen & (rows["seconds"] > 0)].reset_index(drop=True)
 
 
-def refuse_unknown(rows: pd.DataFrame, scorers: Iterable[str]) -> None:
+def _refuse_unknown(rows: pd.DataFrame, scorers: Iterable[str]) -> None:
     """Raise FlowtailorError where the rows have no column of one of the scorers."""
     for column in (f"{SCORE_PREFIX}{name}" for name in scorers):
         if column not in rows.columns:
@@ -122,7 +122,9 @@ def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
     """The learnable rows that have every score; errors as there."""
     names = list(scorers)
     rows = learnable(rows, names)
-    return rows.dropna(subset=[f"{SCORE_PREFIX}{name}" for name in names if len(rows)]).reset_index(drop=True)
+    if rows.empty:
+        return rows
+    return rows.dropna(subset=[f"{SCORE_PREFIX}{name}" for name in names]).reset_index(drop=True)
 
 
 def to_table(frame: pd.DataFrame) -> pa.Table:

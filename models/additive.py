@@ -97,7 +97,21 @@ class AdditiveModel(nn.Module):
         prompt_N: Tensor,
         targets_NO: Tensor,
     ) -> None:
-        """Backfitting (Hastie and Tibshirani 1990): each effect on what the others leave, in turn."""
+        """Backfitting (Hastie and Tibshirani 1990): each effect on what the others leave, in turn.
+
+        For a score that a row lacks (NaN) stands what a model of the rows with all scores foresees. Doubt
+        takes it for measured: it is of the other scores, which the row has. Raises ValueError where no row
+        has all scores.
+        """
+        known_N = ~targets_NO.isnan().any(dim=1)
+        if not known_N.any():
+            raise ValueError("no row has all scores")
+        if not known_N.all():
+            seen, workflow_n = workflow_N[known_N].unique(return_inverse=True)
+            whole = AdditiveModel(self.vocabulary, targets_NO.shape[1], self.traits, len(seen))
+            whole.fit(words[seen], vocabulary, prompts_PD, workflow_n, prompt_N[known_N], targets_NO[known_N])
+            foreseen_NO = whole(words, workflow_N, prompts_PD[prompt_N])
+            targets_NO = torch.where(targets_NO.isnan(), foreseen_NO, targets_NO)
         models_V = torch.tensor([False, *(bool(_MODEL.search(word)) for word in vocabulary), False])
         start_F = torch.where(models_V, MODEL_SCALE, SCALE).repeat(2)
         features_KF = self._features(words)

@@ -101,38 +101,9 @@ def training_set(
         "prompt_N": torch.from_numpy(prompt_N),
         "targets_NO": torch.from_numpy(standard_NO).float(),
     }
-    return TrainingSet(features=table.features, additive=solved(traits, **rows), **rows)
-
-
-def solved(
-    traits: Traits,
-    words: Words,
-    vocabulary: Sequence[str],
-    prompts_PD: Tensor,
-    workflow_N: Tensor,
-    prompt_N: Tensor,
-    targets_NO: Tensor,
-) -> AdditiveModel:
-    """The additive model of rows; for a score that a row lacks stands what a model of the others foresees.
-
-    Its doubt takes these for measured: it is of the other scores, which the row has.
-
-    Raises ValueError where no row has all scores.
-    """
-    known_N = ~targets_NO.isnan().any(dim=1)
-    if not known_N.any():
-        raise ValueError("no row has all scores")
-    if not known_N.all():
-        seen, workflow_n = workflow_N[known_N].unique(return_inverse=True)
-        others = solved(
-            traits, words[seen], vocabulary, prompts_PD, workflow_n, prompt_N[known_N], targets_NO[known_N]
-        )
-        with torch.no_grad():
-            foreseen_NO = others(words, workflow_N, prompts_PD[prompt_N])
-        targets_NO = torch.where(targets_NO.isnan(), foreseen_NO, targets_NO)
-    model = AdditiveModel(len(vocabulary), targets_NO.shape[1], traits, len(words.index_WT))
-    model.fit(words, vocabulary, prompts_PD, workflow_N, prompt_N, targets_NO)
-    return model
+    additive = AdditiveModel(len(table.vocabulary), standard_NO.shape[1], traits, len(workflows))
+    additive.fit(**rows)
+    return TrainingSet(features=table.features, additive=additive, **rows)
 
 
 class MemberFit:

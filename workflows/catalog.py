@@ -22,7 +22,6 @@ from typing import Any
 from flowtailor.errors import FlowtailorError
 
 COMBO = "COMBO"
-DYNAMIC = "COMFY_"  # what types of inputs with parts begin with: COMFY_AUTOGROW_V3, COMFY_DYNAMICCOMBO_V3
 SEEDS = ("seed", "noise_seed")  # what the front end takes for a seed, whatever the node says
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", COMBO})
 
@@ -142,6 +141,11 @@ class Catalog:
 
     def __getitem__(self, class_type: str) -> NodeSpec:
         return self.nodes[class_type]
+
+
+def is_dynamic(kind: str) -> bool:
+    """Whether an input of that type has parts of its own, `name.part`: several of a kind, or a choice's."""
+    return kind.startswith("COMFY_")  # COMFY_AUTOGROW_V3, COMFY_DYNAMICCOMBO_V3
 
 
 def _node_spec(class_type: str, info: Mapping[str, Any]) -> NodeSpec:

@@ -18,7 +18,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from .catalog import DYNAMIC, Catalog, InputSpec, NodeSpec
+from .catalog import Catalog, InputSpec, NodeSpec, is_dynamic
 
 PROMPT = "{prompt}"
 SEED = "{seed}"
@@ -217,13 +217,9 @@ def _normalise(node: Node, catalog: Catalog) -> Node:
         for name, input_spec in spec.inputs.items()
         if name in node.inputs
     }
-    grown = [name for name in node.inputs if "." in name and _grows(spec.inputs.get(name.partition(".")[0]))]
-    return Node(node.class_type, inputs | {name: node.inputs[name] for name in sorted(grown)})
-
-
-def _grows(spec: InputSpec | None) -> bool:
-    """Whether an input has parts of its own, `name.part`: several of a kind, or those of a choice."""
-    return spec is not None and spec.type.startswith(DYNAMIC)
+    dynamic = {name for name, input_spec in spec.inputs.items() if is_dynamic(input_spec.type)}
+    parts = [name for name in node.inputs if "." in name and name.partition(".")[0] in dynamic]
+    return Node(node.class_type, inputs | {name: node.inputs[name] for name in sorted(parts)})
 
 
 _COERCE = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}

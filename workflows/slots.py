@@ -7,7 +7,7 @@ the slot keeps its texts. Does not understand them: all of the author's goes, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .graph import FILENAME, PROMPT, Link, Node, Workflow, WorkflowError
 
@@ -35,12 +35,8 @@ def saving(flow: Workflow) -> Workflow:
 
 def templated(flow: Workflow, prompt: str) -> Workflow:
     """The workflow with `{prompt}` wherever a text holds `prompt`: the reverse of `bind`'s filling."""
-
-    def inputs(node: Node) -> dict[str, object]:
-        texts = _texts(node) if prompt else []
-        return {k: str(v).replace(prompt, PROMPT) if k in texts else v for k, v in node.inputs.items()}
-
-    return Workflow({i: Node(n.class_type, inputs(n), n.title) for i, n in flow.nodes.items()})
+    texts = {(i, name) for i, node in flow.nodes.items() for name in _texts(node)}
+    return _changed(flow, texts, lambda text: text.replace(prompt, PROMPT)) if prompt else flow
 
 
 def without_primitives(flow: Workflow) -> Workflow:
@@ -69,7 +65,7 @@ def with_prompt(flow: Workflow) -> Workflow:
         starts = [node.inputs[entrance] for node in flow.nodes.values() if entrance in node.inputs]
         found = {where for link in starts if isinstance(link, Link) for where in _texts_behind(flow, link)}
         if found:
-            return _filled(flow, found)
+            return _changed(flow, found, lambda _: PROMPT)
     raise WorkflowError(f"no text leads to its sampler; write {PROMPT} where the prompt belongs")
 
 
@@ -98,8 +94,10 @@ def _texts(node: Node) -> list[str]:
     return [name for name in TEXTS if isinstance(node.inputs.get(name), str)]
 
 
-def _filled(flow: Workflow, found: set[tuple[str, str]]) -> Workflow:
+def _changed(flow: Workflow, texts: set[tuple[str, str]], change: Callable[[str], str]) -> Workflow:
+    """The workflow with some of its texts (node id, input) changed."""
+
     def inputs(node_id: str, node: Node) -> dict[str, object]:
-        return {name: PROMPT if (node_id, name) in found else v for name, v in node.inputs.items()}
+        return {name: change(v) if (node_id, name) in texts else v for name, v in node.inputs.items()}
 
     return Workflow({i: Node(n.class_type, inputs(i, n), n.title) for i, n in flow.nodes.items()})

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .catalog import COMBO, DYNAMIC, Catalog, InputSpec
+from .catalog import COMBO, Catalog, InputSpec, is_dynamic
 from .graph import Workflow
 
 MAX_DEPTH = 983
@@ -175,7 +175,7 @@ class _Checker:
 
     def _check_input(self, node_id: str, spec: InputSpec, inputs: Any) -> str | None:
         """Judge one input; returns the id of the node to follow if it is a well-typed link."""
-        if _is_dynamic(spec.type):
+        if is_dynamic(spec.type):
             return None
         if not _holds(inputs, spec.name):
             if spec.required:
@@ -268,13 +268,9 @@ def _range_problem(value: Any, spec: InputSpec) -> str | None:
     return None
 
 
-def _is_dynamic(kind: str) -> bool:
-    return kind.startswith(DYNAMIC)
-
-
 def _types_match(received: str, spec: InputSpec) -> bool:
     """Types are comma-separated sets that must meet; `*` meets everything."""
-    if received == "*" or spec.type == "*" or _is_dynamic(received):
+    if received == "*" or spec.type == "*" or is_dynamic(received):
         return True
     if spec.listed:
         return False  # a list of choices is no type name: nothing can be linked to it
