@@ -130,6 +130,21 @@ def test_link_types(flow, catalog):
     assert ("return_type_mismatch", "1", "ckpt_name") in found(sampler(flow, model=["1", 0]), catalog)
 
 
+def test_a_list_of_choices_is_fed_by_an_output_of_the_same_list(flow, catalog):
+    choices = catalog["KSampler"].inputs["sampler_name"].choices or ()
+
+    def judged(output: object) -> list[tuple[str, str | None, str | None]]:
+        picker = {"input": {}, "output": [output], "output_node": False}
+        flow["9"] = {"class_type": "PickSampler", "inputs": {}}
+        return found(
+            sampler(flow, sampler_name=["9", 0]), Catalog({**catalog.to_json(), "PickSampler": picker})
+        )
+
+    assert judged([*choices]) == []
+    for other in ([*choices[1:]], "COMBO", "STRING"):
+        assert judged(other) == [("return_type_mismatch", "5", "sampler_name")]
+
+
 def test_a_literal_for_a_linked_input_is_not_looked_at(flow, catalog):
     assert problems(sampler(flow, model=5), catalog) == []
 

@@ -65,12 +65,14 @@ class InputSpec:
 class NodeSpec:
     """One node class; `inputs` in the order that the engine declares, required ones first.
 
+    `listed` holds, by slot, the choices of outputs that are declared in the old form (see InputSpec).
     `module` is the Python module that it comes from: `nodes`, `comfy_extras.*`, `custom_nodes.*`, ...
     """
 
     class_type: str
     inputs: Mapping[str, InputSpec]
     outputs: tuple[str, ...]
+    listed: Mapping[int, tuple[Any, ...]]
     is_output: bool
     module: str
 
@@ -154,11 +156,12 @@ def _node_spec(class_type: str, info: Mapping[str, Any]) -> NodeSpec:
         for section in ("required", "optional")
         for name, declared in (info["input"].get(section) or {}).items()
     }
-    outputs = tuple(t if isinstance(t, str) else COMBO for t in info.get("output") or ())
+    outputs = tuple(info.get("output") or ())
     return NodeSpec(
         class_type=class_type,
         inputs=MappingProxyType(inputs),
-        outputs=outputs,
+        outputs=tuple(kind if isinstance(kind, str) else COMBO for kind in outputs),
+        listed={slot: tuple(kind) for slot, kind in enumerate(outputs) if not isinstance(kind, str)},
         is_output=bool(info.get("output_node")),
         module=info.get("python_module", ""),
     )

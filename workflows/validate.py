@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .catalog import COMBO, Catalog, InputSpec, is_dynamic
+from .catalog import COMBO, Catalog, InputSpec, NodeSpec, is_dynamic
 from .graph import Workflow
 
 MAX_DEPTH = 983
@@ -194,12 +194,12 @@ class _Checker:
         source, slot = link
         if not isinstance(source, str) or source not in self.api:
             raise _Raised(f"{spec.name}, link to missing node {source!r}")
-        outputs = self.catalog[self.api[source]["class_type"]].outputs
-        if not isinstance(slot, int) or not -len(outputs) <= slot < len(outputs):
+        node = self.catalog[self.api[source]["class_type"]]
+        if not isinstance(slot, int) or not -len(node.outputs) <= slot < len(node.outputs):
             raise _Raised(f"{spec.name}, node {source} has no output {slot!r}")
-        if not _types_match(outputs[slot], spec):
+        if not _types_match(node, slot % len(node.outputs), spec):
             wanted = f"choices of {spec.name}" if spec.listed else spec.type
-            details = f"{spec.name}, received_type({outputs[slot]}) mismatch input_type({wanted})"
+            details = f"{spec.name}, received_type({node.outputs[slot]}) mismatch input_type({wanted})"
             self._reject(node_id, "return_type_mismatch", details, spec.name)
             return None
         return source
@@ -268,10 +268,11 @@ def _range_problem(value: Any, spec: InputSpec) -> str | None:
     return None
 
 
-def _types_match(received: str, spec: InputSpec) -> bool:
-    """Types are comma-separated sets that must meet; `*` meets everything."""
+def _types_match(source: NodeSpec, slot: int, spec: InputSpec) -> bool:
+    """Types are comma-separated sets that must meet; `*` meets everything, a list of choices its equal."""
+    received, listed = source.outputs[slot], source.listed.get(slot)
     if received == "*" or spec.type == "*" or is_dynamic(received):
         return True
-    if spec.listed:
-        return False  # a list of choices is no type name: nothing can be linked to it
+    if listed is not None or spec.listed:
+        return spec.listed and listed == spec.choices
     return bool({t.strip() for t in received.split(",")} & {t.strip() for t in spec.type.split(",")})
