@@ -119,7 +119,7 @@ def trials(
 def _stages(config: Config) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Name, inputs and output of all that depends on the policy or the space, as they are at that moment."""
     yield "collect", collect.stage_inputs(config), "dataset"
-    finished = [Round(config, number + 1) for number in range(lineage(Run(config)))]
+    finished = [Round(config, number + 1) for number in range(lineage(Run(config).dir))]
     for name, inputs in stages(config):
         yield name, inputs, name
     for one in finished:

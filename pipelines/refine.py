@@ -53,7 +53,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     """Make the rounds that are not up to date, at least one; with `dry_run` say what they would take."""
     for number in range(1, max(1, config.refine.rounds) + 1):
         one = Round(config, number)
-        if lineage(one.run) >= number and is_done(
+        if lineage(one.run.dir) >= number and is_done(
             one.run, one.name, one.inputs(), output=f"{one.name}/summary.json"
         ):
             continue
@@ -72,7 +72,7 @@ def take_in(config: Config, *, dry_run: bool = False) -> None:
     if not words or dry_run:
         return
     admit(config, world)
-    one = Round(config, lineage(run) + 1)
+    one = Round(config, lineage(run.dir) + 1)
     print(describe(one), flush=True)
     refine(one, words)
 

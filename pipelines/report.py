@@ -26,7 +26,7 @@ from ..workflows.summary import summary as summarise
 from . import plots
 from .config import Config
 from .methods import LEARNED, METHODS
-from .rounds import LINEAGE
+from .rounds import lineage
 from .stage import Run, is_done, read_json_lines, stage_output
 from .statistics import Interval
 from .trained import need
@@ -54,7 +54,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     need(run.dir, "evaluation/summary.json")
     sources = ["evaluation", "reward/metrics.json", "policy/grpo/log.jsonl", "dataset/rows"]
-    sources += [f"refine/round-{number}/summary.json" for number in range(1, rounds(run.dir) + 1)]
+    sources += [f"refine/round-{number}/summary.json" for number in range(1, lineage(run.dir) + 1)]
     inputs = {source: run.path(source) for source in sources} | {
         "template": Path(__file__).with_suffix(".html")
     }
@@ -103,7 +103,9 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
         "curves": plots.curves(grpo_curves(log)) if log else None,
         "grpo_steps": len(log),
         "audit_plot": _audit_plot(log, run_dir),
-        "refined": [_json(run_dir / f"refine/round-{n}/summary.json") for n in range(1, rounds(run_dir) + 1)],
+        "refined": [
+            _json(run_dir / f"refine/round-{n}/summary.json") for n in range(1, lineage(run_dir) + 1)
+        ],
         "calibration": calibration(rows),
         "guidance": guidance,
         "sweep_plot": _sweep_plot(guidance) if guidance["points"] else None,
@@ -165,12 +167,6 @@ def grpo_curves(log: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]
         title: [(entry["step"], entry[key]) for entry in log if key in entry]
         for key, title in GRPO_CURVES.items()
     }
-
-
-def rounds(run_dir: Path) -> int:
-    """How many rounds of refinement a run's adapter has behind it."""
-    latest = _json(run_dir / "policy/grpo" / LINEAGE)
-    return int(latest["round"]) if latest else 0
 
 
 def _audit_plot(log: list[dict[str, Any]], run_dir: Path) -> str | None:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -67,7 +68,7 @@ def begin(one: Round) -> None:
     """Copy what the round starts from, unless it has begun from that already."""
     run, start = one.run, one.own.path("start")
     same = fingerprint(start / "policy/grpo") == fingerprint(run.path("policy/grpo"))
-    if start.is_dir() and (same or lineage(run) >= one.number):
+    if start.is_dir() and (same or lineage(run.dir) >= one.number):
         return
     with stage_output(one.own, "start", {}) as folder:
         for part in ("reward", "policy/grpo"):
@@ -112,8 +113,8 @@ def stages(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "policy/grpo", grpo.stage_inputs(config, run)
 
 
-def lineage(run: Run) -> int:
-    """The round that made the run's adapter; 0 for the GRPO stage."""
-    bring_back(run.path("policy/grpo"))
-    file = run.path(f"policy/grpo/{LINEAGE}")
+def lineage(run_dir: Path) -> int:
+    """The round that made the adapter of the run in `run_dir`; 0 for the GRPO stage."""
+    bring_back(run_dir / "policy/grpo")
+    file = run_dir / "policy/grpo" / LINEAGE
     return int(json.loads(file.read_text())["round"]) if file.is_file() else 0
