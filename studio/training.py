@@ -115,7 +115,7 @@ def train(
     optimizer = Optimizer(parameters, weight_decay=weight_decay)
     warmup = max(1, steps // 20) if warmup is None else warmup
     state = {"module": module, "optimizer": optimizer} | ({} if ema is None else {"ema": ema})
-    run = _Run(state, out / f"{name}.state.pt", out / f"{name}.log.jsonl")
+    run = _Run(name, state, out)
     run.load()
     if run.done >= steps:
         echo(f"{name}: all {steps} steps are done already")
@@ -135,24 +135,38 @@ def train(
         after(i + 1)
         return numbers
 
-    first, began, saved = run.done, time.monotonic(), time.monotonic()
-    before_s = run.seconds
     with _stop_requests() as stop:
-        while run.done < steps and not stop:
-            run.add(update(run.done))
-            now = time.monotonic()
-            run.seconds = before_s + now - began
-            if run.done % log_every == 0 or run.done == steps:
-                echo(_told(name, run.log(), first, run.done, steps, now - began))
-            if stop or now - saved >= save_every_s or run.done == steps:
-                run.save()
-                saved = time.monotonic()
+        _advance(run, update, steps, stop, save_every_s=save_every_s, log_every=log_every, echo=echo)
     if run.done < steps:
         echo(f"{name}: stopped after step {run.done} of {steps}; the same command goes on from there")
     for number in stop[:1]:  # the handlers are the former ones again
         signal.raise_signal(number)
     if run.done < steps:  # a former handler that lets pass; half a training must not look like a whole one
         raise KeyboardInterrupt
+
+
+def _advance(
+    run: _Run,
+    update: Callable[[int], dict[str, float]],
+    steps: int,
+    stop: list[int],
+    *,
+    save_every_s: float,
+    log_every: int,
+    echo: Callable[[str], None],
+) -> None:
+    """Step after step, told of and saved in time, until all are done or something is in `stop`."""
+    first, before_s, began = run.done, run.seconds, time.monotonic()
+    saved = began
+    while run.done < steps and not stop:
+        run.add(update(run.done))
+        now = time.monotonic()
+        run.seconds = before_s + now - began
+        if run.done % log_every == 0 or run.done == steps:
+            echo(_told(run.name, run.log(), first, run.done, steps, now - began))
+        if stop or now - saved >= save_every_s or run.done == steps:
+            run.save()
+            saved = time.monotonic()
 
 
 def _told(name: str, means: Mapping[str, float], first: int, done: int, steps: int, seconds: float) -> str:
@@ -164,17 +178,16 @@ def _told(name: str, means: Mapping[str, float], first: int, done: int, steps: i
 class _Run:
     """How far one training has come, on disk and in memory."""
 
-    def __init__(self, state: Mapping[str, nn.Module | Optimizer | Ema], path: Path, log: Path) -> None:
-        self.state, self.path, self.log_path = state, path, log
+    def __init__(self, name: str, state: Mapping[str, nn.Module | Optimizer | Ema], folder: Path) -> None:
+        self.name, self.state = name, state
+        self.path, self.log_path = folder / f"{name}.state.pt", folder / f"{name}.log.jsonl"
         self.done, self.seconds = 0, 0.0
         self.sums: dict[str, float] = {}
         self.summed = 0  # steps since the last line of the log
 
     def add(self, numbers: dict[str, float]) -> None:
         if not all(map(math.isfinite, numbers.values())):  # before it can be saved
-            raise FlowtailorError(
-                f"{self.log_path.stem}: {numbers} at step {self.done}; take a lower learning rate"
-            )
+            raise FlowtailorError(f"{self.name}: {numbers} at step {self.done}; take a lower learning rate")
         for key, value in numbers.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
         self.summed += 1
