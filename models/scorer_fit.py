@@ -218,12 +218,12 @@ def hurry_loss(
 ) -> Tensor:
     """How far careful renders fail to lie nearer to their prompts than hurried ones by HURRY."""
     rows = rng.choice(len(pairs.hurried), min(batch, len(pairs.hurried)), replace=False)
-    pixels = normalised(np.concatenate([pairs.hurried[rows], pairs.careful[rows]])).to(device)
-    pixels = pixels.flip(3) if rng.random() < 0.5 else pixels
+    pixels = normalised(np.concatenate([pairs.careful[rows], pairs.hurried[rows]])).to(device)
+    pixels = moved(pixels.flip(3) if rng.random() < 0.5 else pixels, len(rows), len(rows), rng)
     with mixed_precision(device):
         pictures = net.pictures(pixels.contiguous(memory_format=torch.channels_last))
         sentences = net.sentences(pairs.features[rows].float().to(device))
-    hurried, careful = (pictures * sentences.repeat(2, 1)).sum(-1).chunk(2)
+    careful, hurried = (pictures * sentences.repeat(2, 1)).sum(-1).chunk(2)
     return ORDER * F.relu(HURRY + hurried - careful).mean()
 
 

@@ -43,7 +43,7 @@ CARE = (
     ((20, 12.0), (20, 2.0)),
 )
 RENDERED_PROMPTS = 96
-HURRIED_PROMPTS, HURRIED_CFGS = 40, (5.0, 8.0)  # of each checkpoint
+HURRIED_PROMPTS, HURRIED_CFGS = 100, (5.0, 8.0)  # of each checkpoint
 
 
 @dataclass(frozen=True)
