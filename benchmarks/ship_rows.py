@@ -4,9 +4,10 @@
     python benchmarks/ship_rows.py runs/studio runs/studio-study --changed sharpness
 
 The rows of an unfinished collection are as good: who begins with them renders the rest. Seconds are those of
-the first run's machine; rows that it has not are told in them too, those of each hour apart: hours are of
-several machines, and what else these had to do differs. What a changed scorer said of rows that no run has
-is forgotten; the other scorers' word still counts.
+the first run's machine at its usual pace. Hours are of several machines, none of which is always as fast, so
+that every stretch of sixty rows of an hour has a pace of its own; and a row that is still far from what its
+workflow usually takes (an engine was reading a checkpoint) is told as usual. What a changed scorer said of
+rows that no run has is forgotten; the other scorers' word still counts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError, told_in_one_line
 
 FILE = SHIPPED / "studio.parquet"
-ROUNDS = 30  # of medians; the hours' paces then stand still
+STRETCH = 60  # rows drawn after one another, which share a pace
+ROUNDS = 30  # of medians; the paces then stand still
+UNUSUAL = 0.3  # of the logarithm; renders of one workflow scatter by 0.06
 
 
 def main() -> None:
@@ -54,25 +57,34 @@ def drawn(run: Path) -> pd.DataFrame:
 
 
 def joined(rows: pd.DataFrame, shipped: pd.DataFrame) -> pd.DataFrame:
-    """All rows, the run's where both have one; the others' seconds in those of the run's machine."""
+    """All rows, the run's where both have one; all seconds at the run's usual pace."""
     others = shipped.loc[~shipped["row_id"].isin(rows["row_id"])]
     both = pd.concat([rows, others], ignore_index=True)
-    hours = pd.concat([pd.Series("run", rows.index), others["created_at"].str[:13]], ignore_index=True)
-    return both.assign(seconds=both["seconds"] / hours.map(paces(both, hours)))
+    ours = pd.Series(both.index < len(rows), both.index)
+    log_r = paced(both["seconds"].map(np.log), both["tokens"], stretches(both["created_at"], ours), ours)
+    usual_r = log_r.groupby(both["tokens"]).transform("median")
+    return both.assign(seconds=log_r.mask((log_r - usual_r).abs() > UNUSUAL, usual_r).map(np.exp))
 
 
-def paces(rows: pd.DataFrame, hours: pd.Series) -> pd.Series:
-    """How many of an hour's seconds make one of the run's, for each of `hours`.
+def stretches(created_at: pd.Series, ours: pd.Series) -> pd.Series:
+    """A name for the stretch in which each row was drawn, the run's own (`ours`) apart from the others."""
+    hour = ours.map({True: "run ", False: "other "}) + created_at.str[:13]
+    place = created_at.groupby(hour).rank(method="first").astype(int) - 1
+    return hour + " " + (place // STRETCH).astype(str)
 
-    What workflow and hour have to do with the logarithm of a row's seconds, by turns of medians (Tukey's
-    polish). Does not know the pace of an hour that shares no workflow with the run, nor by way of others.
+
+def paced(log_r: pd.Series, tokens: pd.Series, stretch: pd.Series, ours: pd.Series) -> pd.Series:
+    """Logarithms of seconds as they would be at the pace of the run's median row.
+
+    What workflow and stretch have to do with them, by turns of medians (Tukey's polish). Does not know the
+    pace of a stretch that shares no workflow with the run, nor by way of others.
     """
-    log_r = rows["seconds"].map(np.log)
-    of_hour = pd.Series(0.0, hours.unique())
+    pace = pd.Series(0.0, stretch.unique())
     for _ in range(ROUNDS):
-        of_workflow_r = (log_r - hours.map(of_hour)).groupby(rows["tokens"]).transform("median")
-        of_hour = (log_r - of_workflow_r).groupby(hours).median().fillna(0.0)
-    return (of_hour - of_hour["run"]).map(np.exp)
+        of_workflow_r = (log_r - stretch.map(pace)).groupby(tokens).transform("median")
+        pace = (log_r - of_workflow_r).groupby(stretch).median().fillna(0.0)
+    pace_r = stretch.map(pace)
+    return log_r - pace_r + pace_r[ours].median()
 
 
 if __name__ == "__main__":

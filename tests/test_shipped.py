@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -65,6 +66,17 @@ def test_rows_of_several_machines_ship_together_in_seconds_of_the_run():
     told = joined(run, pd.concat([again, *earlier])).groupby("tokens")["seconds"].agg(["min", "max"])
     expected = pd.DataFrame({"min": [1.0, 0.5, 0.2, 1.5, 1.0]}, index=pd.Index([*"abcde"], name="tokens"))
     pd.testing.assert_frame_equal(told, expected.assign(max=expected["min"]))
+
+
+def test_a_machine_that_was_slow_for_a_while_and_an_engine_that_read_a_checkpoint_do_not_show():
+    """Six workflows of 1, 2, 3, 4, 5, 6 s, drawn in turn; the second sixty rows took twice as long."""
+    joined = importlib.import_module("ship_rows").joined
+    usual = np.tile(np.arange(1.0, 7.0), 30)
+    took = usual * np.repeat([1.0, 2.0, 1.0], 60)
+    took[150] += 3.0  # a workflow of 1 s
+    run = pd.DataFrame({"row_id": np.arange(180).astype(str), "tokens": usual.astype(str), "seconds": took})
+    run["created_at"] = [f"2026-01-01T09:{i // 60:02}:{i % 60:02}" for i in range(180)]
+    assert list(joined(run, run.head(0))["seconds"]) == pytest.approx(list(usual))
 
 
 @pytest.mark.engine
