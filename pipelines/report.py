@@ -54,8 +54,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     need(run.dir, "evaluation/summary.json")
     sources = ["evaluation", "reward/metrics.json", "policy/grpo/log.jsonl", "dataset/rows"]
-    sources += [f"refine/round-{number}/summary.json" for number in range(1, lineage(run.dir) + 1)]
-    inputs = {source: run.path(source) for source in sources} | {
+    inputs = {source: run.path(source) for source in [*sources, *rounds(run.dir)]} | {
         "template": Path(__file__).with_suffix(".html")
     }
     if is_done(run, "report", inputs):
@@ -103,9 +102,7 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
         "curves": plots.curves(grpo_curves(log)) if log else None,
         "grpo_steps": len(log),
         "audit_plot": _audit_plot(log, run_dir),
-        "refined": [
-            _json(run_dir / f"refine/round-{n}/summary.json") for n in range(1, lineage(run_dir) + 1)
-        ],
+        "refined": [_json(run_dir / file) for file in rounds(run_dir)],
         "calibration": calibration(rows),
         "guidance": guidance,
         "sweep_plot": _sweep_plot(guidance) if guidance["points"] else None,
@@ -167,6 +164,11 @@ def grpo_curves(log: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]
         title: [(entry["step"], entry[key]) for entry in log if key in entry]
         for key, title in GRPO_CURVES.items()
     }
+
+
+def rounds(run_dir: Path) -> list[str]:
+    """What the rounds of refinement behind a run's adapter brought: files of the run, the first one first."""
+    return [f"refine/round-{number}/summary.json" for number in range(1, lineage(run_dir) + 1)]
 
 
 def _audit_plot(log: list[dict[str, Any]], run_dir: Path) -> str | None:
