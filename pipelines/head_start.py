@@ -40,7 +40,14 @@ def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFra
                 f"collect.head_start = {config.collect.head_start}: its rows have no score of {scorer}; "
                 'set collect.head_start to "", or take that scorer out of scorers.weights'
             )
-    same = (rows[list(WORLD)] == planned[list(WORLD)].iloc[0]).all(axis=1)
+    world = planned[list(WORLD)].iloc[0]
+    same = (rows[list(WORLD)] == world).all(axis=1)
+    if not same.any():
+        print(
+            f"head start: none of the {len(rows)} rows of {config.collect.head_start} is of this engine and "
+            f"catalog ({', '.join(world)})",
+            flush=True,
+        )
     lent = rows.loc[same & ~rows["row_id"].isin(store.known_ids())].reset_index(drop=True)
     if len(lent):
         print(f"head start: {len(lent)} rows come from {config.collect.head_start}, no pictures", flush=True)

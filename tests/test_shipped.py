@@ -99,6 +99,16 @@ def test_the_studio_draws_the_shipped_rows_as_they_were(comfy: ComfyClient, tmp_
         assert list(now) == pytest.approx(list(then), abs=0.05), scorer
 
 
+def test_rows_of_another_engine_are_left_where_they_are_and_it_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = load_config(None, ["collect.head_start='studio'"])
+    planned = read_rows("studio").iloc[:3].assign(engine="comfyui-0.1")
+    assert lent_rows(config, planned, Store(tmp_path / "dataset")).empty
+    assert "none of the" in (told := capsys.readouterr().out)
+    assert "is of this engine and catalog (comfyui-0.1, " in told
+
+
 def test_a_row_that_times_out_each_time_does_not_stop_a_collection(tmp_path: Path):
     """What earlier calls drew says how fast the machine is."""
     lent = read_rows("studio").iloc[:3]

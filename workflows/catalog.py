@@ -76,6 +76,12 @@ class NodeSpec:
     is_output: bool
     module: str
 
+    @property
+    def handles_files(self) -> bool:
+        """Whether it reads or writes people's files, which come and go, and not models alone."""
+        uploads = any("upload" in option for one in self.inputs.values() for option in one.options)
+        return uploads or self.class_type.startswith(("Load", "Save", "Preview", "Webcam"))
+
 
 class Catalog:
     """The node classes of one engine, by class name. Immutable."""
@@ -134,8 +140,13 @@ class Catalog:
 
     @cached_property
     def hash(self) -> str:
-        """16 hex digits that change when a class, a range or an installed model changes."""
-        text = json.dumps(self._object_info, sort_keys=True, separators=(",", ":"))
+        """16 hex digits that change when a class, a range or an installed model changes.
+
+        Of nodes that handle files only the name counts: they list what lies in the input folder, which a
+        person may add to, and the engine itself once it has been asked.
+        """
+        told = {n: None if self.nodes[n].handles_files else info for n, info in self._object_info.items()}
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __contains__(self, class_type: object) -> bool:

@@ -84,9 +84,7 @@ def is_safe(spec: NodeSpec) -> bool:
     It must come with ComfyUI, write nothing but the picture, and read nothing but models.
     """
     stock = spec.module == "nodes" or spec.module.startswith("comfy_extras.")
-    reads = any("upload" in option for one in spec.inputs.values() for option in one.options)
-    named = spec.class_type.startswith(("Load", "Save", "Preview", "Webcam"))
-    return spec.class_type == OUTPUT or (stock and not spec.is_output and not reads and not named)
+    return spec.class_type == OUTPUT or (stock and not spec.is_output and not spec.handles_files)
 
 
 class _Texts:
