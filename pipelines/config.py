@@ -149,6 +149,7 @@ class RefineConfig(Section):
     draws: PositiveInt = 8  # designs per training prompt to pick them from
     validation_designs: int = Field(default=4, ge=3)  # per validation prompt, rendered to judge by
     grpo_steps: PositiveInt = 20
+    sft_steps: PositiveInt = 40  # before them, where a round takes in new models
 
 
 MOST_GUIDANCE = 10

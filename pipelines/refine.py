@@ -8,9 +8,11 @@ from, to tell what the round has brought.
 A round works in a run folder of its own, `refine/round-N`, from a copy of what it started with (`start/`);
 only when it has finished do its rows, ensemble and adapter take their places in the run, so that an
 interrupted round leaves the run as it was and goes on later. Pictures that any of these folders knows
-are not rendered again. Workflows that are held out stay so: they are not picked. The SFT policy stays.
+are not rendered again. Workflows that are held out stay so: they are not picked.
 
-With `--new-models` a round also tries what was installed since (`newcomers.py`).
+With `--new-models` a round also tries what was installed since (`newcomers.py`), and SFT goes on before GRPO
+does: a new word is about as likely as the others, whatever the prompt, and GRPO would seldom hear it where it
+is worth something.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from flowtailor.errors import FlowtailorError
 from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.space import Space
-from . import fit_reward, grpo
+from . import fit_reward, grpo, sft
 from .catalog import compatible, look, read_world
 from .config import Config
 from .engines import render
@@ -106,6 +108,8 @@ def refine(one: Round, new: Sequence[str] = ()) -> None:
     rendered_rows(config, picks, learn, known=(), render=on_engines, label=f"{one.name}, to learn from")
     rows_before = rendered_rows(config, before, judged, known=known, render=on_engines, label=one.name)
     fit_reward.run_stage(own.config)
+    if new:
+        teach(one)
     go_on(one)
     after = answer_again(one, space)
     rows_after = rendered_rows(config, after, judged, known=known, render=on_engines, label=one.name)
@@ -124,7 +128,7 @@ def draw(one: Round, space: Space, new: Sequence[str]) -> tuple[pd.DataFrame, pd
     inputs = one.inputs() | {"reward": None, "grpo": None, "new": list(new)}
     if not is_done(own, "designs", inputs):
         with stage_output(own, "designs", inputs) as folder:
-            proposer = Proposer(one, space, *_load(one, own.path("start"), space))
+            proposer = Proposer(one, space, *_load(one.run, own.path("start"), space))
             proposer.answers().to_parquet(folder / "before.parquet", index=False)
             candidates, trials = proposer.candidates(new)
             picks = pick(candidates, config.refine.renders, trials)
@@ -135,12 +139,21 @@ def draw(one: Round, space: Space, new: Sequence[str]) -> tuple[pd.DataFrame, pd
     return before, picks
 
 
+def teach(one: Round) -> None:
+    """SFT from the policy of the start, taught by the new ensemble."""
+    own, start = one.own, one.own.path("start/policy/sft")
+    again = {"base": str(start.resolve()), "steps": one.config.refine.sft_steps}
+    sft.train_part(
+        own.config.model_copy(update={"sft": own.config.sft.model_copy(update=again)}), own, "policy/sft"
+    )
+
+
 def go_on(one: Round) -> None:
     """GRPO from the adapter of the start against the new ensemble; the log goes on as well."""
-    config, own = one.config, one.own
+    config, own = one.taught.config, one.own
     start = own.path("start/policy/grpo")
     inputs = grpo.stage_inputs(config, own) | {
-        "policy": one.run.path("policy/sft/model.safetensors"),
+        "policy": one.taught.path("policy/sft/model.safetensors"),
         "rows": None,
         "start": start / "adapter_model.safetensors",
         "steps": config.refine.grpo_steps,
@@ -175,7 +188,7 @@ def answer_again(one: Round, space: Space) -> pd.DataFrame:
     inputs = {"policy": own.path("policy/grpo"), **one.inputs()}
     if not is_done(own, "after", inputs):
         with stage_output(own, "after", inputs) as folder:
-            proposer = Proposer(one, space, *_load(one, own.dir, space))
+            proposer = Proposer(one, space, *_load(one.taught, own.dir, space))
             proposer.answers().to_parquet(folder / "after.parquet", index=False)
     return pd.read_parquet(own.path("after/after.parquet"))
 
@@ -205,11 +218,11 @@ def summarise(one: Round, before: pd.DataFrame, after: pd.DataFrame, picks: pd.D
     }
 
 
-def _load(one: Round, folder: Path, space: Space) -> tuple[Designer, RewardEnsemble]:
-    """The policy and the ensemble in `folder`, on the run's SFT policy."""
+def _load(run: Run, folder: Path, space: Space) -> tuple[Designer, RewardEnsemble]:
+    """The adapter in `folder` on the SFT policy of `run`, and the ensemble in `folder`."""
     from ..models.reward import RewardEnsemble
 
-    designer = load_designer(one.run, space, adapter=folder / "policy/grpo")
+    designer = load_designer(run, space, adapter=folder / "policy/grpo")
     return designer, RewardEnsemble.load(folder / "reward")
 
 

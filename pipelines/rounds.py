@@ -1,8 +1,9 @@
 """A round of `refine`: where it works, what it starts from, and how its results take their places.
 
-A round is a run folder of its own, `refine/round-N`, with a copy of what it started with in `start/`. The
-adapter's folder tells which round made it, so that a round knows whether the run still holds what it
-started from. It does not know what a round does (`refine.py`).
+A round is a run folder of its own, `refine/round-N`, with a copy of what it started with in `start/`. It has
+an SFT policy of its own where it takes in new models. The adapter's folder tells which round made it, so that
+a round knows whether the run still holds what it started from. It does not know what a round does
+(`refine.py`).
 """
 
 from __future__ import annotations
@@ -47,12 +48,17 @@ class Round:
     def name(self) -> str:
         return f"refine/round-{self.number}"
 
+    @property
+    def taught(self) -> Run:
+        """Whose SFT policy the round's adapter belongs to: the round's, or the run's, which it left alone."""
+        return self.own if self.own.path("policy/sft").is_dir() else self.run
+
     def inputs(self) -> dict[str, Any]:
         """What a round depends on."""
         config = self.config
         return {
             "start": [self.own.path("start/policy/grpo"), self.own.path("start/reward")],
-            "sft": self.run.path("policy/sft/model.safetensors"),
+            "sft": self.own.path("start/policy/sft/model.safetensors"),
             "refine": config.refine.model_dump(exclude={"rounds"}),
             "design": [config.design.guidance, config.design.temperature],
             "reward": config.reward.model_dump(exclude={"workers"}),
@@ -71,7 +77,7 @@ def begin(one: Round) -> None:
     if start.is_dir() and (same or lineage(run.dir) >= one.number):
         return
     with stage_output(one.own, "start", {}) as folder:
-        for part in ("reward", "policy/grpo"):
+        for part in ("reward", "policy/sft", "policy/grpo"):
             shutil.copytree(run.path(part), folder / part)
         write_json(
             folder / "up_to_date.json",
@@ -82,10 +88,10 @@ def begin(one: Round) -> None:
 
 
 def promote(one: Round, picks: pd.DataFrame) -> None:
-    """Put rows, ensemble and adapter in their places in the run, where later stages find them.
+    """Put rows, ensemble and policies in their places in the run, where later stages find them.
 
-    Stages that were up to date when the round began count as up to date again; the SFT policy among
-    them, though it has not seen the new rows.
+    Stages that were up to date when the round began count as up to date again; those of SFT among them,
+    though they have not seen the new rows.
     """
     run, own = one.run, one.own
     source, target = own.dataset, run.dataset
@@ -95,7 +101,7 @@ def promote(one: Round, picks: pd.DataFrame) -> None:
     target.append(learned[learned["row_id"].isin(missing)])
     accepted = json.loads(own.path("start/up_to_date.json").read_text())
     for name, inputs in stages(one.config):
-        if name in SFT_PARTS:
+        if not own.path(name).is_dir():
             if name in accepted:
                 seconds = float(read_record(run, name).get("seconds", 0.0))
                 record(run, name, inputs, output=name, seconds=seconds)

@@ -55,6 +55,8 @@ def test_a_new_model_is_tried_until_it_has_rows(
     assert json.loads(run.path("refine/summary.json").read_text())["picked"]["new"] == 2
     assert tried["prompt"].nunique() >= 2
     assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+    assert [call for call in faked.calls if call != "render"] == ["fit", "teach 40", "train 1"]
+    assert run.path("policy/sft/taught").is_file()
     done = len(faked.calls)
     refine.take_in(config)
     assert "refine: new: nothing" in capsys.readouterr().out

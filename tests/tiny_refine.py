@@ -74,6 +74,7 @@ class Faked:
         self.fail_at = ""
         monkeypatch.setattr(refine, "render", self._render)
         monkeypatch.setattr(fit_reward, "run_stage", self._fit)
+        monkeypatch.setattr(sft, "train_part", self._teach)
         monkeypatch.setattr(grpo, "train_adapter", self._train)
 
     def _note(self, call: str) -> None:
@@ -94,6 +95,11 @@ class Faked:
     def _fit(self, config: Config) -> None:
         self._note("fit")
         shutil.copytree(Run(config).path("start/reward"), Run(config).path("reward"), dirs_exist_ok=True)
+
+    def _teach(self, config: Config, run: Run, name: str) -> None:
+        self._note(f"teach {config.sft.steps}")
+        shutil.copytree(config.sft.base, run.path(name), dirs_exist_ok=True)
+        run.path(name).joinpath("taught").touch()
 
     def _train(
         self, config: Config, reward: Path, name: str, folder: Path, *, start: Path, seed: int
