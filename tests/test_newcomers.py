@@ -15,11 +15,12 @@ from tiny_refine import Faked, complete_run, inputs_of
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.policy import Policy
-from flowtailor.pipelines import collect, refine
+from flowtailor.pipelines import collect, refine, sft
 from flowtailor.pipelines import newcomers as newcomers_file
 from flowtailor.pipelines.catalog import World, compatible, read_world
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.newcomers import admit, newcomers
+from flowtailor.pipelines.rounds import Round
 from flowtailor.pipelines.stage import Run, is_done, record
 from flowtailor.workflows.space import Space
 
@@ -55,12 +56,26 @@ def test_a_new_model_is_tried_until_it_has_rows(
     assert json.loads(run.path("refine/summary.json").read_text())["picked"]["new"] == 2
     assert tried["prompt"].nunique() >= 2
     assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
-    assert [call for call in faked.calls if call != "render"] == ["fit", "teach 40", "train 1"]
+    assert [call for call in faked.calls if call != "render"] == ["fit", "teach", "train 1"]
     assert run.path("policy/sft/taught").is_file()
     done = len(faked.calls)
     refine.take_in(config)
     assert "refine: new: nothing" in capsys.readouterr().out
     assert len(faked.calls) == done
+
+
+def test_sft_goes_on_from_the_policy_that_the_round_started_with(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    monkeypatch.setattr(
+        sft, "train_part", lambda config, run, name: shown.append((config.sft, run.dir, name))
+    )
+    one = Round(config, 1)
+    refine.teach(one)
+    [(options, place, part)] = shown
+    assert (options.base, options.steps) == (str(one.own.path("start/policy/sft").resolve()), 40)
+    assert (place, part) == (one.own.dir, "policy/sft")
 
 
 def test_the_first_upscaler_is_tried_though_no_value_says_it(

@@ -19,6 +19,7 @@ from tiny_run import tiny_run
 from flowtailor.datasets.store import Store
 from flowtailor.pipelines import fit_reward, grpo, refine, sft
 from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.rounds import Round
 from flowtailor.pipelines.stage import Run, record
 from flowtailor.workflows.space import Space
 
@@ -74,7 +75,7 @@ class Faked:
         self.fail_at = ""
         monkeypatch.setattr(refine, "render", self._render)
         monkeypatch.setattr(fit_reward, "run_stage", self._fit)
-        monkeypatch.setattr(sft, "train_part", self._teach)
+        monkeypatch.setattr(refine, "teach", self._teach)
         monkeypatch.setattr(grpo, "train_adapter", self._train)
 
     def _note(self, call: str) -> None:
@@ -96,10 +97,11 @@ class Faked:
         self._note("fit")
         shutil.copytree(Run(config).path("start/reward"), Run(config).path("reward"), dirs_exist_ok=True)
 
-    def _teach(self, config: Config, run: Run, name: str) -> None:
-        self._note(f"teach {config.sft.steps}")
-        shutil.copytree(config.sft.base, run.path(name), dirs_exist_ok=True)
-        run.path(name).joinpath("taught").touch()
+    def _teach(self, one: Round) -> None:
+        self._note("teach")
+        taught = one.own.path("policy/sft")
+        shutil.copytree(one.own.path("start/policy/sft"), taught, dirs_exist_ok=True)
+        taught.joinpath("taught").touch()
 
     def _train(
         self, config: Config, reward: Path, name: str, folder: Path, *, start: Path, seed: int
