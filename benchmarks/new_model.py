@@ -60,7 +60,7 @@ def main() -> None:
         prompts = asked(arguments.style, arguments.prompts)
         new = models / "checkpoints" / arguments.checkpoint
         if not new.exists():
-            learn_without(run.config, arguments.checkpoint, arguments.out / "rows.parquet")
+            learn_without(run, arguments.checkpoint)
             designed(run, prompts, "before")
             new.symlink_to(install().models / "checkpoints" / arguments.checkpoint)
         refine.take_in(run.config)
@@ -106,18 +106,17 @@ def configured(out: Path, urls: Sequence[str]) -> Config:
     return load_config(str(PROFILE), [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
-def learn_without(config: Config, checkpoint: str, shipped: Path) -> None:
+def learn_without(run: Run, checkpoint: str) -> None:
     """A policy that does not know the checkpoint, from the rows that do without it."""
-    world = look(config)
+    world = look(run.config)
     rows = read_rows("studio")
     rows = rows.loc[~rows["workflow"].str.contains(checkpoint, regex=False)]
     rows = rows.assign(engine=world.engine, catalog_hash=world.catalog.hash)
     told = zip(rows["workflow_key"], rows["prompt"], rows["seed"], strict=True)
     rows["row_id"] = [row_id(world.engine, key, prompt, seed) for key, prompt, seed in told]
-    shipped.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(rows, shipped)
+    write_rows(rows, run.path("rows.parquet"))
     for stage in (collect, fit_reward, sft, grpo):
-        stage.run_stage(config)
+        stage.run_stage(run.config)
 
 
 def asked(style: str, count: int) -> list[Prompt]:

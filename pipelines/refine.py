@@ -6,7 +6,7 @@ on from the adapter. Before and after, designs for validation prompts are render
 from, to tell what the round has brought.
 
 A round works in a run folder of its own, `refine/round-N`, from a copy of what it started with (`start/`);
-only when it has finished do its rows, ensemble and adapter take their places in the run, so that an
+only when it has finished do its rows, ensemble and policies take their places in the run, so that an
 interrupted round leaves the run as it was and goes on later. Pictures that any of these folders knows
 are not rendered again. Workflows that are held out stay so: they are not picked.
 
