@@ -74,7 +74,7 @@ def render_row(client: ComfyClient, row: Any, images: Images, timeout_s: float, 
             )
             return Outcome.failed(changed, "EngineChanged")
         try:
-            flow = _drawn_anew(Workflow.loads(row.workflow), row.row_id)
+            flow = drawn_anew(Workflow.loads(row.workflow), row.row_id)
             bound = flow.bind(row.prompt, int(row.seed), row.row_id)
             rendered = client.render(bound.to_api(), timeout_s)
         except ComfyUnavailable:
@@ -85,14 +85,14 @@ def render_row(client: ComfyClient, row: Any, images: Images, timeout_s: float, 
     return Outcome.of(picture)
 
 
-def _drawn_anew(flow: Workflow, row_id: str) -> Workflow:
-    """What takes the seed is marked with its row, in an input that no node class declares.
+def drawn_anew(flow: Workflow, mark: str) -> Workflow:
+    """What takes the seed is marked, a row's with its id, in an input that no node class declares.
 
-    ComfyUI's cache tells nodes apart by all their inputs. It shall lend a row the models that others loaded,
-    but not what another workflow drew with the same prompt and seed: the row's seconds would be too short.
+    ComfyUI's cache tells nodes apart by all their inputs. It shall lend a picture the models that others
+    loaded, but not what another workflow drew with the same prompt and seed: its seconds would be too short.
     """
     marked = {
-        node_id: replace(node, inputs={**node.inputs, "row": row_id})
+        node_id: replace(node, inputs={**node.inputs, "row": mark})
         for node_id, node in flow.nodes.items()
         if SEED in node.inputs.values()
     }

@@ -12,6 +12,7 @@ holds the numbers, and the table goes to standard output.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.methods import choose
 from flowtailor.pipelines.renders import rendered_rows
-from flowtailor.pipelines.stage import Run, write_json
+from flowtailor.pipelines.stage import Run, fingerprint, write_json
 from flowtailor.pipelines.statistics import bootstrap_mean, win_rate
 from flowtailor.pipelines.trained import open_run
 
@@ -68,9 +69,13 @@ def main() -> None:
 def variant(run: Run, name: str) -> Run:
     """A run folder of its own, with a copy of what the variant shares with the run."""
     own = Run(changed(run.config, {"run": {"root": str(run.path("ablations")), "name": name}}))
-    for part in FOLDERS:
-        if not own.path(part).exists():
+    copied = {part: fingerprint(run.path(part)) for part in FOLDERS if part != "stages"}
+    note = own.path("copied.json")
+    if not note.is_file() or json.loads(note.read_text()) != copied:  # none, half of it, or of another run
+        shutil.rmtree(own.dir, ignore_errors=True)
+        for part in FOLDERS:
             shutil.copytree(run.path(part), own.path(part))
+        write_json(note, copied)
     for part in FILES:
         shutil.copyfile(run.path(part), own.path(part))
     return Run(changed(own.config, VARIANTS[name]))

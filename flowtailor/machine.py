@@ -1,9 +1,14 @@
-"""What is on this machine: which processes live, and which addresses lead to it alone."""
+"""What is on this machine: which processes live, whether there is a GPU, which addresses lead to it alone."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import sys
+from pathlib import Path
+
+# Of NVIDIA, on Linux and in Windows' subsystem for it, of AMD and of Intel.
+GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/dri/renderD128")
 
 
 def is_running(pid: int) -> bool:
@@ -15,6 +20,11 @@ def is_running(pid: int) -> bool:
     except PermissionError:  # somebody else's
         return True
     return True
+
+
+def has_gpu() -> bool:
+    """Whether the system shows a device that torch may draw on, if it is built for it; a Mac has one."""
+    return sys.platform == "darwin" or any(Path(device).exists() for device in GPUS)
 
 
 def is_loopback(host: str) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.machine import has_gpu
 
-from ..actors.comfy import ComfyClient, engine, engine_name
+from ..actors.comfy import ComfyClient, EngineConfig, engine, engine_name
 from ..datasets.flows import load_seed_flows
 from ..workflows.catalog import Catalog
 from ..workflows.codec import canonical_words
@@ -41,8 +42,16 @@ def survey(config: Config, client: ComfyClient) -> World:
 
 def look(config: Config) -> World:
     """The same of the configured engine, started for it where that is ours to do."""
-    with engine(config.engine) as client:
+    with engine(asked_here(config.engine)) as client:
         return survey(config, client)
+
+
+def asked_here(config: EngineConfig) -> EngineConfig:
+    """The engine as this machine can run it: a cluster's head may have no GPU, and has nothing to draw."""
+    if has_gpu() or config.kind == "urls" or "--cpu" in config.args:
+        return config
+    args = (*config.args, "--cpu") if config.kind == "checkout" else config.args
+    return config.model_copy(update={"gpu": False, "args": args})
 
 
 def space_file(config: Config) -> Path | None:

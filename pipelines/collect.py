@@ -25,7 +25,7 @@ from ..datasets.shipped import rows_file
 from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
 from ..workflows.graph import Workflow
-from .catalog import World, compatible, space_file, survey, write_world
+from .catalog import World, asked_here, compatible, space_file, survey, write_world
 from .config import Config
 from .engines import render
 from .head_start import beside, lent_rows, take_over
@@ -44,7 +44,8 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     started = time.monotonic()
     store = run.dataset
-    with engine(config.engine) as client:
+    here = asked_here(config.engine)
+    with engine(here) as client:
         world = compatible(config, survey(config, client))
         planned = plan(config, world)
         missing = store.missing(planned, config.scorers.weights)
@@ -53,7 +54,8 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         missing = beside(missing, lent, config.scorers.weights)
         _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
         if dry_run:
-            _say(estimate(client, missing, config.engine))
+            slower = "" if here == config.engine else "; there is no GPU here, so that was on the CPU"
+            _say(estimate(client, missing, config.engine) + slower)
             return
     write_world(run, world)
     take_over(config, lent, store, partial(render, label="pace"))
@@ -70,7 +72,7 @@ def stage_inputs(config: Config) -> dict[str, Any]:
         "collect": config.collect.model_dump(exclude={"rows_per_block"}),
         "head_start": config.collect.head_start and rows_file(config.collect.head_start),
         "engine": config.engine.model_dump(mode="json", include={"kind", "urls", "path", "args"}),
-        "prompts": [config.prompts, prompt_file(config.prompts.file)],
+        "prompts": [config.prompts.counts(), prompt_file(config.prompts.file)],
         "scorers": sorted(config.scorers.weights),
         "seed": config.run.seed,
         "space": space_file(config),
@@ -81,8 +83,7 @@ def stage_inputs(config: Config) -> dict[str, Any]:
 
 def plan(config: Config, world: World) -> pd.DataFrame:
     """All rows that the configuration asks for (see `pipelines/plan.py`)."""
-    counts = {split: getattr(config.prompts, split) for split in ("train", "validation", "test")}
-    prompts = choose(load_prompts(config.prompts.file), counts)
+    prompts = choose(load_prompts(config.prompts.file), config.prompts.counts())
     flows = candidates(
         list(load_seed_flows(config.space.flows).values()),
         world.space,

@@ -66,6 +66,10 @@ class PromptsConfig(Section):
     validation: NonNegativeInt = 12
     test: NonNegativeInt = 16
 
+    def counts(self) -> dict[str, int]:
+        """How many prompts of each split are drawn for the collection."""
+        return self.model_dump(exclude={"file"})
+
 
 class CollectConfig(Section):
     flows: PositiveInt = 64  # distinct workflows, seeds included

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from PIL import Image
 from flowtailor.errors import FlowtailorError
 
 from ..actors.comfy import engine
+from ..actors.renderer import drawn_anew
 from ..datasets.rows import text_hash
 from ..workflows.codec import decode
 from ..workflows.graph import Workflow
@@ -118,8 +120,8 @@ def design(
     _, space = read_world(run)
     designs = ranked(request, run.config, load_designer(run, space), load_ensemble(run), space)
     folder = Path(out) if out else run.path(f"designs/{_slug(request)}")
-    flows = [decode(d.tokens, space).bind(request.prompt, request.seed) for d in designs]
-    designs = write_flows(designs, flows, folder)
+    flows = [decode(d.tokens, space) for d in designs]
+    designs = write_flows(designs, flows, request, folder)
     if render:
         designs = write_pictures(designs, flows, request, run, folder)
     if as_json:
@@ -153,12 +155,14 @@ def ranked(
     ]
 
 
-def write_flows(designs: Sequence[Designed], flows: Sequence[Workflow], folder: Path) -> list[Designed]:
+def write_flows(
+    designs: Sequence[Designed], flows: Sequence[Workflow], request: Request, folder: Path
+) -> list[Designed]:
     """Write `1.json`, `2.json`, ... in ComfyUI's API format; returns the designs with their files."""
     written = []
     for number, (designed, flow) in enumerate(zip(designs, flows, strict=True), start=1):
         file = folder / f"{number}.json"
-        write_json(file, flow.to_api())
+        write_json(file, flow.bind(request.prompt, request.seed).to_api())
         written.append(replace(designed, file=str(file)))
     return written
 
@@ -174,8 +178,9 @@ def write_pictures(
     done = []
     with engine(run.config.engine) as client:
         for number, (designed, flow) in enumerate(zip(designs, flows, strict=True), start=1):
+            bound = drawn_anew(flow, uuid.uuid4().hex).bind(request.prompt, request.seed)
             try:
-                rendered = client.render(flow.to_api(), run.config.engine.render_timeout_s)
+                rendered = client.render(bound.to_api(), run.config.engine.render_timeout_s)
             except FlowtailorError as error:
                 done.append(replace(designed, error=str(error)))
                 continue

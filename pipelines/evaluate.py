@@ -47,7 +47,8 @@ from .stage import Run, is_done, record, write_json
 from .sweep import guidance_report, sweep_designs
 from .trained import adapter_hash, load_designer, load_ensemble, need, with_guidance
 
-PARTS = ("dataset/rows", "reward/ensemble.json", "policy/sft", "policy/score_conditioned", "policy/grpo")
+POLICIES = ("policy/sft", "policy/score_conditioned", "policy/grpo")
+PARTS = ("catalog.json", "dataset/rows", "reward/ensemble.json", *POLICIES)
 
 
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
@@ -56,7 +57,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     if dry_run:
         print(describe(config))
         return
-    need(run.dir, "catalog.json", *PARTS)
+    need(run.dir, *PARTS)
     inputs = stage_inputs(run)
     if is_done(run, "evaluate", inputs, output="evaluation/summary.json"):
         return
@@ -104,12 +105,13 @@ def stage_inputs(run: Run) -> dict[str, Any]:
         "evaluate": config.evaluate,
         "design": config.design,
         "scorers": config.scorers,
-        "prompts": [config.prompts, prompt_file(config.prompts.file)],
+        "prompts": [config.prompts.counts(), prompt_file(config.prompts.file)],
         "judge": SHIPPED / f"{JUDGE}.safetensors",
         "seed": config.run.seed,
         "objective": [config.reward.kappa, config.reward.lambda_seconds],
-        **{part: run.path(part) for part in PARTS},
-        "reward/ensemble.json": run.path("reward"),  # its networks too
+        "rows": run.rows_hash(),
+        "reward": run.path("reward"),
+        "policies": [run.path(part) for part in POLICIES],
     }
 
 
@@ -207,8 +209,8 @@ def plan(
             seeds=config.evaluate.seeds,
             seed=config.run.seed,
         )
-        seconds = np.repeat([pick.seconds for pick in picks], config.evaluate.seeds)
-        frames.append(frame.assign(method=method, design_seconds=seconds))
+        took = {prompt.text: pick.seconds for prompt, pick in zip(prompts, picks, strict=True)}
+        frames.append(frame.assign(method=method, design_seconds=frame["prompt"].map(took)))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -72,7 +72,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
 def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
     """What the ensemble depends on: rows, its own settings, the weights it is reported under."""
     return {
-        "rows": run.path("dataset/rows"),
+        "rows": run.rows_hash(),
         "prompts": prompt_file(config.prompts.file),
         "reward": config.reward.model_dump(exclude={"workers", "kappa", "lambda_seconds", "novelty"}),
         "scorers": config.scorers,

@@ -85,7 +85,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
     return {
         "policy": run.path("policy/sft/model.safetensors"),
         "reward": run.path("reward"),
-        "rows": run.path("dataset/rows"),
+        "rows": run.rows_hash(),
         "prompts": prompt_file(config.prompts.file),
         "grpo": config.grpo.model_dump(mode="json", exclude=unused),
         "kappa": [config.reward.kappa, config.reward.lambda_seconds, config.reward.novelty],

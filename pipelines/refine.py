@@ -36,28 +36,36 @@ from . import fit_reward, grpo, sft
 from .catalog import compatible, look, read_world
 from .config import Config
 from .engines import render
+from .known import FILE as KNOWN
 from .newcomers import admit, newcomers
 from .picks import judge, pick
 from .proposals import Proposer
 from .renders import rendered_rows
-from .rounds import LINEAGE, Round, begin, lineage, promote
-from .stage import Run, fingerprint, is_done, read_json_lines, record, stage_output, write_json
-from .trained import load_designer, need
+from .rounds import LINEAGE, PICKS, STARTS, Round, begin, is_promoting, lineage, promote
+from .stage import Run, fingerprint, is_done, read_json_lines, stage_output, write_json
+from .trained import load_designer, load_ensemble, need
 
 if TYPE_CHECKING:
     from ..models.designing import Designer
     from ..models.reward import RewardEnsemble
 
-PARTS = ("catalog.json", "dataset/rows", "reward/ensemble.json", "policy/sft", "policy/grpo")
+PARTS = ("dataset/rows", *STARTS)
 
 
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
-    """Make the rounds that are not up to date, at least one; with `dry_run` say what they would take."""
+    """Make the rounds that are not up to date, at least one; with `dry_run` say what they would take.
+
+    A round that another one went on from stays as it is.
+    """
+    if not dry_run:
+        finish(config)
     for number in range(1, max(1, config.refine.rounds) + 1):
         one = Round(config, number)
-        if lineage(one.run.dir) >= number and is_done(
-            one.run, one.name, one.inputs(), output=f"{one.name}/summary.json"
-        ):
+        last = lineage(one.run.dir)
+        if number < last:
+            print(f"{one.name}: stays as it is, round {last} went on from it", flush=True)
+            continue
+        if number == last and is_done(one.run, one.name, one.inputs(), output=f"{one.name}/summary.json"):
             continue
         print(describe(one), flush=True)
         if not dry_run:
@@ -68,25 +76,39 @@ def take_in(config: Config, *, dry_run: bool = False) -> None:
     """`--new-models`: one more round, which tries what was installed since; none where all was tried."""
     run = Run(config)
     need(run.dir, *PARTS)
+    if not dry_run:
+        finish(config)
     world = compatible(config, look(config))
     words = newcomers(run, world.space)
     print(f"refine: new: {', '.join(words) or 'nothing'}", flush=True)
-    if not words or dry_run:
+    if not words:
         return
-    admit(config, world)
     one = Round(config, lineage(run.dir) + 1)
-    print(describe(one), flush=True)
-    refine(one, words)
+    print(describe(one, words), flush=True)
+    if not dry_run:
+        admit(config, world)
+        refine(one, words)
 
 
-def describe(one: Round) -> str:
-    """What a round would take."""
+def finish(config: Config) -> None:
+    """Where a round was killed while its results took their places, put the others there."""
+    last = lineage(Run(config).dir)
+    for number in (last, last + 1):
+        one = Round(config, number)
+        if is_promoting(one):
+            promote(one)
+            print(_told(one), flush=True)
+
+
+def describe(one: Round, new: Sequence[str] = ()) -> str:
+    """What a round would take, in which the words `new` are tried."""
     config, refine = one.config, one.config.refine
     judged = 2 * config.prompts.validation * refine.validation_designs
     return (
         f"{one.name}: {config.prompts.train} prompts with {refine.draws} designs each, at most "
         f"{refine.renders} of them rendered to learn from and {judged} of validation prompts to judge by; "
-        f"then the ensemble again and {refine.grpo_steps} steps of GRPO"
+        f"then the ensemble again{f', {refine.sft_steps} steps of SFT' if new else ''} and "
+        f"{refine.grpo_steps} steps of GRPO"
     )
 
 
@@ -100,7 +122,7 @@ def refine(one: Round, new: Sequence[str] = ()) -> None:
         )
     started = time.monotonic()
     begin(one)
-    _, space = read_world(run)
+    _, space = read_world(one.start)
     before, picks = draw(one, space, new)
     learn, judged = own.dataset, Store(own.path("validation"))
     known = _known(one)
@@ -114,10 +136,8 @@ def refine(one: Round, new: Sequence[str] = ()) -> None:
     after = answer_again(one, space)
     rows_after = rendered_rows(config, after, judged, known=known, render=on_engines, label=one.name)
     write_json(own.path("summary.json"), summarise(one, rows_before, rows_after, picks))
-    promote(one, picks)
-    shutil.copyfile(own.path("summary.json"), run.path("refine/summary.json"))
-    record(run, one.name, one.inputs(), output=f"{one.name}/summary.json", seconds=time.monotonic() - started)
-    print(_told(one, json.loads(own.path("summary.json").read_text())), flush=True)
+    promote(one, time.monotonic() - started)
+    print(_told(one), flush=True)
 
 
 def draw(one: Round, space: Space, new: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -128,30 +148,31 @@ def draw(one: Round, space: Space, new: Sequence[str]) -> tuple[pd.DataFrame, pd
     inputs = one.inputs() | {"reward": None, "grpo": None, "new": list(new)}
     if not is_done(own, "designs", inputs):
         with stage_output(own, "designs", inputs) as folder:
-            proposer = Proposer(one, space, *_load(one.run, own.path("start"), space))
+            proposer = Proposer(one, space, *_load(one.start, one.start, space))
             proposer.answers().to_parquet(folder / "before.parquet", index=False)
             candidates, trials = proposer.candidates(new)
             picks = pick(candidates, config.refine.renders, trials)
-            picks.to_parquet(folder / "picks.parquet", index=False)
-    before, picks = (pd.read_parquet(own.path(f"designs/{name}.parquet")) for name in ("before", "picks"))
+            picks.to_parquet(folder / Path(PICKS).name, index=False)
+    before, picks = (pd.read_parquet(own.path(file)) for file in ("designs/before.parquet", PICKS))
     reasons = ", ".join(f"{count} {why}" for why, count in picks["why"].value_counts().items()) or "none"
     print(f"{one.name}: {len(picks)} designs picked ({reasons}), {len(before)} to judge by", flush=True)
     return before, picks
 
 
 def teach(one: Round) -> None:
-    """SFT from the policy of the start, taught by the new ensemble."""
-    own, start = one.own, one.own.path("start/policy/sft")
+    """SFT from the policy of the start, taught by the new ensemble; what it had designed stays new to it."""
+    own, start = one.own, one.start.path("policy/sft")
     again = {"base": str(start.resolve()), "steps": one.config.refine.sft_steps}
     sft.train_part(
         own.config.model_copy(update={"sft": own.config.sft.model_copy(update=again)}), own, "policy/sft"
     )
+    shutil.copyfile(start / KNOWN, own.path("policy/sft") / KNOWN)
 
 
 def go_on(one: Round) -> None:
     """GRPO from the adapter of the start against the new ensemble; the log goes on as well."""
     config, own = one.taught.config, one.own
-    start = own.path("start/policy/grpo")
+    start = one.start.path("policy/grpo")
     inputs = grpo.stage_inputs(config, own) | {
         "policy": one.taught.path("policy/sft/model.safetensors"),
         "rows": None,
@@ -188,7 +209,7 @@ def answer_again(one: Round, space: Space) -> pd.DataFrame:
     inputs = {"policy": own.path("policy/grpo"), **one.inputs()}
     if not is_done(own, "after", inputs):
         with stage_output(own, "after", inputs) as folder:
-            proposer = Proposer(one, space, *_load(one.taught, own.dir, space))
+            proposer = Proposer(one, space, *_load(one.taught, own, space))
             proposer.answers().to_parquet(folder / "after.parquet", index=False)
     return pd.read_parquet(own.path("after/after.parquet"))
 
@@ -198,7 +219,7 @@ def summarise(one: Round, before: pd.DataFrame, after: pd.DataFrame, picks: pd.D
     from ..models.reward import RewardEnsemble
 
     own, weights = one.own, one.config.scorers.weights
-    old, new = (RewardEnsemble.load(folder / "reward") for folder in (own.path("start"), own.dir))
+    old, new = (RewardEnsemble.load(run.path("reward")) for run in (one.start, own))
 
     def foreseen(rows: pd.DataFrame, ensemble: RewardEnsemble) -> pd.DataFrame:
         predictions = ensemble.predict_rows(rows)
@@ -218,12 +239,9 @@ def summarise(one: Round, before: pd.DataFrame, after: pd.DataFrame, picks: pd.D
     }
 
 
-def _load(run: Run, folder: Path, space: Space) -> tuple[Designer, RewardEnsemble]:
-    """The adapter in `folder` on the SFT policy of `run`, and the ensemble in `folder`."""
-    from ..models.reward import RewardEnsemble
-
-    designer = load_designer(run, space, adapter=folder / "policy/grpo")
-    return designer, RewardEnsemble.load(folder / "reward")
+def _load(taught: Run, own: Run, space: Space) -> tuple[Designer, RewardEnsemble]:
+    """The adapter of `own` on the SFT policy of `taught`, and the ensemble of `own`."""
+    return load_designer(taught, space, adapter=own.path("policy/grpo")), load_ensemble(own)
 
 
 def _known(one: Round) -> list[Store]:
@@ -232,8 +250,9 @@ def _known(one: Round) -> list[Store]:
     return [Store(one.run.path(place)) for place in ("dataset", "policy/audit", *earlier)]
 
 
-def _told(one: Round, summary: dict[str, Any]) -> str:
+def _told(one: Round) -> str:
     """The round in one line."""
+    summary = json.loads(one.own.path("summary.json").read_text())
 
     def change(name: str) -> str:
         values = [summary[side][name] for side in ("before", "after")]

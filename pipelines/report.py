@@ -114,11 +114,16 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
 
 
 def copy_pictures(rows: list[Row], source: Path, folder: Path) -> dict[str, str]:
-    """Copy each picture once as a small WebP without the workflow that ComfyUI writes into it."""
+    """Copy each picture once as a small WebP without the workflow that ComfyUI writes into it.
+
+    Those that were removed since are left out: their scores stay true.
+    """
     (folder / "images").mkdir()
     pictures: dict[str, str] = {}
     for row in rendered(rows):
         name = f"images/{row['row_id']}.webp"
+        if not (source / row["image"]).is_file():
+            continue
         with Image.open(source / row["image"]) as image:
             small = image.convert("RGB")
             small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

@@ -18,13 +18,18 @@ from typing import Any
 
 import pandas as pd
 
+from ..datasets.prompts import prompt_file
 from . import fit_reward, grpo, sft
 from .config import Config
 from .renders import adopt
 from .stage import Run, bring_back, fingerprint, is_recorded, read_record, record, stage_output, write_json
 
 SFT_PARTS = ("policy/sft", "policy/score_conditioned")
+WORLD = ("catalog.json", "space.toml")
+STARTS = ("reward", "policy/sft", "policy/grpo", *WORLD)  # of the run, which a round copies
 LINEAGE = "refined.json"  # in the adapter's folder: the round that made it
+PICKS = "designs/picks.parquet"  # in the round's folder: the rows to learn from
+PROMOTING = "promoting.json"  # in the round's folder while `promote` is at work
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,12 @@ class Round:
         place = {"root": str(self.run.path("refine")), "name": f"round-{self.number}"}
         return Run(self.config.model_copy(update={"run": self.config.run.model_copy(update=place)}))
 
+    @cached_property
+    def start(self) -> Run:
+        """The copy of what the round starts from, as a run that can be drawn with."""
+        place = {"root": str(self.own.dir), "name": "start"}
+        return Run(self.config.model_copy(update={"run": self.config.run.model_copy(update=place)}))
+
     @property
     def name(self) -> str:
         return f"refine/round-{self.number}"
@@ -57,13 +68,13 @@ class Round:
         """What a round depends on."""
         config = self.config
         return {
-            "start": [self.own.path("start/policy/grpo"), self.own.path("start/reward")],
-            "sft": self.own.path("start/policy/sft/model.safetensors"),
+            "start": [self.start.path("policy/grpo"), self.start.path("reward")],
+            "sft": self.start.path("policy/sft/model.safetensors"),
             "refine": config.refine.model_dump(exclude={"rounds"}),
             "design": [config.design.guidance, config.design.temperature],
             "reward": config.reward.model_dump(exclude={"workers"}),
             "grpo": config.grpo,
-            "prompts": config.prompts,
+            "prompts": [config.prompts.counts(), prompt_file(config.prompts.file)],
             "scorers": config.scorers,
             "max_tokens": config.space.max_tokens,
             "seed": config.run.seed,
@@ -71,43 +82,74 @@ class Round:
 
 
 def begin(one: Round) -> None:
-    """Copy what the round starts from, unless it has begun from that already."""
-    run, start = one.run, one.own.path("start")
-    same = fingerprint(start / "policy/grpo") == fingerprint(run.path("policy/grpo"))
-    if start.is_dir() and (same or lineage(run.dir) >= one.number):
-        return
-    with stage_output(one.own, "start", {}) as folder:
-        for part in ("reward", "policy/sft", "policy/grpo"):
-            shutil.copytree(run.path(part), folder / part)
-        write_json(
-            folder / "up_to_date.json",
-            [name for name, inputs in stages(one.config) if is_recorded(run, name, inputs)],
-        )
-    for part in ("catalog.json", "space.toml"):
-        shutil.copyfile(run.path(part), one.own.path(part))
+    """Copy what the round starts from, unless it has begun from that already.
 
-
-def promote(one: Round, picks: pd.DataFrame) -> None:
-    """Put rows, ensemble and policies in their places in the run, where later stages find them.
-
-    Stages that were up to date when the round began count as up to date again; those of SFT among them,
-    though they have not seen the new rows.
+    A finished round that is made again starts from what it started from then.
     """
-    run, own = one.run, one.own
-    source, target = own.dataset, run.dataset
+    run, own, start = one.run, one.own, one.start
+    same = all(fingerprint(start.path(part)) == fingerprint(run.path(part)) for part in STARTS)
+    if not start.dir.is_dir() or not (same or lineage(run.dir) >= one.number):
+        shutil.rmtree(own.path("policy"), ignore_errors=True)  # learned from another start
+        with stage_output(own, "start", {}) as folder:
+            for part in STARTS:
+                _copy(run.path(part), folder / part)
+    for part in WORLD:
+        _copy(start.path(part), own.path(part))
+
+
+def promote(one: Round, seconds: float = 0.0) -> None:
+    """Put what a finished round has made in its place in the run, where later stages find it.
+
+    Where that is cut short, a note stays (`is_promoting`), and another call goes on. Stages that were up to
+    date count as up to date again; those of SFT among them, though they have not seen the new rows. A
+    score-conditioned adapter goes with the SFT policy that it was trained on.
+
+    seconds: that the round took.
+    """
+    run, own, note = one.run, one.own, one.own.path(PROMOTING)
+    if not note.is_file():
+        accepted = [name for name, inputs in stages(one.config) if is_recorded(run, name, inputs)]
+        write_json(note, {"accepted": accepted, "seconds": seconds})
+    noted = json.loads(note.read_text())
+    _promote_rows(one)
+    if own.path("policy/sft").is_dir():
+        shutil.rmtree(run.path("policy/score_conditioned"), ignore_errors=True)
+        noted["accepted"] = [name for name in noted["accepted"] if name != "policy/score_conditioned"]
+    for name, inputs in stages(one.config):
+        accepted = name in noted["accepted"]
+        if own.path(name).is_dir():
+            with stage_output(run, name, inputs if accepted else {}) as folder:
+                shutil.copytree(own.path(name), folder, dirs_exist_ok=True)
+        elif accepted:
+            took = float(read_record(run, name).get("seconds", 0.0))
+            record(run, name, inputs, output=name, seconds=took)
+    _copy(own.path("summary.json"), run.path("refine/summary.json"))
+    record(run, one.name, one.inputs(), output=f"{one.name}/summary.json", seconds=noted["seconds"])
+    note.unlink()
+
+
+def is_promoting(one: Round) -> bool:
+    """Whether `promote` was cut short."""
+    return one.own.path(PROMOTING).is_file()
+
+
+def _promote_rows(one: Round) -> None:
+    """The pictures that the round rendered to learn from, and the rows of those that failed."""
+    source, target = one.own.dataset, one.run.dataset
+    picks = pd.read_parquet(one.own.path(PICKS))
     adopt(source, target, picks, list(one.config.scorers.weights))
     missing = set(target.missing(picks)["row_id"])  # the rows that failed have no picture to adopt
     learned = source.rows()
     target.append(learned[learned["row_id"].isin(missing)])
-    accepted = json.loads(own.path("start/up_to_date.json").read_text())
-    for name, inputs in stages(one.config):
-        if not own.path(name).is_dir():
-            if name in accepted:
-                seconds = float(read_record(run, name).get("seconds", 0.0))
-                record(run, name, inputs, output=name, seconds=seconds)
-        else:
-            with stage_output(run, name, inputs if name in accepted else {}) as folder:
-                shutil.copytree(own.path(name), folder, dirs_exist_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file or a folder, to a place where none is or where a file may be replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def stages(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -36,7 +36,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         try:
             importlib.import_module(f".{name}", __package__).run_stage(config, dry_run=dry_run)
         except FlowtailorError as error:
-            if not dry_run:
+            if not dry_run or number == 1:
                 raise
             print(f"{name}: what it would do depends on stages before it ({error})", flush=True)
     if not dry_run:

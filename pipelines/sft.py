@@ -106,7 +106,7 @@ def imitation(
 def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
     """What a policy depends on."""
     inputs = {
-        "rows": run.path("dataset/rows"),
+        "rows": run.rows_hash(),
         "space": [run.path("space.toml"), run.path("catalog.json"), config.space.max_tokens],
         "prompts": prompt_file(config.prompts.file),
         "scorers": config.scorers,

@@ -34,12 +34,15 @@ from flowtailor.files import written_whole
 from flowtailor.machine import is_running
 
 from ..datasets.prompts import labelled, load_prompts
+from ..datasets.rows import RETRYABLE_ERRORS, score_columns
 from ..datasets.store import Store
 from .config import Config
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# What a row tells beside its scores; its id stands for engine, workflow, prompt and seed.
+TOLD = ("row_id", "category", "prompt_split", "workflow_split", "tokens", "seconds", "error_type")
 VERSIONED = ("flowtailor", "ray", "torch", "transformers", "trl", "peft", "pyarrow")
 
 
@@ -66,6 +69,21 @@ class Run:
         if len(rows):
             rows = rows.loc[rows["engine"] == self.dataset.latest_engine()].reset_index(drop=True)
         return labelled(rows, load_prompts(self.config.prompts.file))
+
+    def rows_hash(self) -> str:
+        """Stands for the rows that stages learn from, in whatever files they lie.
+
+        A render that failed for the moment is none of them: one that times out at each call must not make all
+        that was learned out of date.
+        """
+        from pandas.util import hash_pandas_object
+
+        rows = self.dataset.rows()
+        rows = rows.loc[~rows["error_type"].isin(list(RETRYABLE_ERRORS))]
+        told = rows[[*TOLD, *sorted(score_columns(rows.columns))]]
+        digest = hashlib.sha256(json.dumps(list(told.columns)).encode())
+        digest.update(hash_pandas_object(told, index=False).to_numpy().tobytes())
+        return digest.hexdigest()
 
     def open(self) -> Run:
         """Make the folder and write down the resolved configuration with versions and revision.

@@ -90,8 +90,7 @@ def test_a_run_is_read_where_it_lies_now(run_dir: Path):
 
 
 def test_files_are_ready_for_the_engine(tmp_path: Path, catalog_0375: Catalog):
-    flow = load_seed_flows()["plain"].bind(REQUEST.prompt, REQUEST.seed)
-    (written,) = write_flows([DESIGNED], [flow], tmp_path / "new" / "folder")
+    (written,) = write_flows([DESIGNED], [load_seed_flows()["plain"]], REQUEST, tmp_path / "new" / "folder")
     api = json.loads(Path(written.file).read_text())
     assert problems(api, catalog_0375) == []
     assert "a red apple" in json.dumps(api)

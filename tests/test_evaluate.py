@@ -33,7 +33,7 @@ def design(name: str, space: Space, seconds: float = 0.5) -> Choice:
 
 def planned(space: Space, **evaluation: Any) -> pd.DataFrame:
     config = Config.model_validate({"evaluate": {"seeds": 2, **evaluation}})
-    plain, lora = design("plain", space), design("lora", space)
+    plain, lora = design("plain", space), design("lora", space, seconds=0.7)
     choices = {"most_used": [plain, plain], "guided": [lora, plain]}
     return evaluate.plan(config, PROMPTS, choices, space, ENGINE)
 
@@ -45,7 +45,9 @@ def test_plan_has_a_row_per_method_prompt_and_seed(space: Space):
     assert len(set(plan["row_id"])) == 6
     assert set(plan["prompt_split"]) == {"test"}
     assert set(plan["engine"]) == {"comfyui-0.3.75"}  # the one that collected last
-    assert set(plan["design_seconds"]) == {0.5}
+    took = plan.set_index(["method", "prompt"])["design_seconds"]
+    assert list(took["guided", "a red apple"]) == [0.7, 0.7]
+    assert list(took["guided", "a sly fox"]) == [0.5, 0.5]
 
 
 def test_methods_are_compared_on_the_same_noise(space: Space):
@@ -201,7 +203,7 @@ def test_a_missing_stage_is_named_with_its_command(tmp_path: Path, monkeypatch):
 
 
 def test_designs_are_made_from_then_on_as_they_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for part in ("catalog.json", *evaluate.PARTS):
+    for part in evaluate.PARTS:
         (tmp_path / "made" / part).mkdir(parents=True)
 
     def stop(*_: Any) -> None:

@@ -15,10 +15,11 @@ from tiny_refine import Faked, complete_run, inputs_of
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.policy import Policy
-from flowtailor.pipelines import collect, refine, sft
+from flowtailor.pipelines import collect, refine, rounds, sft
 from flowtailor.pipelines import newcomers as newcomers_file
 from flowtailor.pipelines.catalog import World, compatible, read_world
 from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.known import read_known
 from flowtailor.pipelines.newcomers import admit, newcomers
 from flowtailor.pipelines.rounds import Round
 from flowtailor.pipelines.stage import Run, is_done, record
@@ -55,7 +56,9 @@ def test_a_new_model_is_tried_until_it_has_rows(
     tried = learned.loc[[word in text.split() for text in learned["tokens"]]]
     assert json.loads(run.path("refine/summary.json").read_text())["picked"]["new"] == 2
     assert tried["prompt"].nunique() >= 2
-    assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+    kept = {name: inputs for name, inputs in inputs_of(config).items() if name != "policy/score_conditioned"}
+    assert all(is_done(run, name, inputs) for name, inputs in kept.items())
+    assert not run.path("policy/score_conditioned").exists()  # it was an adapter on the former policy
     assert [call for call in faked.calls if call != "render"] == ["fit", "teach", "train 1"]
     assert run.path("policy/sft/taught").is_file()
     done = len(faked.calls)
@@ -64,18 +67,60 @@ def test_a_new_model_is_tried_until_it_has_rows(
     assert len(faked.calls) == done
 
 
+def test_a_round_that_was_killed_while_it_took_its_place_is_finished(
+    config: Config, faked: Faked, larger: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "look", lambda config: larger)
+    run, whole = Run(config), rounds._promote_rows
+
+    def killed(one: Round) -> None:
+        whole(one)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rounds, "_promote_rows", killed)
+        refine.take_in(config)
+    assert not run.path("policy/sft/taught").exists()
+    done = len(faked.calls)
+    refine.take_in(config)
+    assert len(faked.calls) == done
+    assert run.path("policy/sft/taught").is_file()
+    assert json.loads(run.path("policy/grpo/refined.json").read_text()) == {"round": 1}
+    assert is_done(run, "refine/round-1", Round(config, 1).inputs(), output="refine/round-1/summary.json")
+    assert not rounds.is_promoting(Round(config, 1))
+
+
+def test_a_round_that_began_before_a_model_was_installed_begins_again(
+    config: Config, faked: Faked, larger: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "look", lambda config: larger)
+    faked.fail_at = "fit"
+    with pytest.raises(KeyboardInterrupt):
+        refine.run_stage(config)
+    faked.fail_at = ""
+    refine.take_in(config)
+    one = Round(config, 1)
+    assert "ckpt_name=a_watercolour.ckpt" in read_world(one.own)[1].vocabulary
+    assert "teach" in faked.calls
+
+
 def test_sft_goes_on_from_the_policy_that_the_round_started_with(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = []
-    monkeypatch.setattr(
-        sft, "train_part", lambda config, run, name: shown.append((config.sft, run.dir, name))
-    )
-    one = Round(config, 1)
+    shown, one = [], Round(config, 1)
+
+    def train_part(config: Config, run: Run, name: str) -> None:
+        shown.append((config.sft, run.dir, name))
+        run.path(name).mkdir(parents=True)
+        run.path(f"{name}/known.json").write_text("[]")
+
+    monkeypatch.setattr(sft, "train_part", train_part)
+    rounds.begin(one)
     refine.teach(one)
     [(options, place, part)] = shown
-    assert (options.base, options.steps) == (str(one.own.path("start/policy/sft").resolve()), 40)
+    assert (options.base, options.steps) == (str(one.start.path("policy/sft").resolve()), 40)
     assert (place, part) == (one.own.dir, "policy/sft")
+    assert read_known(one.own) == read_known(one.run) != []  # its own designs stay new to it
 
 
 def test_the_first_upscaler_is_tried_though_no_value_says_it(

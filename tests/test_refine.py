@@ -130,7 +130,9 @@ def test_an_interrupted_round_leaves_the_run_alone_and_goes_on(
     assert faked.calls[-1] == "train 1"
 
 
-def test_a_second_round_starts_from_the_first(config: Config, faked: Faked) -> None:
+def test_a_second_round_starts_from_the_first(
+    config: Config, faked: Faked, capsys: pytest.CaptureFixture[str]
+) -> None:
     twice = config.model_copy(update={"refine": config.refine.model_copy(update={"rounds": 2})})
     run_stage(config)
     run_stage(twice)
@@ -138,6 +140,11 @@ def test_a_second_round_starts_from_the_first(config: Config, faked: Faked) -> N
     assert faked.calls.count("train 1") == 2
     assert json.loads(run.path("refine/summary.json").read_text())["round"] == 2
     assert json.loads(run.path("policy/grpo/refined.json").read_text()) == {"round": 2}
+
+    fewer = twice.model_copy(update={"refine": twice.refine.model_copy(update={"renders": 2})})
+    run_stage(fewer)
+    assert "refine/round-1: stays as it is, round 2 went on from it" in capsys.readouterr().out
+    assert faked.calls.count("fit") == 3  # the second round was made again
 
 
 def test_a_policy_that_was_trained_anew_is_refined_anew(config: Config, faked: Faked) -> None:
@@ -151,6 +158,10 @@ def test_a_policy_that_was_trained_anew_is_refined_anew(config: Config, faked: F
 
 def test_stages_that_were_out_of_date_stay_so(config: Config, faked: Faked) -> None:
     later = config.model_copy(update={"sft": config.sft.model_copy(update={"steps": 7})})
+    faked.fail_at = "fit"
+    with pytest.raises(KeyboardInterrupt):  # they were up to date by the configuration that it began with
+        run_stage(config)
+    faked.fail_at = ""
     run_stage(later)
     assert not is_done(Run(later), "policy/sft", inputs_of(later)["policy/sft"])
 

@@ -178,6 +178,13 @@ def test_page_needs_nothing_but_its_folder(run_dir: Path, tmp_path: Path):
     assert len(page.ids) == len(set(page.ids))
 
 
+def test_a_picture_that_was_removed_is_told_and_the_rest_shown(run_dir: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    next((run_dir / "evaluation/images").rglob("*.png")).unlink()
+    text = report.write_report(run_dir, tmp_path / "out").read_text()
+    assert text.count("the picture is gone") == 1
+
+
 def test_stage_is_skipped_until_something_changes(run_dir: Path, monkeypatch, capsys):
     monkeypatch.chdir(run_dir.parent.parent)
     config = Config.model_validate({"run": {"name": run_dir.name}})

@@ -43,6 +43,11 @@ def test_rounds_of_refinement_come_between_grpo_and_evaluation(calls: list[tuple
     assert [name for name, _ in calls][3:5] == ["grpo", "refine"]
 
 
+def test_a_dry_run_does_not_hide_that_the_first_stage_cannot_run():
+    with pytest.raises(FlowtailorError, match="nowhere: holds no"):
+        run.run_stage(load_config(None, ["space.flows='nowhere'"]), dry_run=True)
+
+
 def test_a_dry_run_goes_on_where_a_stage_needs_an_earlier_one(
     calls: list[tuple[str, bool]], capsys: pytest.CaptureFixture[str]
 ):
