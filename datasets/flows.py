@@ -13,6 +13,7 @@ from flowtailor.errors import FlowtailorError
 
 from ..workflows.graph import Workflow, WorkflowError
 from ..workflows.slots import made_ready
+from ..workflows.ui import is_ui
 
 SHIPPED = Path(__file__).parent / "flows"
 
@@ -26,7 +27,10 @@ def load_seed_flows(folder: str | Path | None = None) -> dict[str, Workflow]:
     flows: dict[str, Workflow] = {}
     for file in sorted(root.glob("*.json")):
         try:
-            flows[file.stem] = made_ready(Workflow.from_api(json.loads(file.read_text())))
+            content = json.loads(file.read_text())
+            if is_ui(content):
+                raise WorkflowError("is in the editor's format; use the menu's Export (API) instead")
+            flows[file.stem] = made_ready(Workflow.from_api(content))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise FlowtailorError(
                 f"{file}: not JSON ({error}); export it from ComfyUI in API format"

@@ -35,7 +35,7 @@ def read_rows(name: str) -> pd.DataFrame:
     file = rows_file(name)
     try:
         table = pq.read_table(file)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise FlowtailorError(f"{file}: no Parquet file ({str(error).splitlines()[0]})") from None
     if missing := set(COLUMNS.names) - set(table.column_names):
         raise FlowtailorError(f"{file}: no rows of a dataset; it lacks the column {min(missing)}")

@@ -94,9 +94,13 @@ def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray
     """(O,): by how much the doubt about a difference must be widened to cover 68.27%.
 
     error_MO: of M differences between two rows of one prompt, foreseen less measured; spread_MO: the
-    members' disagreement about them and what no rendered workflow tells. Unmeasured ones (NaN) do not count.
+    members' disagreement about them and what no rendered workflow tells. Unmeasured ones (NaN) do not count;
+    1 where none is measured.
     """
-    return np.nanquantile(np.abs(error_MO) / np.maximum(spread_MO, 1e-12), WITHIN_ONE_DEVIATION, axis=0)
+    width_O, measured_O = np.ones(error_MO.shape[1]), ~np.isnan(error_MO).all(axis=0)
+    distance_MO = np.abs(error_MO[:, measured_O]) / np.maximum(spread_MO[:, measured_O], 1e-12)
+    width_O[measured_O] = np.nanquantile(distance_MO, WITHIN_ONE_DEVIATION, axis=0)
+    return width_O
 
 
 def late_deviations(distance_N: np.ndarray, weight_N: np.ndarray) -> float:

@@ -177,7 +177,8 @@ class RewardEnsemble:
     def calibrate(self, frame: pd.DataFrame) -> None:
         """Fit the error bars on rows of prompts that no member has seen (columns as in the dataset).
 
-        Each output's on the rows that have it; how far the scorers err together on those that have all.
+        Each output's on the rows that have it; how far the scorers err together on those that have all. What
+        no row tells stays as it is.
         """
         if frame.empty:
             return
@@ -190,14 +191,15 @@ class RewardEnsemble:
         known_NO = ~np.isnan(error_NO)
         columns = zip(error_NO.T, *answers.deviations(), strict=True)
         self.bars = tuple(
-            fit_bars(*(values[known_N] for values in (*column, new_N, prompt_N)))
-            for column, known_N in zip(columns, known_NO.T, strict=True)
+            fit_bars(*(values[known_N] for values in (*column, new_N, prompt_N))) if known_N.any() else bars
+            for bars, column, known_N in zip(self.bars, columns, known_NO.T, strict=True)
         )
         distance_NO = error_NO / np.maximum(self._std(answers), 1e-12)
         self.late = late_deviations(distance_NO[:, -1], row_weights(new_N, prompt_N))
         whole_N = known_NO.all(axis=1)
-        weight_N = row_weights(new_N[whole_N], prompt_N[whole_N])
-        self.correlation_SS = error_correlation(distance_NO[whole_N, :-1], weight_N)
+        if whole_N.any():
+            weight_N = row_weights(new_N[whole_N], prompt_N[whole_N])
+            self.correlation_SS = error_correlation(distance_NO[whole_N, :-1], weight_N)
         one_M, other_M = _pairs(frame)
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO

@@ -138,6 +138,8 @@ def write_catalog(config: Config) -> None:
     print(f"space {world.space.source}: {len(world.space.vocabulary)} words")
     if world.space.missing:
         print(f"not installed, so left out: {', '.join(world.space.missing)}")
+    for class_type in world.space.unfed:
+        print(f"{class_type} is left out: {world.space.why_not(class_type)}")
     for name, flow in load_seed_flows(config.space.flows).items():
         try:
             canonical_words(flow.canonical(world.catalog), world.space)

@@ -19,7 +19,7 @@ from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.codec import canonical_words, decode
 from flowtailor.workflows.drafting import draft, is_safe
 from flowtailor.workflows.grammar import Grammar
-from flowtailor.workflows.graph import PROMPT, Workflow, WorkflowError
+from flowtailor.workflows.graph import PROMPT, Link, Workflow, WorkflowError
 from flowtailor.workflows.slots import made_ready
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
@@ -138,12 +138,42 @@ def test_the_first_value_is_the_workflow_s_and_others_are_offered_beside_it(cata
     assert "UpscaleModelLoader" not in space.rules  # there is none
 
 
-def test_values_that_differ_by_a_rounding_are_one_word_and_the_workflow_s_own(catalog: Catalog):
-    api = json.loads(json.dumps(SDXL))
-    api["3"]["inputs"]["denoise"] = 0.7000000000000001
-    space, [flow] = drafted(catalog, api)
-    canonical = flow.canonical(catalog)
-    assert decode(canonical_words(canonical, space), space) == canonical
+def test_values_that_differ_by_a_rounding_are_told_apart(catalog: Catalog):
+    first, other = (json.loads(json.dumps(SDXL)) for _ in range(2))
+    first["3"]["inputs"]["cfg"], other["3"]["inputs"]["cfg"] = 0.8000000000000002, 0.8
+    space, flows = drafted(catalog, first, other)
+    for flow in flows:
+        canonical = flow.canonical(catalog)
+        assert decode(canonical_words(canonical, space), space) == canonical
+
+
+def test_an_older_export_that_lacks_an_optional_value_lies_in_the_space_too(catalog: Catalog):
+    older = json.loads(json.dumps(FLUX))
+    loader = next(n for n in older.values() if n["class_type"] == "DualCLIPLoader")
+    newer = json.loads(json.dumps(FLUX))
+    loader["inputs"].pop("device", None)
+    for one in newer.values():
+        if one["class_type"] == "DualCLIPLoader":
+            one["inputs"]["device"] = "default"
+    space, flows = drafted(catalog, older, newer)
+    assert len({canonical_words(flow, space) for flow in flows}) == 1
+
+
+def test_a_text_in_any_script_gives_its_word_a_name(catalog: Catalog):
+    api = json.loads(json.dumps(SDXL).replace("blurry, text", "\\u4f4e\\u8d28\\u91cf"))
+    space, _ = drafted(catalog, api)
+    assert "text=\u4f4e\u8d28\u91cf" in space.vocabulary
+
+
+def test_several_pictures_of_one_input_do_not_stop_a_draft():
+    batch = {"images.image0": ["8", 0], "images.image1": ["20", 0]}
+    empty = node("EmptyImage", width=64, height=64, batch_size=1, color=0)
+    saved = node("SaveImage", images=["21", 0], filename_prefix="ComfyUI")
+    export = SDXL | {"20": empty, "21": node("BatchImagesNode", **batch), "9": saved}
+    later = saved_catalog("0.30.0")
+    text = draft({"a": made_ready(Workflow.from_api(export))}, later)
+    assert "[nodes.BatchImagesNode]" in text
+    assert "makes its COMFY_AUTOGROW_V3" in Space(text, later, "space.toml").why_not("BatchImagesNode")
 
 
 def test_a_class_with_an_odd_name_stands_in_the_draft(catalog: Catalog):
@@ -180,6 +210,8 @@ def test_previews_give_way_to_what_is_saved():
     shown = made_ready(Workflow.from_api({i: n for i, n in SDXL.items() if i != "9"} | {"20": preview}))
     kinds = [n.class_type for n in shown.nodes.values()]
     assert kinds.count("SaveImage") == 1 and "PreviewImage" not in kinds
+    passing = SDXL | {"20": preview, "9": node("SaveImage", images=["20", 0], filename_prefix="ComfyUI")}
+    assert made_ready(Workflow.from_api(passing)).nodes["9"].inputs["images"] == Link("8", 0)
 
 
 def test_the_prompt_s_place_is_found():

@@ -108,6 +108,14 @@ def test_rows_that_are_older_than_a_scorer_teach_what_the_others_say(rows):
     assert crisp > crisp_alone - 0.05
 
 
+def test_bars_of_a_scorer_that_no_validation_row_has_stay_as_they_are(ensemble, rows):
+    held_out = rows[rows["prompt_split"] == "validation"]
+    young = RewardEnsemble(ensemble._nets, ensemble._table.vocabulary, SCORERS, ensemble.scale, "minilm-l6")
+    young.calibrate(held_out.assign(score_crisp=np.nan))
+    assert young.bars[0] != Bars() == young.bars[1]
+    assert young.widths_O[1] == 1 and np.isfinite(young.widths_O).all()
+
+
 def test_seconds_are_foreseen(ensemble, rows):
     held_out = rows[rows["prompt_split"] == "test"]
     foreseen, seconds = predict(ensemble, held_out), held_out["seconds"].to_numpy()

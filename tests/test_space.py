@@ -52,8 +52,20 @@ def test_what_the_engine_lacks_is_left_out(catalog_0375: Catalog, tmp_path):
     """
     space = Space.load(write(tmp_path, text), Catalog(emptied))
     assert space.missing == ("LoraLoader.lora_name", "NotInstalled")
+    assert space.unfed == {"ImageUpscaleWithModel": "UPSCALE_MODEL"}
+    assert "lacks LoraLoader.lora_name; install it" in space.why_not("LoraLoader")
+    assert "makes its UPSCALE_MODEL; add what does" in space.why_not("ImageUpscaleWithModel")
+    assert "add [nodes.ImageScaleBy]" in space.why_not("ImageScaleBy")
     assert "LoraLoader" not in space.rules
-    assert "ImageUpscaleWithModel" not in space.rules  # nothing makes an UPSCALE_MODEL
+    assert "ImageUpscaleWithModel" not in space.rules
+
+
+def test_a_loader_of_which_nothing_is_installed_is_left_out(catalog_0375: Catalog, tmp_path):
+    info = catalog_0375.to_json()
+    none = {**info, "VAELoader": {**info["VAELoader"], "input": {"required": {"vae_name": [[]]}}}}
+    space = Space.load(write(tmp_path, STUDIO_SPACE.read_text() + "[nodes.VAELoader]\n"), Catalog(none))
+    assert "VAELoader.vae_name" in space.missing
+    assert "VAELoader" not in space.rules
 
 
 def test_classes_that_only_feed_themselves_are_left_out(catalog_0375: Catalog, tmp_path):
@@ -98,6 +110,9 @@ def test_an_output_that_nothing_feeds_says_what_is_not_installed(catalog_0375: C
         ("[nodes.CLIPTextEncode]\ntext = ['nice']", "no such text"),
         ("[nodes.KSampler]", "output 'SaveImage' must be one of its nodes"),
         ("[nodes", "not valid TOML"),
+        ("max_nodes = 'many'", "max_nodes = 'many': must be a whole number"),
+        ("nodes = 3", "nodes = 3: must be a table"),
+        ("[texts]\na = 3", "texts.a = 3: must be a text, in quotes"),
         ("max_node = 10", "no such key 'max_node'; it may have accepts, groups, max_nodes"),
         ('[groups]\nloras = { classes = ["LoraLoder"], max = 2 }', "groups.loras: LoraLoder is none of the"),
         ('[groups]\nloras = { classes = ["LoraLoader"] }', "groups.loras: must say `classes` and `max`"),
@@ -120,5 +135,6 @@ def test_mistakes_are_named(text: str, message: str, catalog_0375: Catalog, tmp_
 def test_words_of_values():
     assert value_word("steps", 12) == "steps=12"
     assert value_word("cfg", 1.5) == "cfg=1.5"
+    assert value_word("cfg", 0.8) != value_word("cfg", 0.8000000000000002)
     assert value_word("tiled", True) == "tiled=true"
     assert quote("my model.safetensors") == "my%20model.safetensors"

@@ -23,6 +23,8 @@ FLOW = {
         "class_type": "KSampler",
         "inputs": {
             "model": ["2", 0],
+            "positive": ["3", 0],
+            "negative": ["4", 0],
             "sampler_name": "euler",
             "scheduler": "normal",
             "steps": 8,

@@ -96,6 +96,43 @@ def test_a_widget_shown_on_the_subgraph_overrides_the_one_inside(nested, catalog
     assert ui_to_api(nested, catalog)["2:7"]["inputs"]["width"] == 16
 
 
+def test_a_subgraph_says_which_widgets_it_shows(nested, catalog):
+    """Newer files list widgets of nodes inside among its own, which those nodes keep the value of."""
+    shown = node(nested, 2)
+    shown["properties"] = {"proxyWidgets": [["7", "height"], ["-1", "width"]]}
+    shown["widgets_values"] = [48, 32]
+    inputs = ui_to_api(nested, catalog)["2:7"]["inputs"]
+    assert (inputs["width"], inputs["height"]) == (32, 16)
+    shown["widgets_values"] = [None, None]
+    assert ui_to_api(nested, catalog)["2:7"]["inputs"]["width"] == 16
+    shown["widgets_values"] = [48]
+    assert ui_to_api(nested, catalog)["2:7"]["inputs"]["width"] == 16
+
+
+@pytest.mark.parametrize(
+    "bypassed",
+    [
+        {"type": "Reroute", "inputs": [{"name": "", "type": "*", "link": 1}]},
+        {
+            "type": "ResizeImageMaskNode",
+            "inputs": [
+                {"name": "mask", "type": "MASK", "link": None},
+                {"name": "input", "type": "IMAGE,MASK", "link": 1},
+            ],
+        },
+    ],
+    ids=["any", "several"],
+)
+def test_a_bypassed_node_passes_on_what_the_next_one_takes(bypassed: dict[str, Any], catalog: Catalog):
+    nodes = [
+        {"id": 1, "type": "EmptyImage", "widgets_values": [64, 64, 1, 0]},
+        {"id": 2, "mode": 4, "outputs": [{"name": "", "type": "IMAGE"}], **bypassed},
+        {"id": 3, "type": "PreviewImage", "inputs": [{"name": "images", "type": "IMAGE", "link": 2}]},
+    ]
+    links = [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]]
+    assert ui_to_api({"nodes": nodes, "links": links}, catalog)["3"]["inputs"]["images"] == ["1", 0]
+
+
 def test_a_bypassed_subgraph_passes_through(nested, catalog):
     node(nested, 2)["mode"] = 4
     api = ui_to_api(nested, catalog)

@@ -162,7 +162,7 @@ class _Editor:
         node = flow.nodes[node_id]
         values = [v for v in param.values if v != node.inputs[param.name]]
         rare = [1 / (1 + self.met[node.class_type, param.name, v]) for v in values]
-        return _with(flow, {node_id: {param.name: self.rng.choices(values, rare)[0]}})
+        return flow.with_inputs({node_id: {param.name: self.rng.choices(values, rare)[0]}})
 
     def commonness(self, flow: Workflow) -> float:
         """The mean of `_times_its_share` over all values of a flow."""
@@ -181,7 +181,7 @@ class _Editor:
         if not places:
             return None
         node_id, param = self.rng.choice(places)
-        return _with(flow, {node_id: {param.name: param.tokens[word]}})
+        return flow.with_inputs({node_id: {param.name: param.tokens[word]}})
 
     def insert(self, flow: Workflow, rules: Iterable[Rule] | None = None) -> Workflow | None:
         """Put a pass-through node (of `rules`) on one link, its other links fed by what the flow has."""
@@ -203,7 +203,7 @@ class _Editor:
         slot = next(s for s, kind in enumerate(rule.outputs) if kind in need.accepts)
         new_id = _fresh(flow, new_nodes)
         new_nodes[new_id] = Node(rule.class_type, inputs)
-        return _with(Workflow({**flow.nodes, **new_nodes}), {node_id: {need.name: Link(new_id, slot)}})
+        return Workflow({**flow.nodes, **new_nodes}).with_inputs({node_id: {need.name: Link(new_id, slot)}})
 
     def load(self, flow: Workflow, rules: Iterable[Rule]) -> Workflow | None:
         """Feed one link by a new node that needs no links, of `rules`, in place of what it had."""
@@ -215,7 +215,7 @@ class _Editor:
         node_id, need, rule = self.rng.choice(fitting)
         new_nodes: dict[str, Node] = {}
         link = self._leaf(flow, rule, need, new_nodes)
-        return _with(Workflow({**flow.nodes, **new_nodes}), {node_id: {need.name: link}})
+        return Workflow({**flow.nodes, **new_nodes}).with_inputs({node_id: {need.name: link}})
 
     def drop(self, flow: Workflow) -> Workflow | None:
         """Take a pass-through node out: what it fed is fed by its own input."""
@@ -226,7 +226,7 @@ class _Editor:
             if isinstance(inner, Link):
                 made = self._rule(flow.nodes[inner.node]).outputs[inner.slot]
                 if made in need.accepts:
-                    return _with(flow, {node_id: {need.name: inner}})
+                    return flow.with_inputs({node_id: {need.name: inner}})
         return None
 
     def recombine(self, flow: Workflow, other: Workflow) -> Workflow | None:
@@ -238,7 +238,7 @@ class _Editor:
         part = self.rng.choice(parts)
         moved = {f"other-{i}": _moved(n) for i, n in other.nodes.items()}
         grafted = Workflow({**flow.nodes, **moved})
-        return _with(grafted, {node_id: {need.name: Link(f"other-{part.node}", part.slot)}})
+        return grafted.with_inputs({node_id: {need.name: Link(f"other-{part.node}", part.slot)}})
 
     def _rule(self, node: Node) -> Rule:
         return self.space.rules[node.class_type]
@@ -283,12 +283,6 @@ def _through(rule: Rule, source: str, need: LinkNeed) -> list[int]:
     if not set(rule.outputs) & set(need.accepts):
         return []
     return [index for index, link in enumerate(rule.links) if source in link.accepts]
-
-
-def _with(flow: Workflow, changes: dict[str, dict[str, object]]) -> Workflow:
-    return Workflow(
-        {i: Node(n.class_type, {**n.inputs, **changes.get(i, {})}) for i, n in flow.nodes.items()}
-    )
 
 
 def _moved(node: Node) -> Node:

@@ -44,11 +44,15 @@ class InputSpec:
     @property
     def is_link(self) -> bool:
         """Whether only another node's output can feed it, never a value typed by a person."""
-        return self.type not in WIDGET_TYPES or bool(self.options.get("forceInput"))
+        if self.options.get("forceInput"):
+            return True
+        typed = self.options.get("widgetType") or self.options.get("socketless")  # a colour, a box, a curve
+        return self.type not in WIDGET_TYPES and not typed
 
     @property
     def is_seed(self) -> bool:
-        controlled = bool(self.options.get("control_after_generate"))
+        """Whether it is a number to draw by, and not one that feeds anything, as a primitive's `value`."""
+        controlled = bool(self.options.get("control_after_generate")) and self.name != "value"
         return self.type == "INT" and (controlled or self.name in SEEDS)
 
     @property

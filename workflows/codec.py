@@ -120,9 +120,7 @@ class _Writer:
     def _rule(self, node_id: str, node: Node) -> Rule:
         rule = self.space.rules.get(node.class_type)
         if rule is None:
-            raise self._error(
-                node_id, "", f"the space has no node {node.class_type}; add [nodes.{node.class_type}]"
-            )
+            raise self._error(node_id, "", self.space.why_not(node.class_type))
         known = {*rule.fixed, *(need.name for need in rule.needs)}
         for name, value in node.inputs.items():
             if name not in known:

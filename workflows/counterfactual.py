@@ -8,13 +8,14 @@ What a neighbour is worth is for the reward ensemble, or for a render, to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .codec import canonical_words, decode
 from .graph import SEED, Link, Node, Workflow
 from .rules import LinkNeed, Param, Rule, value_word
+from .slots import is_negative
 from .space import OutOfSpace, Space
 from .summary import summary
 
@@ -61,7 +62,7 @@ def _without(flow: Workflow, space: Space) -> Iterator[tuple[str, str, Workflow]
         if neighbour is not None:
             kept = _needed(neighbour, space.output)
             gone = Workflow({i: n for i, n in flow.nodes.items() if i not in kept})
-            yield summary(gone) or node.class_type, LEFT_OUT, neighbour
+            yield summary(gone, flow) or node.class_type, LEFT_OUT, neighbour
 
 
 def _dropped(flow: Workflow, node_id: str, space: Space) -> Workflow | None:
@@ -75,7 +76,7 @@ def _dropped(flow: Workflow, node_id: str, space: Space) -> Workflow | None:
                 if source is None:
                     return None
                 fed.setdefault(consumer_id, {})[need.name] = source
-    return _with(flow, fed) if fed else None
+    return flow.with_inputs(fed) if fed else None
 
 
 def _before(flow: Workflow, node_id: str, need: LinkNeed, space: Space) -> Link | None:
@@ -126,7 +127,7 @@ def _plainer(flow: Workflow, space: Space) -> Iterator[tuple[str, str, Workflow]
             if own != plain:
                 component = " ".join(_word(p, own[p.name]) for p in params) + _which(flow, node_id)
                 change = " ".join(_word(p, plain[p.name]) for p in params)
-                yield component, change, _with(flow, {node_id: plain})
+                yield component, change, flow.with_inputs({node_id: plain})
 
 
 def _choices(rule: Rule) -> list[tuple[Param, ...]]:
@@ -138,16 +139,8 @@ def _choices(rule: Rule) -> list[tuple[Param, ...]]:
 
 def _plain(param: Param, flow: Workflow, node_id: str) -> Any:
     """The value that stands for no choice: the default, but no text where a negative prompt is."""
-    nothing = "" in param.values and _is_negative(flow, node_id)
+    nothing = "" in param.values and is_negative(flow, node_id)
     return "" if nothing else param.default
-
-
-def _is_negative(flow: Workflow, node_id: str) -> bool:
-    """Whether what a node makes serves as negative prompts alone."""
-    uses = [(i, name) for i, n in flow.nodes.items() for name, link in n.links() if link.node == node_id]
-    return bool(uses) and all(
-        name == "negative" or (name != "positive" and _is_negative(flow, i)) for i, name in uses
-    )
 
 
 def _word(param: Param, value: Any) -> str:
@@ -159,10 +152,3 @@ def _which(flow: Workflow, node_id: str) -> str:
     class_type = flow.nodes[node_id].class_type
     alike = [i for i, n in flow.nodes.items() if n.class_type == class_type]
     return f" ({class_type} {alike.index(node_id) + 1})" if len(alike) > 1 else ""
-
-
-def _with(flow: Workflow, changes: Mapping[str, Mapping[str, Any]]) -> Workflow:
-    changed = {
-        i: Node(flow.nodes[i].class_type, {**flow.nodes[i].inputs, **new}) for i, new in changes.items()
-    }
-    return Workflow({**flow.nodes, **changed})

@@ -97,8 +97,8 @@ class _Texts:
         for name, known in self.by_name.items():
             if known == text:
                 return name
-        words = re.findall(r"[a-z0-9]+", text.lower())
-        name = "_".join(words[:3]) or "empty"
+        words = re.findall(r"\w+", text.lower())
+        name = "_".join(words[:3]) or ("text" if text.strip() else "empty")
         while name in self.by_name:
             name += "_more"
         self.by_name[name] = text
@@ -123,7 +123,7 @@ def _table(
             values = [texts.name(v) for v in values]
         elif values:
             values = _around(one, values, second_pass=second_pass and spec.class_type in PASS)
-        implied = one.required and values == [one.default] and one.type != "STRING"
+        implied = values == [one.default] and one.type != "STRING"
         if values and not implied:
             table[name] = values
     return table
@@ -135,6 +135,8 @@ def _around(one: InputSpec, values: list[Any], *, second_pass: bool) -> list[Any
         if one.name in MODELS:
             return [*values, "*"]
         return _distinct([*values, *(v for v in OFTEN.get(one.name, ()) if v in (one.choices or ()))])
+    if one.type not in ("INT", "FLOAT"):
+        return values
     more: list[Any] = [v * factor for factor in TIMES.get(one.name, ()) for v in values[:1]]
     if one.name == "denoise" and second_pass:
         more = DENOISE
@@ -169,7 +171,8 @@ def _first_latents(nodes: Iterable[str], catalog: Catalog, flows: Sequence[Workf
                 for name, link in node.links()
                 if node.class_type in nodes
                 and flow.nodes[link.node].class_type.startswith("Empty")
-                and catalog[node.class_type].inputs[name].type == "LATENT"
+                and (one := catalog[node.class_type].inputs.get(name))
+                and one.type == "LATENT"
             ]
     return _distinct(found)
 
@@ -200,4 +203,4 @@ def _line(key: str, value: Any) -> str:
 
 def _key(name: str) -> str:
     """A TOML key; some classes are called like `SamplerEulerCFG++`."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -106,13 +106,21 @@ class Workflow:
             }
         )
 
+    def with_inputs(self, changes: Mapping[str, Mapping[str, Any]]) -> Workflow:
+        """The workflow with other inputs: node id -> input -> value or link."""
+        changed = {
+            i: replace(self.nodes[i], inputs={**self.nodes[i].inputs, **new}) for i, new in changes.items()
+        }
+        return Workflow({**self.nodes, **changed})
+
     def canonical(self, catalog: Catalog) -> Workflow:
         """The form that equal flows share.
 
         Only what an output node needs is kept. Inputs stand in the catalog's order; undeclared ones are
-        dropped, but for the parts of a declared one that has some (`images.image0`). Numbers have their
-        declared type, seeds and file names are slots. Nodes with equal class and inputs draw the same, so
-        they become one. Ids count from 1 in order of execution.
+        dropped, but for the parts of a declared one that has some (`images.image0`); optional values that are
+        not given are the declared defaults. Numbers have their declared type, seeds and file names are slots.
+        Nodes with equal class and inputs draw the same, so they become one. Ids count from 1 in order of
+        execution.
         Raises WorkflowError on a dangling or cyclic link.
         """
         flow = Workflow({i: _normalise(n, catalog) for i, n in self.nodes.items()})
@@ -212,10 +220,12 @@ def _normalise(node: Node, catalog: Catalog) -> Node:
     spec = catalog.nodes.get(node.class_type)
     if spec is None:
         return Node(node.class_type, dict(sorted(node.inputs.items())))
+    # What an older front end left out is what a newer one would send.
+    given = {n: s.default for n, s in spec.inputs.items() if not s.required and not s.is_link} | node.inputs
     inputs = {
-        name: _normal_value(node.inputs[name], input_spec, spec)
+        name: _normal_value(given[name], input_spec, spec)
         for name, input_spec in spec.inputs.items()
-        if name in node.inputs
+        if given.get(name) is not None or name in node.inputs
     }
     dynamic = {name for name, input_spec in spec.inputs.items() if is_dynamic(input_spec.type)}
     parts = [name for name in node.inputs if "." in name and name.partition(".")[0] in dynamic]

@@ -85,4 +85,7 @@ def value_word(name: str, value: Any) -> str:
     """The word of an input's value: `steps=12`, `cfg=1.5`, `sampler_name=euler`."""
     if isinstance(value, bool):
         return f"{name}={str(value).lower()}"
-    return f"{name}={value:g}" if isinstance(value, int | float) else f"{name}={quote(str(value))}"
+    if isinstance(value, int | float):
+        short = f"{value:g}"
+        return f"{name}={short if float(short) == value else value}"  # no two values in one word
+    return f"{name}={quote(str(value))}"

@@ -24,13 +24,19 @@ def made_ready(flow: Workflow) -> Workflow:
 
 
 def saving(flow: Workflow) -> Workflow:
-    """Without previews; where nothing is saved, what was shown last is saved."""
-    shown = [i for i, node in flow.nodes.items() if node.class_type == "PreviewImage"]
+    """Without previews, which pass on what they show; if nothing is saved, what was shown last is saved."""
+    shown = {i: n.inputs.get("images") for i, n in flow.nodes.items() if n.class_type == "PreviewImage"}
+
+    def behind(value: object) -> object:
+        for _ in shown:  # a preview may show what another one passes on
+            value = shown.get(value.node, value) if isinstance(value, Link) else value
+        return value
+
     nodes = {i: node for i, node in flow.nodes.items() if i not in shown}
     if shown and not any(node.class_type == "SaveImage" for node in nodes.values()):
-        inputs = {"images": flow.nodes[shown[-1]].inputs.get("images"), "filename_prefix": FILENAME}
-        nodes[shown[-1]] = Node("SaveImage", inputs)
-    return Workflow(nodes)
+        last, images = list(shown.items())[-1]
+        nodes[last] = Node("SaveImage", {"images": images, "filename_prefix": FILENAME})
+    return Workflow(nodes).map_values(behind)
 
 
 def templated(flow: Workflow, prompt: str) -> Workflow:
@@ -67,6 +73,14 @@ def with_prompt(flow: Workflow) -> Workflow:
         if found:
             return _changed(flow, found, lambda _: PROMPT)
     raise WorkflowError(f"no text leads to its sampler; write {PROMPT} where the prompt belongs")
+
+
+def is_negative(flow: Workflow, node_id: str) -> bool:
+    """Whether what a node makes serves as negative prompts alone."""
+    uses = [(i, name) for i, n in flow.nodes.items() for name, link in n.links() if link.node == node_id]
+    return bool(uses) and all(
+        name == "negative" or (name != "positive" and is_negative(flow, i)) for i, name in uses
+    )
 
 
 def _texts_behind(flow: Workflow, link: Link) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,9 @@
 
 A TOML file names node classes, the values of their inputs (the first is the default), text snippets
 and limits; a catalog says what of that exists. What the catalog lacks is left out and listed in
-`Space.missing`, so a design can only use models that are really installed. Inputs that the file does
-not name keep the catalog's default. Every choice gets one word of a closed vocabulary:
+`Space.missing`, what then cannot be fed in `Space.unfed`, so a design can only use models that are really
+installed. Inputs that the file does not name keep the catalog's default. Every choice gets one word of a
+closed vocabulary:
 
     KSampler           a node of that class (`Class#2`: feeding from its second output of the type)
     steps=12           an input's value, left out where it is the default
@@ -44,11 +45,12 @@ class Space:
         except tomllib.TOMLDecodeError as error:
             raise FlowtailorError(f"{source}: not valid TOML ({error}); mend the line it names") from None
         self.text, self.catalog, self.source = text, catalog, source
-        self.max_nodes = int(spec.get("max_nodes", 24))
         reader = RulesReader(spec, catalog, source)
+        self.max_nodes: int = spec.get("max_nodes", 24)
         self.rules: Mapping[str, Rule] = MappingProxyType(reader.rules())
         self.missing: tuple[str, ...] = tuple(reader.missing)
-        self.output = str(spec.get("output", "SaveImage"))
+        self.unfed: Mapping[str, str] = MappingProxyType(reader.unfed)
+        self.output: str = spec.get("output", "SaveImage")
         if self.output not in self.rules:
             raise FlowtailorError(f"{source}: output {self.output!r} {self._why_no_output(spec)}")
         self.groups = reader.groups()
@@ -88,6 +90,15 @@ class Space:
             label, index = self.refs[word]
             return label == need.label and index <= available
         return (need.optional and word == NONE) or self.accepts_class(need, word) is not None
+
+    def why_not(self, class_type: str) -> str:
+        """Why the space has no node of a class, and the remedy."""
+        for lack in self.missing:
+            if lack == class_type or lack.startswith(f"{class_type}."):
+                return f"the engine lacks {lack}; install it"
+        if class_type in self.unfed:
+            return f"nothing in the space makes its {self.unfed[class_type]}; add what does"
+        return f"the space has no node {class_type}; add [nodes.{class_type}]"
 
     def _why_no_output(self, spec: Mapping[str, Any]) -> str:
         """The rule that the output class breaks, and the remedy."""

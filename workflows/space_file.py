@@ -16,15 +16,24 @@ from .graph import FILENAME, SEED
 from .rules import Group, LinkNeed, Param, Rule, value_word
 
 ALL_INSTALLED = "*"
-KEYS = frozenset({"output", "max_nodes", "texts", "types", "accepts", "groups", "nodes"})
+FORMS = {
+    "output": (str, "the name of a class, in quotes"),
+    "max_nodes": (int, "a whole number"),
+    **dict.fromkeys(("texts", "types", "accepts", "groups", "nodes"), (Mapping, "a table")),
+}
 
 
 class RulesReader:
-    """Turns a space file's tables into rules; `missing` collects what the catalog lacks."""
+    """Turns a space file's tables into rules.
+
+    `missing` collects what the catalog lacks, `unfed` the classes left out because nothing in the space makes
+    what they need, with its type.
+    """
 
     def __init__(self, spec: Mapping[str, Any], catalog: Catalog, source: str) -> None:
         self.spec, self.catalog, self.source = spec, catalog, source
         self.missing: list[str] = []
+        self.unfed: dict[str, str] = {}
         self.texts: Mapping[str, str] = spec.get("texts", {})
         self.types: Mapping[str, str] = spec.get("types", {})
         self.accepts: Mapping[str, Sequence[str]] = spec.get("accepts", {})
@@ -38,9 +47,16 @@ class RulesReader:
 
     def _check(self) -> None:
         """A name that the file does not explain would lift a limit without a word."""
-        if unknown := sorted(self.spec.keys() - KEYS):
-            known = ", ".join(sorted(KEYS))
+        if unknown := sorted(self.spec.keys() - FORMS.keys()):
+            known = ", ".join(sorted(FORMS))
             raise FlowtailorError(f"{self.source}: no such key {unknown[0]!r}; it may have {known}")
+        for key, (kind, wanted) in FORMS.items():
+            if key in self.spec and not isinstance(self.spec[key], kind):
+                raise FlowtailorError(f"{self.source}: {key} = {self.spec[key]!r}: must be {wanted}")
+        for table, kind, wanted in (("nodes", Mapping, "a table"), ("texts", str, "a text, in quotes")):
+            for name, value in self.spec.get(table, {}).items():
+                if not isinstance(value, kind):
+                    raise FlowtailorError(f"{self.source}: {table}.{name} = {value!r}: must be {wanted}")
         nodes = self.spec.get("nodes", {})
         for name, group in self.spec.get("groups", {}).items():
             where = f"{self.source}: groups.{name}"
@@ -79,7 +95,10 @@ class RulesReader:
                 self.missing.append(class_type)
             elif (rule := self._rule(self.catalog[class_type], table)) is not None:
                 rules[class_type] = rule
-        return _reachable(rules)
+        kept = _reachable(rules)
+        made = {kind for rule in kept.values() for kind in rule.outputs}
+        self.unfed = {name: _unfed(rule, made)[0] for name, rule in rules.items() if name not in kept}
+        return kept
 
     def _rule(self, node: NodeSpec, table: Mapping[str, Any]) -> Rule | None:
         for name in [*table, *table.get("links", ())]:
@@ -104,8 +123,11 @@ class RulesReader:
                 else:
                     (_, default), *rest = values.items()
                     params.append(Param(spec.name, default, MappingProxyType(dict(rest))))
+            elif (value := _slot_or_default(node, spec)) is not None:
+                fixed[spec.name] = value
             elif spec.required:
-                fixed[spec.name] = _slot_or_default(node, spec)
+                self.missing.append(f"{node.class_type}.{spec.name}")
+                return None
         return Rule(node.class_type, fixed, tuple(params), self._links(node, links), self._outputs(node))
 
     def _values(self, node: NodeSpec, spec: InputSpec, listed: Any) -> dict[str, Any]:
@@ -127,12 +149,14 @@ class RulesReader:
                     raise FlowtailorError(f"{where}: no such text; add it to [texts]")
                 _add(values, spec, item, self.texts[item])
             else:
-                _add(values, spec, item, self._number(node, spec, item))
+                _add(values, spec, item, self._checked(node, spec, item))
         return values
 
-    def _number(self, node: NodeSpec, spec: InputSpec, item: Any) -> Any:
+    def _checked(self, node: NodeSpec, spec: InputSpec, item: Any) -> Any:
         where = f"{self.source}: {node.class_type}.{spec.name} = {item!r}"
         kinds = {"INT": (int, int), "FLOAT": ((int, float), float), "BOOLEAN": (bool, bool)}
+        if spec.type not in kinds:  # a colour or the like
+            return item
         allowed, convert = kinds[spec.type]
         if not isinstance(item, allowed) or (isinstance(item, bool) and spec.type != "BOOLEAN"):
             raise FlowtailorError(f"{where}: must be {spec.type}")
@@ -173,11 +197,12 @@ def _reachable(rules: dict[str, Rule]) -> dict[str, Rule]:
     """
     kept: set[str] = set()
     made: set[str] = set()
-    while more := {name for name, rule in rules.items() if name not in kept and _is_fed(rule, made)}:
+    while more := {name for name, rule in rules.items() if name not in kept and not _unfed(rule, made)}:
         kept |= more
         made |= {kind for name in more for kind in rules[name].outputs}
     return {name: rule for name, rule in rules.items() if name in kept}
 
 
-def _is_fed(rule: Rule, made: set[str]) -> bool:
-    return all(link.optional or made & set(link.accepts) for link in rule.links)
+def _unfed(rule: Rule, made: set[str]) -> list[str]:
+    """The types of required links that none of `made` fits."""
+    return [link.label for link in rule.links if not link.optional and not made & set(link.accepts)]

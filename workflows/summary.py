@@ -11,17 +11,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from .graph import PROMPT, Link, Workflow
+from .slots import is_negative
 
 PLUMBING = frozenset({"VAEDecode", "VAEEncode", "SaveImage", "PreviewImage", "ImageUpscaleWithModel"})
 LONGEST_TEXT = 48
 
 
-def summary(workflow: Workflow) -> str:
-    """The parts of a workflow in the order they run, joined by ` · `."""
+def summary(workflow: Workflow, within: Workflow | None = None) -> str:
+    """The parts of a workflow in the order they run, joined by ` · `.
+
+    within: the workflow that it is a part of, if it is no whole one; it tells what is to be avoided.
+    """
     parts: list[str] = []
-    for node in workflow.nodes.values():
+    for node_id, node in workflow.nodes.items():
         values = {name: value for name, value in node.inputs.items() if not isinstance(value, Link)}
         part = _part(node.class_type, values)
+        if part.startswith("“") and is_negative(within or workflow, node_id):
+            part = f"not {part}"
         if part and part not in parts:
             parts.append(part)
     return " · ".join(parts)
@@ -53,7 +59,7 @@ def _text(text: str) -> str:
     if text.strip() in ("", PROMPT):
         return ""
     short = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
-    return f"“{short}”" if PROMPT in text else f"not “{short}”"
+    return f"“{short}”"
 
 
 def _value(value: Any) -> str:

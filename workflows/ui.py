@@ -19,13 +19,15 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from .catalog import WIDGET_TYPES, Catalog, InputSpec
+from .catalog import Catalog, InputSpec
 from .graph import Workflow
 
 ACTIVE, MUTED, BYPASSED = 0, 2, 4
 CONTROLS = frozenset({"fixed", "increment", "decrement", "randomize"})
 NOTES = frozenset({"Note", "MarkdownNote"})
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+ANY = "*"
+ITSELF = "-1"
 MAX_HOPS = 1000
 """Reroutes, bypasses and subgraph borders that one link may cross before it counts as a loop."""
 
@@ -144,8 +146,9 @@ class _Graph:
     def inside(self, node: dict[str, Any]) -> _Graph:
         return _Graph(self.definitions[node["type"]], self.definitions, (self, node))
 
-    def source(self, link: int | None) -> list[Any] | _Literal | None:
-        """What a link really comes from: [node id, slot], a value, or None if nothing feeds it."""
+    def source(self, link: int | None, kind: str) -> list[Any] | _Literal | None:
+        """What a link into an input of type `kind` really comes from: [node id, slot], a value, or None if
+        nothing feeds it."""
         graph = self
         for _ in range(MAX_HOPS):
             wire = graph.wires.get(link) if link is not None else None
@@ -162,7 +165,7 @@ class _Graph:
             elif node is None or node.get("mode", ACTIVE) == MUTED:
                 return None
             elif node.get("mode", ACTIVE) == BYPASSED:
-                link = _bypass(node, wire.origin_slot)
+                link = _bypass(node, wire.origin_slot, kind)
             elif node["type"] in graph.definitions:
                 graph = graph.inside(node)
                 link = graph.link_to_output(wire.origin_slot)
@@ -183,13 +186,20 @@ class _Graph:
     def promoted(self) -> dict[str, _Literal]:
         """Values of widgets shown on the instance, by the subgraph input that they feed.
 
-        The instance lists them in the order of the subgraph's inputs that end in a widget. Where it lists
-        none, the widgets inside hold the values.
+        The instance says which ones it shows, as pairs of a node inside (-1: the subgraph itself) and a
+        widget's name; an older one lists those of the subgraph's inputs that end in a widget. For others, and
+        for all where the two lists do not match, the widgets inside hold the values.
         """
         assert self.holder is not None
-        values = self.holder[1].get("widgets_values") or []
-        names = [item["name"] for item in self.raw["inputs"] if self._feeds_widget(item)]
-        return {n: _Literal(v) for n, v in zip(names, values, strict=False)}
+        instance = self.holder[1]
+        values = instance.get("widgets_values") or []
+        shown = (instance.get("properties") or {}).get("proxyWidgets")
+        if shown is None:
+            names = [item["name"] for item in self.raw["inputs"] if self._feeds_widget(item)]
+        else:
+            names = [name if str(node) == ITSELF else None for node, name in shown]
+            values = values if len(values) == len(names) else []
+        return {n: _Literal(v) for n, v in zip(names, values, strict=False) if None not in (n, v)}
 
     def _feeds_widget(self, item: Mapping[str, Any]) -> bool:
         wires = (self.wires[link] for link in item.get("linkIds") or () if link in self.wires)
@@ -197,11 +207,21 @@ class _Graph:
         return any(node is not None and "widget" in node["inputs"][slot] for node, slot in targets)
 
 
-def _bypass(node: Mapping[str, Any], slot: int) -> int | None:
-    """The link that a bypassed node passes on: the input of the same type, at the same place if it can."""
-    inputs, kind = node.get("inputs") or [], node["outputs"][slot]["type"]
-    candidates = [*inputs[slot : slot + 1], *inputs]
-    return next((i.get("link") for i in candidates if i["type"] == kind), None)
+def _bypass(node: Mapping[str, Any], slot: int, kind: str) -> int | None:
+    """The link that a bypassed node passes on to an input of type `kind`: what fits at the same place, else
+    what is of that very type, else the first that fits."""
+    inputs = node.get("inputs") or []
+    fitting = [one for one in inputs if _connects(one["type"], kind)]
+    same_place = [one for one in inputs[slot : slot + 1] if one in fitting]
+    same_type = [one for one in fitting if one["type"] == kind and kind != ANY]
+    return next((one.get("link") for one in (*same_place, *same_type, *fitting)), None)
+
+
+def _connects(made: str, wanted: str) -> bool:
+    """Whether the front end lets an output of one type into an input of another; either may list several."""
+    if ANY in (made, wanted):
+        return True
+    return not {*made.lower().split(",")}.isdisjoint(wanted.lower().split(","))
 
 
 def _api_node(graph: _Graph, node: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
@@ -211,7 +231,7 @@ def _api_node(graph: _Graph, node: Mapping[str, Any], catalog: Catalog) -> dict[
         )
     inputs = _widget_inputs(catalog[node["type"]].inputs.values(), node.get("widgets_values") or [])
     for item in node.get("inputs") or ():
-        source = graph.source(item.get("link"))
+        source = graph.source(item.get("link"), item.get("type", ANY))
         if isinstance(source, _Literal):
             inputs[item["name"]] = _protect(source.value)
         elif source is not None:
@@ -239,17 +259,11 @@ def _take(specs: Iterable[InputSpec], values: deque[Any], prefix: str, inputs: d
             inputs[name] = values.popleft() if values else next(iter(options))
             chosen = Catalog.from_object_info({name: {"input": options[inputs[name]]}})[name]
             _take(chosen.inputs.values(), values, f"{name}.", inputs)
-        elif _has_widget(spec):
+        elif not spec.is_link:
             inputs[name] = _protect(values.popleft() if values else spec.default)
             controlled = spec.options.get("control_after_generate") or spec.is_seed
             if controlled and values and values[0] in CONTROLS:
                 values.popleft()  # the front end's own widget, which stands behind a seed
-
-
-def _has_widget(spec: InputSpec) -> bool:
-    if spec.options.get("forceInput"):
-        return False
-    return spec.type in WIDGET_TYPES or bool(spec.options.get("widgetType") or spec.options.get("socketless"))
 
 
 def _protect(value: Any) -> Any:
