@@ -61,13 +61,17 @@ class Store:
 
     def latest_engine(self) -> str:
         """The engine that made the latest row: new rows are comparable with those of the same one."""
-        rows = self.rows()
+        rows = self.settled()
         return str(rows.sort_values("created_at")["engine"].iloc[-1])
 
     def known_ids(self) -> set[str]:
         """Ids that need no render: those that were rendered, and those that would fail again."""
-        frame = self.rows()
-        return set(frame.loc[~frame["error_type"].isin(list(RETRYABLE_ERRORS)), "row_id"])
+        return set(self.settled()["row_id"])
+
+    def settled(self) -> pd.DataFrame:
+        """The rows without failures of the moment, of which nobody knows yet how they end."""
+        rows = self.rows()
+        return rows.loc[~rows["error_type"].isin(list(RETRYABLE_ERRORS))].reset_index(drop=True)
 
     def missing(self, planned: pd.DataFrame, scorers: Iterable[str] = ()) -> pd.DataFrame:
         """The planned rows that are still to be rendered, in their order, each id once.

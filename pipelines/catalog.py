@@ -24,6 +24,8 @@ from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
 from .stage import Run, forget, write_json
 
+NOT_ON_A_CPU = ("--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram")  # of ComfyUI's
+
 
 @dataclass(frozen=True)
 class World:
@@ -50,8 +52,10 @@ def asked_here(config: EngineConfig) -> EngineConfig:
     """The engine as this machine can run it: a cluster's head may have no GPU, and has nothing to draw."""
     if has_gpu() or config.kind == "urls" or "--cpu" in config.args:
         return config
-    args = (*config.args, "--cpu") if config.kind == "checkout" else config.args
-    return config.model_copy(update={"gpu": False, "args": args})
+    args = [argument for argument in config.args if argument not in NOT_ON_A_CPU]
+    if config.kind == "checkout":
+        args.append("--cpu")
+    return config.model_copy(update={"gpu": False, "args": tuple(args)})
 
 
 def space_file(config: Config) -> Path | None:

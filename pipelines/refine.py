@@ -41,7 +41,7 @@ from .newcomers import admit, newcomers
 from .picks import judge, pick
 from .proposals import Proposer
 from .renders import rendered_rows
-from .rounds import LINEAGE, PICKS, STARTS, Round, begin, is_promoting, lineage, promote
+from .rounds import LINEAGE, PICKS, STARTS, Round, begin, finish, lineage, promote
 from .stage import Run, fingerprint, is_done, read_json_lines, stage_output, write_json
 from .trained import load_designer, load_ensemble, need
 
@@ -88,16 +88,6 @@ def take_in(config: Config, *, dry_run: bool = False) -> None:
     if not dry_run:
         admit(config, world)
         refine(one, words)
-
-
-def finish(config: Config) -> None:
-    """Where a round was killed while its results took their places, put the others there."""
-    last = lineage(Run(config).dir)
-    for number in (last, last + 1):
-        one = Round(config, number)
-        if is_promoting(one):
-            promote(one)
-            print(_told(one), flush=True)
 
 
 def describe(one: Round, new: Sequence[str] = ()) -> str:

@@ -26,7 +26,8 @@ from .stage import Run, bring_back, fingerprint, is_recorded, read_record, recor
 
 SFT_PARTS = ("policy/sft", "policy/score_conditioned")
 WORLD = ("catalog.json", "space.toml")
-STARTS = ("reward", "policy/sft", "policy/grpo", *WORLD)  # of the run, which a round copies
+LEARNED = ("reward", "policy/sft", "policy/grpo")
+STARTS = (*LEARNED, *WORLD)  # of the run, which a round copies
 LINEAGE = "refined.json"  # in the adapter's folder: the round that made it
 PICKS = "designs/picks.parquet"  # in the round's folder: the rows to learn from
 PROMOTING = "promoting.json"  # in the round's folder while `promote` is at work
@@ -87,8 +88,10 @@ def begin(one: Round) -> None:
     A finished round that is made again starts from what it started from then.
     """
     run, own, start = one.run, one.own, one.start
+    whole = all(start.path(part).exists() for part in STARTS)
     same = all(fingerprint(start.path(part)) == fingerprint(run.path(part)) for part in STARTS)
-    if not start.dir.is_dir() or not (same or lineage(run.dir) >= one.number):
+    if not whole or not (same or lineage(run.dir) >= one.number):
+        own.path(PROMOTING).unlink(missing_ok=True)
         shutil.rmtree(own.path("policy"), ignore_errors=True)  # learned from another start
         with stage_output(own, "start", {}) as folder:
             for part in STARTS:
@@ -100,16 +103,17 @@ def begin(one: Round) -> None:
 def promote(one: Round, seconds: float = 0.0) -> None:
     """Put what a finished round has made in its place in the run, where later stages find it.
 
-    Where that is cut short, a note stays (`is_promoting`), and another call goes on. Stages that were up to
-    date count as up to date again; those of SFT among them, though they have not seen the new rows. A
-    score-conditioned adapter goes with the SFT policy that it was trained on.
+    Where that is cut short, a note stays, and `finish` goes on. Stages that were up to date count as such
+    again; those of SFT among them, though they have not seen the new rows. A score-conditioned adapter goes
+    with the SFT policy that it was trained on.
 
     seconds: that the round took.
     """
     run, own, note = one.run, one.own, one.own.path(PROMOTING)
     if not note.is_file():
         accepted = [name for name, inputs in stages(one.config) if is_recorded(run, name, inputs)]
-        write_json(note, {"accepted": accepted, "seconds": seconds})
+        by = one.config.model_dump(mode="json")
+        write_json(note, {"accepted": accepted, "seconds": seconds, "config": by})
     noted = json.loads(note.read_text())
     _promote_rows(one)
     if own.path("policy/sft").is_dir():
@@ -128,9 +132,32 @@ def promote(one: Round, seconds: float = 0.0) -> None:
     note.unlink()
 
 
-def is_promoting(one: Round) -> bool:
-    """Whether `promote` was cut short."""
-    return one.own.path(PROMOTING).is_file()
+def finish(config: Config) -> None:
+    """Go on where `promote` was cut short, by the configuration that the round was made with.
+
+    Not where a stage was made anew since: its output would be overwritten. Such a round begins again.
+    """
+    last = lineage(Run(config).dir)
+    for number in (last, last + 1):
+        one = Round(config, number)
+        note = one.own.path(PROMOTING)
+        if not note.is_file():
+            continue
+        if _is_untouched(one):
+            by = json.loads(note.read_text())["config"]
+            by["run"] |= {"root": config.run.root, "name": config.run.name}
+            promote(Round(Config.model_validate(by), number))
+            print(f"{one.name}: its results are in their places now", flush=True)
+        else:
+            note.unlink()
+
+
+def _is_untouched(one: Round) -> bool:
+    """Whether the run has learned nothing but what the round started from or has made."""
+    return all(
+        fingerprint(one.run.path(part)) in [fingerprint(side.path(part)) for side in (one.start, one.own)]
+        for part in LEARNED
+    )
 
 
 def _promote_rows(one: Round) -> None:

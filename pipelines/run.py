@@ -13,6 +13,7 @@ import time
 from flowtailor.errors import FlowtailorError
 
 from .config import Config
+from .rounds import finish
 from .stage import Run
 
 STAGES = {
@@ -30,6 +31,8 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
     """Run all stages; ends by naming the report and what to do with the run."""
     run = Run(config)
     started = time.monotonic()
+    if not dry_run:
+        finish(config)
     stages = {name: title for name, title in STAGES.items() if name != "refine" or config.refine.rounds}
     for number, (name, title) in enumerate(stages.items(), start=1):
         print(f"\n[{number}/{len(stages)}] {title}  ({_clock(time.monotonic() - started)})", flush=True)

@@ -34,7 +34,7 @@ from flowtailor.files import written_whole
 from flowtailor.machine import is_running
 
 from ..datasets.prompts import labelled, load_prompts
-from ..datasets.rows import RETRYABLE_ERRORS, score_columns
+from ..datasets.rows import score_columns
 from ..datasets.store import Store
 from .config import Config
 
@@ -63,9 +63,9 @@ class Run:
         return Store(self.path("dataset"))
 
     def comparable_rows(self) -> pd.DataFrame:
-        """Rows of the dataset that may be learned from together: those of its latest engine, with the splits
-        and categories that the prompt file tells now, and its styles."""
-        rows = self.dataset.rows()
+        """Rows of the dataset that may be learned from together: those of its latest engine whose render has
+        ended, with the splits and categories that the prompt file tells now, and its styles."""
+        rows = self.dataset.settled()
         if len(rows):
             rows = rows.loc[rows["engine"] == self.dataset.latest_engine()].reset_index(drop=True)
         return labelled(rows, load_prompts(self.config.prompts.file))
@@ -78,8 +78,7 @@ class Run:
         """
         from pandas.util import hash_pandas_object
 
-        rows = self.dataset.rows()
-        rows = rows.loc[~rows["error_type"].isin(list(RETRYABLE_ERRORS))]
+        rows = self.dataset.settled()
         told = rows[[*TOLD, *sorted(score_columns(rows.columns))]]
         digest = hashlib.sha256(json.dumps(list(told.columns)).encode())
         digest.update(hash_pandas_object(told, index=False).to_numpy().tobytes())

@@ -165,6 +165,14 @@ def test_a_text_in_any_script_gives_its_word_a_name(catalog: Catalog):
     assert "text=\u4f4e\u8d28\u91cf" in space.vocabulary
 
 
+def test_a_box_lies_in_the_space_of_its_workflow():
+    box = {"x": 0, "y": 8, "width": 256, "height": 256}
+    cropped = node("ImageCropV2", image=["8", 0], crop_region=box)
+    export = SDXL | {"20": cropped, "9": node("SaveImage", images=["20", 0], filename_prefix="ComfyUI")}
+    flow, later = made_ready(Workflow.from_api(export)), saved_catalog("0.30.0")
+    assert "crop_region = [{x = 0, y = 8, width = 256, height = 256}]" in draft({"a": flow}, later)
+
+
 def test_several_pictures_of_one_input_do_not_stop_a_draft():
     batch = {"images.image0": ["8", 0], "images.image1": ["20", 0]}
     empty = node("EmptyImage", width=64, height=64, batch_size=1, color=0)

@@ -72,6 +72,27 @@ def test_the_parts_of_an_input_that_grows_are_kept(catalog_0300: Catalog):
     assert one == one.canonical(catalog_0300)
 
 
+@pytest.mark.parametrize(
+    ("declared", "sent"),
+    [
+        (["FLOAT", {"default": 0.5}], 0.5),
+        (["INT", {"default": -1, "min": 0}], None),  # which the engine would refuse
+        (["COMBO", {"options": ["a", "b"], "default": "None"}], None),
+        (["BOXES", {"default": [1, 2], "socketless": True}], {"__value__": [1, 2]}),
+        (["IMAGE"], None),
+    ],
+)
+def test_optional_values_that_are_not_given_are_the_defaults(
+    declared: list, sent: object, catalog_0375: Catalog
+):
+    info = json.loads(json.dumps(catalog_0375.to_json()))
+    info["SaveImage"]["input"]["optional"] = {"more": declared}
+    flow = Workflow.from_api(API).canonical(Catalog(info))
+    [saved] = (node for node in flow.nodes.values() if node.class_type == "SaveImage")
+    assert saved.inputs.get("more") == sent
+    assert Workflow.loads(flow.dumps()).canonical(Catalog(info)) == flow
+
+
 def test_a_seed_by_its_name_alone_is_a_slot(catalog_0375: Catalog):
     info = json.loads(json.dumps(catalog_0375.to_json()))
     info["KSampler"]["input"]["required"]["seed"] = ["INT", {"default": 0, "min": 0}]

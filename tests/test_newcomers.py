@@ -87,7 +87,38 @@ def test_a_round_that_was_killed_while_it_took_its_place_is_finished(
     assert run.path("policy/sft/taught").is_file()
     assert json.loads(run.path("policy/grpo/refined.json").read_text()) == {"round": 1}
     assert is_done(run, "refine/round-1", Round(config, 1).inputs(), output="refine/round-1/summary.json")
-    assert not rounds.is_promoting(Round(config, 1))
+    assert not Round(config, 1).own.path(rounds.PROMOTING).exists()
+
+
+@pytest.fixture
+def killed(config: Config, faked: Faked, larger: World, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Of a run whose round was killed between its rows and its policies."""
+
+    def kill(one: Round) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(refine, "look", lambda config: larger)
+        patch.setattr(rounds, "_promote_rows", kill)
+        refine.take_in(config)
+    return config
+
+
+def test_such_a_round_counts_as_made_by_the_configuration_that_made_it(killed: Config) -> None:
+    later = killed.model_copy(update={"sft": killed.sft.model_copy(update={"steps": 7})})
+    rounds.finish(later)
+    assert rounds.lineage(Run(killed).dir) == 1
+    assert not is_done(Run(later), "policy/sft", inputs_of(later)["policy/sft"])
+    assert is_done(Run(killed), "policy/sft", inputs_of(killed)["policy/sft"])
+
+
+def test_such_a_round_does_not_overwrite_what_was_trained_since(killed: Config) -> None:
+    run = Run(killed)
+    run.path("policy/sft/trained_anew").touch()
+    rounds.finish(killed)
+    assert rounds.lineage(run.dir) == 0
+    assert run.path("policy/sft/trained_anew").exists()
+    assert not Round(killed, 1).own.path(rounds.PROMOTING).exists()
 
 
 def test_a_round_that_began_before_a_model_was_installed_begins_again(

@@ -38,6 +38,14 @@ def test_stages_run_in_order_and_the_end_says_what_is_next(
     assert "flowtailor serve" in out
 
 
+def test_a_round_that_was_killed_while_it_took_its_place_is_finished_first(
+    calls: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "finish", lambda config: calls.append(("finish", False)))
+    run.run_stage(load_config(None))
+    assert calls[0] == ("finish", False)
+
+
 def test_rounds_of_refinement_come_between_grpo_and_evaluation(calls: list[tuple[str, bool]]):
     run.run_stage(load_config(None, ["refine.rounds=1"]))
     assert [name for name, _ in calls][3:5] == ["grpo", "refine"]

@@ -153,13 +153,16 @@ def test_only_rows_of_the_latest_engine_are_learned_from_together(run: Run):
 
 def test_rows_are_the_same_in_other_files_and_with_other_failures_of_the_moment(run: Run):
     rows = pd.DataFrame({"row_id": ["a", "b"], "seconds": 1.0, "score_sharpness": 0.5, "created_at": "2026"})
+    rows["engine"] = "comfyui-1"
     run.dataset.append(rows)
     before = run.rows_hash()
     late = pd.DataFrame({"row_id": ["c"], "error_type": "ComfyTimeout", "created_at": "2027"})
+    late["engine"] = "comfyui-2"
     for _ in range(2):  # it is tried again by each call
         run.dataset.append(late)
         run.dataset.compact()
         assert run.rows_hash() == before
+    assert set(run.comparable_rows()["row_id"]) == {"a", "b"}
     run.dataset.append(rows.tail(1).assign(score_sharpness=0.6, created_at="2028"))
     assert run.rows_hash() != before
 

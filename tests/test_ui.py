@@ -107,6 +107,9 @@ def test_a_subgraph_says_which_widgets_it_shows(nested, catalog):
     assert ui_to_api(nested, catalog)["2:7"]["inputs"]["width"] == 16
     shown["widgets_values"] = [48]
     assert ui_to_api(nested, catalog)["2:7"]["inputs"]["width"] == 16
+    for listed in ('[["-1", "width"]]', [["7", "width", "of a nested one"]]):
+        shown.update(properties={"proxyWidgets": listed}, widgets_values=[24])
+        assert ui_to_api(nested, catalog)["2:7"]["inputs"]["width"] == 24
 
 
 @pytest.mark.parametrize(
@@ -120,8 +123,15 @@ def test_a_subgraph_says_which_widgets_it_shows(nested, catalog):
                 {"name": "input", "type": "IMAGE,MASK", "link": 1},
             ],
         },
+        {
+            "type": "Picky",
+            "inputs": [
+                {"name": "sampler", "type": ["euler", "heun"], "link": None},
+                {"name": "image", "type": 0, "link": 1},
+            ],
+        },
     ],
-    ids=["any", "several"],
+    ids=["any", "several", "old"],
 )
 def test_a_bypassed_node_passes_on_what_the_next_one_takes(bypassed: dict[str, Any], catalog: Catalog):
     nodes = [

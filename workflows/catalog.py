@@ -64,6 +64,19 @@ class InputSpec:
             return self.choices[0]
         return {"STRING": "", "BOOLEAN": False, "INT": 0, "FLOAT": 0.0}.get(self.type)
 
+    @property
+    def sent_default(self) -> Any:
+        """The default as the front end sends it, a list wrapped; None where the engine would not take it."""
+        value = self.default
+        if isinstance(value, list):
+            return {"__value__": value}  # lest it be a link
+        if self.choices is not None:
+            return value if value in self.choices else None
+        if isinstance(value, int | float):
+            low, high = self.options.get("min", value), self.options.get("max", value)
+            return value if low <= value <= high else None
+        return value
+
 
 @dataclass(frozen=True)
 class NodeSpec:

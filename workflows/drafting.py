@@ -198,7 +198,16 @@ def _section(name: str, table: Mapping[str, Any], *, even_if_empty: bool = False
 
 
 def _line(key: str, value: Any) -> str:
-    return f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}"
+    return f"{_key(key)} = {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    """A value in TOML, whose tables and lists are not JSON's."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(_line(key, part) for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _key(name: str) -> str:

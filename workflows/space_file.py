@@ -187,7 +187,7 @@ def _slot_or_default(node: NodeSpec, spec: InputSpec) -> Any:
         return SEED
     if node.is_output and spec.name == "filename_prefix":
         return FILENAME
-    return spec.default
+    return spec.sent_default
 
 
 def _reachable(rules: dict[str, Rule]) -> dict[str, Rule]:

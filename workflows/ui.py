@@ -186,9 +186,9 @@ class _Graph:
     def promoted(self) -> dict[str, _Literal]:
         """Values of widgets shown on the instance, by the subgraph input that they feed.
 
-        The instance says which ones it shows, as pairs of a node inside (-1: the subgraph itself) and a
-        widget's name; an older one lists those of the subgraph's inputs that end in a widget. For others, and
-        for all where the two lists do not match, the widgets inside hold the values.
+        The instance says which ones it shows, each by a node inside (-1: the subgraph itself) and a widget's
+        name; an older one lists those of the subgraph's inputs that end in a widget. Nodes inside hold the
+        values of widgets that no input feeds, and all values where the two lists do not match.
         """
         assert self.holder is not None
         instance = self.holder[1]
@@ -197,9 +197,18 @@ class _Graph:
         if shown is None:
             names = [item["name"] for item in self.raw["inputs"] if self._feeds_widget(item)]
         else:
-            names = [name if str(node) == ITSELF else None for node, name in shown]
+            pairs = json.loads(shown) if isinstance(shown, str) else shown
+            names = [name if str(node) == ITSELF else self._feeding(node, name) for node, name, *_ in pairs]
             values = values if len(values) == len(names) else []
         return {n: _Literal(v) for n, v in zip(names, values, strict=False) if None not in (n, v)}
+
+    def _feeding(self, node_id: Any, widget: str) -> str | None:
+        """The subgraph's input that ends in a widget of a node inside, if one does."""
+        node = next((node for i, node in self.nodes.items() if str(i) == str(node_id)), {})
+        links = [i.get("link") for i in node.get("inputs") or () if i.get("widget", {}).get("name") == widget]
+        wires = [self.wires[link] for link in links if link in self.wires]
+        slots = [wire.origin_slot for wire in wires if wire.origin == self.raw["inputNode"]["id"]]
+        return self.raw["inputs"][slots[0]]["name"] if slots else None
 
     def _feeds_widget(self, item: Mapping[str, Any]) -> bool:
         wires = (self.wires[link] for link in item.get("linkIds") or () if link in self.wires)
@@ -208,20 +217,29 @@ class _Graph:
 
 
 def _bypass(node: Mapping[str, Any], slot: int, kind: str) -> int | None:
-    """The link that a bypassed node passes on to an input of type `kind`: what fits at the same place, else
-    what is of that very type, else the first that fits."""
-    inputs = node.get("inputs") or []
-    fitting = [one for one in inputs if _connects(one["type"], kind)]
-    same_place = [one for one in inputs[slot : slot + 1] if one in fitting]
-    same_type = [one for one in fitting if one["type"] == kind and kind != ANY]
+    """The link that a bypassed node passes on to an input of type `kind`.
+
+    As the front end has it: the input at the same place if it fits both the output and what that feeds, else
+    one of that very type, else the first that fits both.
+    """
+    inputs, made = node.get("inputs") or [], node["outputs"][slot].get("type", ANY)
+    fits = [_connect(one.get("type", ANY), kind) and _connect(one.get("type", ANY), made) for one in inputs]
+    same_place = [one for one, fit in [*zip(inputs, fits, strict=True)][slot : slot + 1] if fit]
+    same_type = [one for one in inputs if one.get("type") == kind != ANY]
+    fitting = [one for one, fit in zip(inputs, fits, strict=True) if fit]
     return next((one.get("link") for one in (*same_place, *same_type, *fitting)), None)
 
 
-def _connects(made: str, wanted: str) -> bool:
-    """Whether the front end lets an output of one type into an input of another; either may list several."""
-    if ANY in (made, wanted):
-        return True
-    return not {*made.lower().split(",")}.isdisjoint(wanted.lower().split(","))
+def _connect(one: Any, other: Any) -> bool:
+    """Whether the front end connects two types; either may be any, or list several."""
+    ours, theirs = _types(one), _types(other)
+    return ANY in ours | theirs or not ours.isdisjoint(theirs)
+
+
+def _types(kind: Any) -> set[str]:
+    """Old files have a list of choices for a type, and 0 for any."""
+    text = ",".join(map(str, kind)) if isinstance(kind, list) else str(kind or ANY)
+    return set(text.lower().split(","))
 
 
 def _api_node(graph: _Graph, node: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
