@@ -2,14 +2,12 @@
 
 Share of the pairs in which the scorer is right, on the 40 real pictures and the renders in
 tests/data: real above degraded (at the levels 0.5 and 0.8 of models/degrade.py), real at least equal
-to itself after a trick, right prompt above wrong. `--renders FOLDER` takes other renders
-(`scorer_pairs.py`). Milliseconds a picture are CPU time on one thread, in batches of 8, with prompts that
-were read before.
+to itself after a trick, right prompt above wrong. Milliseconds a picture are CPU time on one thread,
+in batches of 8, with prompts that were read before.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -30,19 +28,14 @@ Pictures = list[np.ndarray]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--renders", type=Path, default=DATA, help="the folder of renders.webp and .json")
-    renders = parser.parse_args().renders
     torch.set_num_threads(1)
-    columns = [measured(load_scorer(name, evaluation=True), renders) for name in NAMES]
+    columns = [measured(load_scorer(name, evaluation=True)) for name in NAMES]
     rows = [[row, *(column[row] for column in columns)] for row in columns[0]]
     print(markdown_table(["", *(f"`{name}`" for name in NAMES)], rows, "lr"))
 
 
-def measured(scorer: Scorer, folder: Path) -> dict[str, str]:
-    """The rows of one scorer's column; `folder` holds the renders."""
+def measured(scorer: Scorer) -> dict[str, str]:
+    """The rows of one scorer's column."""
     pictures = tiles(DATA / "real_pictures.webp")
     captions = json.loads((DATA / "real_pictures.json").read_text())
     right, wrong = ([caption[key] for caption in captions] for key in ("right", "wrong"))
@@ -60,7 +53,7 @@ def measured(scorer: Scorer, folder: Path) -> dict[str, str]:
     ]
     rows["real above the prompt in letters"] = share(real > scores(scorer, letters, right))
     rows["right prompt above a wrong one like it"] = share(real > scores(scorer, pictures, wrong))
-    prompts, renders = json.loads((folder / "renders.json").read_text()), tiles(folder / "renders.webp")
+    prompts, renders = json.loads((DATA / "renders.json").read_text()), tiles(DATA / "renders.webp")
     few, many = (scores(scorer, part, prompts) for part in (renders[: len(prompts)], renders[len(prompts) :]))
     rows["20 steps above 3"] = share(many > few)
     rows["ms a picture"] = f"{milliseconds(scorer, pictures, right):.1f}"

@@ -1,10 +1,10 @@
 """Draws pairs of pictures that the scorers must put in order: `renders.webp` and `renders.json` in a folder.
 
-    python benchmarks/scorer_pairs.py --pairs 80 --out runs/pairs    # bench_scorers.py --renders runs/pairs
+    python benchmarks/scorer_pairs.py --out tests/data    # for test_scorers.py and bench_scorers.py
 
 A row of 3 steps above a row of 20 of the same prompts, seeds and checkpoints, on the studio's engine with
 ComfyUI's default graph and cfg, 8. Each prompt, of the test split, has the checkpoint for its style and
-category. Those in tests/data were drawn by earlier weights, with the category's checkpoint alone.
+category.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=80)
     parser.add_argument("--out", type=Path, required=True, help="the folder for the two files")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

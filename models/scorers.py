@@ -4,7 +4,8 @@ Three ship for rewards: `alignment` (does it show the prompt), `fidelity` (is it
 `sharpness` (is it crisp and free of noise). A fourth, `held_out_alignment`, is for evaluation alone:
 `load_scorer` refuses it otherwise, so that nothing learns to please the judge. Add one with
 `@register("name")`, or name a class of an installed module as `package.module:Class`; its column in
-the rows is `score_<name>` either way. docs/SCORERS.md tells how they were trained and tested.
+the rows is `score_<name>` either way, so a scorer that learns to see otherwise needs another name.
+docs/SCORERS.md tells how they were trained and tested.
 
 Promises: the same picture and prompt get the same score, whatever the batch. No scorer knows
 beauty, and a fixed scorer can be fooled: judge designs by eye too.

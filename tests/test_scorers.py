@@ -78,23 +78,26 @@ def test_the_right_prompt_scores_above_a_wrong_one(name: str):
 def test_a_trick_raises_no_score_above_that_of_the_real_picture(name: str, trick: str):
     tricked = scores(name, degraded(trick, 0.6))
     assert tricked.mean() < real_scores(name).mean()
-    assert np.mean(tricked <= real_scores(name) + 1e-3) >= 0.85  # saturation leaves black and white alone
+    assert np.mean(tricked <= real_scores(name) + 1e-3) >= 0.9  # saturation leaves black and white alone
 
 
-@pytest.mark.parametrize("name", ["alignment", "fidelity", "held_out_alignment"])  # letters are sharp
-def test_the_prompt_written_into_the_picture_does_not_pass_for_it(name: str):
+@pytest.mark.parametrize(
+    ("name", "ground"),
+    [(name, "plain") for name in SHIPPED]
+    + [(name, "another picture") for name in SHIPPED if name != "sharpness"],  # which is as sharp
+)
+def test_the_prompt_written_into_the_picture_does_not_pass_for_it(name: str, ground: str):
     grounds = {
         "plain": [np.full_like(picture, 245) for picture in PICTURES],
         "another picture": PICTURES[1:] + PICTURES[:1],
     }
-    for ground in grounds.values():
-        written = [
-            with_text(picture, text, np.random.default_rng(i))
-            for i, (picture, text) in enumerate(zip(ground, RIGHT, strict=True))
-        ]
-        cheated = scores(name, written)
-        assert cheated.mean() < real_scores(name).mean()
-        assert np.mean(cheated < real_scores(name)) >= 0.9
+    written = [
+        with_text(picture, text, np.random.default_rng(i))
+        for i, (picture, text) in enumerate(zip(grounds[ground], RIGHT, strict=True))
+    ]
+    cheated = scores(name, written)
+    assert cheated.mean() < real_scores(name).mean()
+    assert np.mean(cheated < real_scores(name)) >= 0.9
 
 
 def test_twenty_steps_score_above_three():

@@ -221,9 +221,8 @@ def _normalise(node: Node, catalog: Catalog) -> Node:
     if spec is None:
         return Node(node.class_type, dict(sorted(node.inputs.items())))
     # What an older front end left out is what a newer one would send.
-    given = {
-        n: s.sent_default for n, s in spec.inputs.items() if not s.required and not s.is_link
-    } | node.inputs
+    optional = {n: one.sent_default for n, one in spec.inputs.items() if not one.required and not one.is_link}
+    given = {**optional, **node.inputs}
     inputs = {
         name: _normal_value(given[name], input_spec, spec)
         for name, input_spec in spec.inputs.items()
