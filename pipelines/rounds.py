@@ -154,6 +154,8 @@ def finish(config: Config) -> None:
 
 def _is_untouched(one: Round) -> bool:
     """Whether the run has learned nothing but what the round started from or has made."""
+    for part in LEARNED:
+        bring_back(one.run.path(part))  # one of them was on its way when the round was killed
     return all(
         fingerprint(one.run.path(part)) in [fingerprint(side.path(part)) for side in (one.start, one.own)]
         for part in LEARNED

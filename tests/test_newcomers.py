@@ -112,6 +112,14 @@ def test_such_a_round_counts_as_made_by_the_configuration_that_made_it(killed: C
     assert is_done(Run(killed), "policy/sft", inputs_of(killed)["policy/sft"])
 
 
+def test_such_a_round_is_finished_where_one_of_its_results_was_on_its_way(killed: Config) -> None:
+    run = Run(killed)
+    run.path("reward").rename(run.path(".reward.old"))  # as `stage_output` sets a former output aside
+    rounds.finish(killed)
+    assert rounds.lineage(run.dir) == 1
+    assert run.path("reward").is_dir() and not run.path(".reward.old").exists()
+
+
 def test_such_a_round_does_not_overwrite_what_was_trained_since(killed: Config) -> None:
     run = Run(killed)
     run.path("policy/sft/trained_anew").touch()
