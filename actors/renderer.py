@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -91,12 +91,8 @@ def drawn_anew(flow: Workflow, mark: str) -> Workflow:
     ComfyUI's cache tells nodes apart by all their inputs. It shall lend a picture the models that others
     loaded, but not what another workflow drew with the same prompt and seed: its seconds would be too short.
     """
-    marked = {
-        node_id: replace(node, inputs={**node.inputs, "row": mark})
-        for node_id, node in flow.nodes.items()
-        if SEED in node.inputs.values()
-    }
-    return Workflow({**flow.nodes, **marked})
+    drawing = [node_id for node_id, node in flow.nodes.items() if SEED in node.inputs.values()]
+    return flow.with_inputs({node_id: {"row": mark} for node_id in drawing})
 
 
 class Renderer:

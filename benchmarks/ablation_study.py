@@ -24,7 +24,7 @@ from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError, told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines import evaluate, grpo, sft
-from flowtailor.pipelines.catalog import read_world
+from flowtailor.pipelines.catalog import WORLD, read_world
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.methods import choose
@@ -40,7 +40,6 @@ VARIANTS = {
     "sft_on_the_best_rows": {"sft": {"teacher": "rows"}},
 }
 POLICIES = ("sft", "grpo", "guided")
-FILES = ("catalog.json", "space.toml")
 FOLDERS = ("dataset", "reward", "policy/sft", "policy/score_conditioned", "stages")
 
 
@@ -76,7 +75,7 @@ def variant(run: Run, name: str) -> Run:
         for part in FOLDERS:
             shutil.copytree(run.path(part), own.path(part))
         write_json(note, copied)
-    for part in FILES:
+    for part in WORLD:
         shutil.copyfile(run.path(part), own.path(part))
     return Run(changed(own.config, VARIANTS[name]))
 

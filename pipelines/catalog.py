@@ -24,6 +24,7 @@ from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
 from .stage import Run, forget, write_json
 
+WORLD = ("catalog.json", "space.toml")  # what `write_world` keeps of an engine
 NOT_ON_A_CPU = ("--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram")  # of ComfyUI's
 
 
@@ -115,7 +116,7 @@ def write_world(run: Run, world: World) -> None:
 
 
 def _is_kept(run: Run, world: World) -> bool:
-    files = run.path("catalog.json"), run.path("space.toml")
+    files = [run.path(part) for part in WORLD]
     if not all(file.is_file() for file in files):
         return False
     catalog, text = (file.read_text() for file in files)

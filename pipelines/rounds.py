@@ -20,12 +20,12 @@ import pandas as pd
 
 from ..datasets.prompts import prompt_file
 from . import fit_reward, grpo, sft
+from .catalog import WORLD
 from .config import Config
 from .renders import adopt
 from .stage import Run, bring_back, fingerprint, is_recorded, read_record, record, stage_output, write_json
 
 SFT_PARTS = ("policy/sft", "policy/score_conditioned")
-WORLD = ("catalog.json", "space.toml")
 LEARNED = ("reward", "policy/sft", "policy/grpo")
 STARTS = (*LEARNED, *WORLD)  # of the run, which a round copies
 LINEAGE = "refined.json"  # in the adapter's folder: the round that made it
@@ -47,13 +47,15 @@ class Round:
     @cached_property
     def own(self) -> Run:
         """The round's folder, as a run of the same configuration."""
-        place = {"root": str(self.run.path("refine")), "name": f"round-{self.number}"}
-        return Run(self.config.model_copy(update={"run": self.config.run.model_copy(update=place)}))
+        return self._run_in(self.run.path("refine"), f"round-{self.number}")
 
     @cached_property
     def start(self) -> Run:
         """The copy of what the round starts from, as a run that can be drawn with."""
-        place = {"root": str(self.own.dir), "name": "start"}
+        return self._run_in(self.own.dir, "start")
+
+    def _run_in(self, folder: Path, name: str) -> Run:
+        place = {"root": str(folder), "name": name}
         return Run(self.config.model_copy(update={"run": self.config.run.model_copy(update=place)}))
 
     @property
@@ -88,9 +90,11 @@ def begin(one: Round) -> None:
     A finished round that is made again starts from what it started from then.
     """
     run, own, start = one.run, one.own, one.start
-    whole = all(start.path(part).exists() for part in STARTS)
-    same = all(fingerprint(start.path(part)) == fingerprint(run.path(part)) for part in STARTS)
-    if not whole or not (same or lineage(run.dir) >= one.number):
+    has_begun = all(start.path(part).exists() for part in STARTS) and (
+        lineage(run.dir) >= one.number
+        or all(fingerprint(start.path(part)) == fingerprint(run.path(part)) for part in STARTS)
+    )
+    if not has_begun:
         own.path(PROMOTING).unlink(missing_ok=True)
         shutil.rmtree(own.path("policy"), ignore_errors=True)  # learned from another start
         with stage_output(own, "start", {}) as folder:

@@ -69,7 +69,7 @@ class InputSpec:
         """The default as the front end sends it, a list wrapped; None where the engine would not take it."""
         value = self.default
         if isinstance(value, list):
-            return {"__value__": value}  # lest it be a link
+            return no_link(value)
         if self.choices is not None:
             return value if value in self.choices else None
         if isinstance(value, int | float):
@@ -171,6 +171,11 @@ class Catalog:
 
     def __getitem__(self, class_type: str) -> NodeSpec:
         return self.nodes[class_type]
+
+
+def no_link(value: Any) -> Any:
+    """A list among API inputs would be a link, so ComfyUI wraps it."""
+    return {"__value__": value} if isinstance(value, list) else value
 
 
 def is_dynamic(kind: str) -> bool:

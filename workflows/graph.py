@@ -222,11 +222,11 @@ def _normalise(node: Node, catalog: Catalog) -> Node:
         return Node(node.class_type, dict(sorted(node.inputs.items())))
     # What an older front end left out is what a newer one would send.
     optional = {n: one.sent_default for n, one in spec.inputs.items() if not one.required and not one.is_link}
-    given = {**optional, **node.inputs}
+    given = {n: value for n, value in optional.items() if value is not None} | dict(node.inputs)
     inputs = {
         name: _normal_value(given[name], input_spec, spec)
         for name, input_spec in spec.inputs.items()
-        if given.get(name) is not None or name in node.inputs
+        if name in given
     }
     dynamic = {name for name, input_spec in spec.inputs.items() if is_dynamic(input_spec.type)}
     parts = [name for name in node.inputs if "." in name and name.partition(".")[0] in dynamic]

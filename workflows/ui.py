@@ -19,7 +19,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from .catalog import Catalog, InputSpec
+from .catalog import Catalog, InputSpec, no_link
 from .graph import Workflow
 
 ACTIVE, MUTED, BYPASSED = 0, 2, 4
@@ -194,26 +194,23 @@ class _Graph:
         instance = self.holder[1]
         values = instance.get("widgets_values") or []
         shown = (instance.get("properties") or {}).get("proxyWidgets")
+        fed = {item["name"]: self._widgets_fed(item) for item in self.raw["inputs"]}
         if shown is None:
-            names = [item["name"] for item in self.raw["inputs"] if self._feeds_widget(item)]
+            names = [name for name, widgets in fed.items() if widgets]
         else:
             pairs = json.loads(shown) if isinstance(shown, str) else shown
-            names = [name if str(node) == ITSELF else self._feeding(node, name) for node, name, *_ in pairs]
+            feeding = {widget: name for name, widgets in fed.items() for widget in widgets}
+            names = [w if str(node) == ITSELF else feeding.get((str(node), w)) for node, w, *_ in pairs]
             values = values if len(values) == len(names) else []
         return {n: _Literal(v) for n, v in zip(names, values, strict=False) if None not in (n, v)}
 
-    def _feeding(self, node_id: Any, widget: str) -> str | None:
-        """The subgraph's input that ends in a widget of a node inside, if one does."""
-        node = next((node for i, node in self.nodes.items() if str(i) == str(node_id)), {})
-        links = [i.get("link") for i in node.get("inputs") or () if i.get("widget", {}).get("name") == widget]
-        wires = [self.wires[link] for link in links if link in self.wires]
-        slots = [wire.origin_slot for wire in wires if wire.origin == self.raw["inputNode"]["id"]]
-        return self.raw["inputs"][slots[0]]["name"] if slots else None
-
-    def _feeds_widget(self, item: Mapping[str, Any]) -> bool:
+    def _widgets_fed(self, item: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The widgets inside, each by its node's id and its name, in which an input of the subgraph ends."""
         wires = (self.wires[link] for link in item.get("linkIds") or () if link in self.wires)
-        targets = ((self.nodes.get(w.target), w.target_slot) for w in wires)
-        return any(node is not None and "widget" in node["inputs"][slot] for node, slot in targets)
+        ends = [
+            (w.target, self.nodes[w.target]["inputs"][w.target_slot]) for w in wires if w.target in self.nodes
+        ]
+        return [(str(node_id), end["widget"]["name"]) for node_id, end in ends if "widget" in end]
 
 
 def _bypass(node: Mapping[str, Any], slot: int, kind: str) -> int | None:
@@ -251,7 +248,7 @@ def _api_node(graph: _Graph, node: Mapping[str, Any], catalog: Catalog) -> dict[
     for item in node.get("inputs") or ():
         source = graph.source(item.get("link"), item.get("type", ANY))
         if isinstance(source, _Literal):
-            inputs[item["name"]] = _protect(source.value)
+            inputs[item["name"]] = no_link(source.value)
         elif source is not None:
             inputs[item["name"]] = source
     api = {"class_type": node["type"], "inputs": inputs}
@@ -263,7 +260,7 @@ def _api_node(graph: _Graph, node: Mapping[str, Any], catalog: Catalog) -> dict[
 def _widget_inputs(specs: Iterable[InputSpec], values: list[Any] | dict[str, Any]) -> dict[str, Any]:
     """Widget values by input name. A list is in the order of the widgets; missing ones have defaults."""
     if isinstance(values, dict):
-        return {spec.name: _protect(values[spec.name]) for spec in specs if spec.name in values}
+        return {spec.name: no_link(values[spec.name]) for spec in specs if spec.name in values}
     inputs: dict[str, Any] = {}
     _take(specs, deque(values), "", inputs)
     return inputs
@@ -278,12 +275,7 @@ def _take(specs: Iterable[InputSpec], values: deque[Any], prefix: str, inputs: d
             chosen = Catalog.from_object_info({name: {"input": options[inputs[name]]}})[name]
             _take(chosen.inputs.values(), values, f"{name}.", inputs)
         elif not spec.is_link:
-            inputs[name] = _protect(values.popleft() if values else spec.default)
+            inputs[name] = no_link(values.popleft() if values else spec.default)
             controlled = spec.options.get("control_after_generate") or spec.is_seed
             if controlled and values and values[0] in CONTROLS:
                 values.popleft()  # the front end's own widget, which stands behind a seed
-
-
-def _protect(value: Any) -> Any:
-    """A list among API inputs would be a link, so ComfyUI wraps it."""
-    return {"__value__": value} if isinstance(value, list) else value
