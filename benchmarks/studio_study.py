@@ -50,8 +50,9 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 def main() -> None:
     arguments = parsed()
     config = study_config(arguments)
-    rows = collected(config)
-    study = Study.of(rows, config.scorers.weights, engines=config.engine.count)
+    world = look(config)
+    rows = collected(config, world)
+    study = Study.of(rows, config.scorers.weights, world.space, engines=config.engine.count)
     sheet = pictured(Run(config), rows, load_pictures(arguments.pictures))
     write(study, sheet, arguments.out / "study.md", arguments.out / "study.png")
     if all(getattr(arguments, name) >= size for name, size in FULL.items()):
@@ -107,11 +108,10 @@ def plan(config: Config, world: World) -> pd.DataFrame:
     )
 
 
-def collected(config: Config) -> pd.DataFrame:
+def collected(config: Config, world: World) -> pd.DataFrame:
     """The planned rows, after rendering those that are missing. Raises where some are to be tried again."""
     run = Run(config)
     store = run.dataset
-    world = look(config)
     planned = plan(config, world)
     write_world(run, world)
     take_over(config, lent_rows(config, planned, store), store, partial(render, label="pace"))

@@ -5,9 +5,10 @@ Axis suffixes: P prompts, W workflows, S seeds of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,11 +28,15 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.markdown import markdown_table
 from flowtailor.models.metrics import noise_ceiling
 from flowtailor.pipelines.statistics import Interval, bootstrap_mean
+from flowtailor.workflows.codec import canonical_words
+from flowtailor.workflows.counterfactual import LEFT_OUT, counterfactuals
 from flowtailor.workflows.graph import Workflow
+from flowtailor.workflows.space import Space
 from flowtailor.workflows.summary import summary
 
 WEIGHTED = "weighted score"
 PAUSE_S = 120.0  # a longer gap between blocks of rows was no rendering
+HARM = 0.1  # of the score; a prompt that loses more was better off without
 TITLE = "# Does the workflow matter? A study of the studio"
 VARIANCE = """\
 Shares of the variance of one picture's score with 95% intervals over prompts (unbiased components of a
@@ -50,9 +55,21 @@ KINDS = """\
 The best workflow of a kind against the best of all others, both chosen per prompt on one seed and measured on
 the other: the share of prompts that the kind helps (one half: no difference), by how many standard deviations
 over all prompts, and how much longer it takes than the others do on average."""
+PARTS = f"""\
+What one part does: a workflow against the same one without it, where the study has both; mean over seeds,
+intervals over prompts. *Harmed* are prompts that lose more than {HARM:g}."""
 MONTAGE = """\
 For each prompt a picture of its best workflow, of its worst one, and the drawing that the prompt was made
 from, which no workflow has seen."""
+
+
+class Part(NamedTuple):
+    """What one workflow of a study has and another has not, or has as `change`."""
+
+    component: str
+    change: str
+    with_w: int
+    without_w: int
 
 
 @dataclass(frozen=True)
@@ -62,14 +79,16 @@ class Study:
     scores: dict[str, np.ndarray]  # score_PWS of the weighted score and of each scorer; a failed render: 0
     seconds_W: np.ndarray  # median: the first picture with a model takes longer
     flows: list[Workflow]
+    parts: list[Part]
     weights: dict[str, float]
     engine: str
     failed: int
     engines: int
-    pictures_per_s: float  # by the clock, with scoring; NaN where rows were taken over
+    drawn: int  # pictures, besides the rows that were taken over
+    drawn_per_s: float  # by the clock, with scoring
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, weights: Mapping[str, float], *, engines: int) -> Study:
+    def of(cls, rows: pd.DataFrame, weights: Mapping[str, float], space: Space, *, engines: int) -> Study:
         """From rows of the dataset; FlowtailorError where they are not all prompts with all workflows."""
         rows = rows.sort_values(["prompt", "workflow_key", "seed"])
         prompts, workflows = rows["prompt"].nunique(), rows["workflow_key"].nunique()
@@ -82,31 +101,45 @@ class Study:
         shape = (prompts, workflows, -1)
         values = {WEIGHTED: weighted_score(rows, weights)}
         values |= {name: weighted_score(rows, {name: 1.0}) for name in weights}
-        stamps = pd.Series(pd.to_datetime(rows["created_at"].unique())).sort_values()
+        drawn = rows[rows["image"].notna()]
+        stamps = pd.Series(pd.to_datetime(drawn["created_at"].unique())).sort_values()
         gaps = stamps.diff().dt.total_seconds()
         busy_s = gaps[gaps < PAUSE_S].sum()
+        flows = [Workflow.loads(text) for text in rows["workflow"].iloc[: workflows * seeds.iloc[0]].unique()]
         return cls(
             scores={name: value_r.reshape(shape) for name, value_r in values.items()},
             seconds_W=np.nanmedian(rows["seconds"].to_numpy(dtype=float).reshape(shape), axis=(0, 2)),
-            flows=[
-                Workflow.loads(text) for text in rows["workflow"].iloc[: workflows * seeds.iloc[0]].unique()
-            ],
+            flows=flows,
+            parts=_parts_of(flows, space),
             weights=dict(weights),
             engine=str(rows["engine"].iloc[0]),
             failed=int(rows["error_type"].notna().sum()),
             engines=engines,
-            pictures_per_s=len(rows) / busy_s if busy_s and rows["image"].notna().all() else float("nan"),
+            drawn=len(drawn),
+            drawn_per_s=len(drawn) / busy_s if busy_s else float("nan"),
         )
+
+
+def _parts_of(flows: Sequence[Workflow], space: Space) -> list[Part]:
+    """The parts by which two of the workflows differ, and nothing else does."""
+    words_W = [canonical_words(flow, space) for flow in flows]
+    place = {words: w for w, words in enumerate(words_W)}
+    return [
+        Part(part.component, part.change, w, place[part.tokens])
+        for w, words in enumerate(words_W)
+        for part in counterfactuals(words, space)
+        if part.tokens in place
+    ]
 
 
 def report(study: Study, picture: str, montage: str) -> str:
     """The whole report as Markdown; `picture` and `montage` are paths as the page names them."""
     prompts, workflows, seeds = study.scores[WEIGHTED].shape
     weights = ", ".join(f"{weight:g} {name}" for name, weight in study.weights.items())
-    rate = f", {study.pictures_per_s:.2f} pictures/s with scoring on {study.engines} engines"
+    rate = f", {study.drawn} of them drawn for it at {study.drawn_per_s:.2f}/s on {study.engines} engines"
     facts = (
         f"{prompts} prompts x {workflows} workflows x {seeds} seeds = {study.scores[WEIGHTED].size} pictures "
-        f"of `{study.engine}`{'' if np.isnan(study.pictures_per_s) else rate}; "
+        f"of `{study.engine}`{'' if np.isnan(study.drawn_per_s) else rate}; "
         f"{study.failed} failed and count as 0. The weighted score is {weights}. "
         "Written by `benchmarks/studio_study.py`."
     )
@@ -125,6 +158,8 @@ def report(study: Study, picture: str, montage: str) -> str:
         _front(study),
         KINDS,
         _kinds(study),
+        PARTS,
+        _parts(study),
         "## Pictures",
         MONTAGE,
         f"![Best, worst and original of each prompt]({montage})",
@@ -180,6 +215,25 @@ def _kinds(study: Study) -> str:
         helps = _scaled(share, 100).told("{:.0f}")
         lines.append([kind, str(with_W.sum()), helps, gained, f"{longer_s:+.2f}"])
     return markdown_table(["kind", "workflows", "helps % of prompts", "gain", "seconds"], lines)
+
+
+def _parts(study: Study) -> str:
+    score_PW = study.scores[WEIGHTED].mean(axis=2)
+    lines = []
+    for part in study.parts:
+        gain_P = score_PW[:, part.with_w] - score_PW[:, part.without_w]
+        longer_s = study.seconds_W[part.with_w] - study.seconds_W[part.without_w]
+        lines.append(
+            [
+                part.component if part.change == LEFT_OUT else f"{part.component} for {part.change}",
+                summary(study.flows[part.without_w]),
+                bootstrap_mean(gain_P).told("{:+.3f}"),
+                f"{np.mean(gain_P > 0):.0%}",
+                f"{np.mean(gain_P < -HARM):.0%}",
+                f"{longer_s:+.2f}",
+            ]
+        )
+    return markdown_table(["part", "added to", "gain", "better", "harmed", "seconds"], lines, "llrrrr")
 
 
 def kinds(flow: Workflow) -> Iterator[str]:

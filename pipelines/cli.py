@@ -34,6 +34,7 @@ DEFAULT_CONFIG = "quickstart"
 LOST_WORKERS = ("ActorDiedError", "NodeDiedError", "OutOfMemoryError", "WorkerCrashedError")
 NO_SPACE = "no space left on the disk; free some and repeat the command, what is finished stays"
 DEFAULT_RUN = "runs/quickstart"
+DRAWS_TO_MEASURE = "; draws up to six pictures to measure it"
 MODELS_DIR = "runs/studio-training"
 
 
@@ -76,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         stage = _add(verbs, verb, help_text, _stage)
         _add_config(stage)
         stage.add_argument(
-            "--dry-run", action="store_true", help="say what it would take; collect draws six pictures"
+            "--dry-run",
+            action="store_true",
+            help="say what it would take" + DRAWS_TO_MEASURE * (verb in ("collect", "run")),
         )
         if verb == "refine":
             stage.add_argument(
@@ -117,7 +120,10 @@ def _add_studio(verbs: Any) -> None:
     studio = verbs.add_parser("studio", help="the embedded engine and its small models")
     actions = studio.add_subparsers(metavar="ACTION", required=True)
     install = _add(
-        actions, "install", "install the embedded ComfyUI engine, its models and the weights", _studio_install
+        actions,
+        "install",
+        "install the embedded ComfyUI, its models, a language model and a sentence encoder",
+        _studio_install,
     )
     install.add_argument("--front-end", action="store_true", help="ComfyUI's web page too (18 MB)")
     start = _add(actions, "start", "run the embedded ComfyUI on this machine until Ctrl-C", _studio_start)
@@ -152,7 +158,10 @@ def _add_workflow(verbs: Any) -> None:
         parser.add_argument("file", metavar="FILE", help=f"{what}; '-' reads stdin")
         parser.add_argument("--catalog", metavar="FILE", help="a saved catalog or /object_info answer")
         parser.add_argument(
-            "--run", default=DEFAULT_RUN, metavar="DIR", help=f"whose to use, if it is there: {DEFAULT_RUN}"
+            "--run",
+            default=DEFAULT_RUN,
+            metavar="DIR",
+            help=f"whose catalog and space to use; without one, the studio's (default: {DEFAULT_RUN})",
         )
         if action in ("encode", "decode"):
             parser.add_argument("--space", metavar="FILE", help="the design space as TOML")

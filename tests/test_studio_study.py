@@ -80,9 +80,9 @@ def test_the_workflows_of_the_study_are_different_and_in_the_space(bench: Any, s
     assert len(flows) == bench.study.FULL["flows"] == len({decode(words, space).key for words in flows})
 
 
-def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame):
+def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame, space: Space):
     shuffled = rows.sample(frac=1, random_state=1)
-    study = bench.report.Study.of(shuffled, WEIGHTS, engines=2)
+    study = bench.report.Study.of(shuffled, WEIGHTS, space, engines=2)
     assert study.scores["weighted score"].shape == (12, 4, 2)
     one = rows[(rows["prompt"] == "prompt 03") & (rows["workflow_key"] == FLOWS[1])].sort_values("seed")
     assert study.scores["alignment"][3, 1].tolist() == one["score_alignment"].tolist()
@@ -93,20 +93,24 @@ def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame)
         {"LoRA"},
         set(),
     ]
-    assert study.pictures_per_s == pytest.approx(12 * 4 * 2 / 11)
+    assert (study.drawn, study.drawn_per_s) == (96, pytest.approx(12 * 4 * 2 / 11))
 
 
-def test_the_report_says_what_was_put_in(bench: Any, rows: pd.DataFrame, tmp_path: Path):
-    study = bench.report.Study.of(rows, WEIGHTS, engines=2)
+def test_the_report_says_what_was_put_in(bench: Any, rows: pd.DataFrame, space: Space, tmp_path: Path):
+    rows.loc[rows["prompt"] > "prompt 05", "image"] = None  # taken over, without pictures
+    study = bench.report.Study.of(rows, WEIGHTS, space, engines=2)
     bench.study.write(study, Image.new("RGB", (8, 8)), tmp_path / "study.md", tmp_path / "study.png")
     text = (tmp_path / "study.md").read_text()
     assert "12 prompts x 4 workflows x 2 seeds = 96 pictures of" in text
+    assert ", 48 of them drawn for it at 9.60/s on 2 engines; 0 failed" in text
     assert "(study.png)" in text
     assert "(study_prompts.webp)" in text
     assert (tmp_path / "study.png").stat().st_size > 10_000
     [second_pass] = [line for line in text.splitlines() if line.startswith("| second pass | 1 | ")]
     assert "| 67 (" in second_pass  # eight prompts in twelve
     assert second_pass.endswith("| +1.00 |")
+    [hires] = [line for line in text.splitlines() if line.startswith("| Latent Upscale By bislerp 1.5")]
+    assert "| 67% | 33% | +1.00 |" in hires  # four in twelve lose 0.28
     front = text.partition("in score and seconds at once")[2].splitlines()
     assert [line.partition(" | ")[0] for line in front[2:6]] == ["| seconds", "| ---", "| 0.50", "| 1.50"]
 
@@ -122,18 +126,18 @@ def test_the_montage_shows_the_best_and_the_worst_workflow(bench: Any, rows: pd.
     assert share == pytest.approx(12 * bench.montage.SIDE**2 / sheet[..., 0].size)
 
 
-def test_a_failed_render_scores_nothing(bench: Any, rows: pd.DataFrame):
+def test_a_failed_render_scores_nothing(bench: Any, rows: pd.DataFrame, space: Space):
     rows.loc[0, ["score_alignment", "score_sharpness", "seconds"]] = None
     rows.loc[0, "error_type"] = "ComfyExecutionError"
-    study = bench.report.Study.of(rows, WEIGHTS, engines=1)
+    study = bench.report.Study.of(rows, WEIGHTS, space, engines=1)
     assert study.failed == 1
     assert (study.scores["weighted score"] == 0).sum() == 1
     assert study.seconds_W[0] == 0.5
 
 
-def test_a_gap_is_refused(bench: Any, rows: pd.DataFrame):
+def test_a_gap_is_refused(bench: Any, rows: pd.DataFrame, space: Space):
     with pytest.raises(FlowtailorError, match="not every prompt"):
-        bench.report.Study.of(rows.drop(index=5), WEIGHTS, engines=2)
+        bench.report.Study.of(rows.drop(index=5), WEIGHTS, space, engines=2)
 
 
 def test_a_study_without_intervals_is_refused(
