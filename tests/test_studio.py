@@ -108,6 +108,42 @@ def test_without_network_the_remedy_is_named_and_nothing_is_left(
     assert [path.name for path in (tmp_path / "studio").iterdir()] == ["install.lock"]
 
 
+def test_an_installation_that_was_killed_is_made_anew_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = """
+import sys, time
+from pathlib import Path
+from flowtailor.studio import install
+
+def build(part, wheels, echo):
+    (part / "static").mkdir()
+    (part / "static" / "half.js").touch()
+    print("half done", flush=True)
+    time.sleep(600)
+
+install._build_front_end = build
+install.install_front_end(Path(sys.argv[1]))
+"""
+    command = [sys.executable, "-c", killed, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "half done\n"
+        process.kill()
+    assert [path.name for path in tmp_path.rglob("half.js")] == ["half.js"]
+
+    def build(part: Path, wheels: Path, echo: Echo) -> None:
+        (part / "static").mkdir()
+        (part / "static" / "whole.js").touch()
+
+    monkeypatch.setattr(install_module, "_build_front_end", build)
+    static = install_front_end(tmp_path)
+    assert [path.name for path in static.iterdir()] == ["whole.js"]
+    assert sorted(path.name for path in (tmp_path / "studio").iterdir()) == [
+        static.parent.name,
+        "install.lock",
+    ]
+
+
 def test_a_changed_weight_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "loras").mkdir()
     (tmp_path / "loras" / "style.safetensors").write_bytes(b"changed")
