@@ -110,8 +110,11 @@ class ComfyClient:
 
     def interrupt(self, prompt_id: str) -> None:
         """Stop one prompt, running or waiting."""
-        self._post("/queue", {"delete": [prompt_id]})
+        self._withdraw(prompt_id)
         self._post("/interrupt", {"prompt_id": prompt_id})
+
+    def _withdraw(self, prompt_id: str) -> None:
+        self._post("/queue", {"delete": [prompt_id]})
 
     def wait_idle(self, timeout_s: float = _SETTLE_S) -> bool:
         """Whether the engine answers and has nothing left to do before `timeout_s` is over."""
@@ -155,13 +158,13 @@ class ComfyClient:
         prompt_id = self.submit(_with_new_files(workflow))
         entry = self._wait(prompt_id, timeout_s, on_progress)
         if entry is None:
-            waits = self._waits(prompt_id)
-            self.interrupt(prompt_id)
-            if waits:
+            if self._waits(prompt_id):
+                self._withdraw(prompt_id)  # an older ComfyUI would stop whatever runs, which is not ours
                 raise ComfyBusy(
                     f"{self.base_url}: busy with others' workflows for {timeout_s:g} s; wait, or name more "
                     "servers in engine.urls"
                 )
+            self.interrupt(prompt_id)
             raise ComfyTimeout(f"no picture within {timeout_s:g} s; raise engine.render_timeout_s or do less")
         messages = dict(entry["status"]["messages"])
         if entry["status"]["status_str"] != "success":

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .rows import COLUMNS, RETRYABLE_ERRORS, SCORE_PREFIX, to_table
+from .rows import COLUMNS, RETRYABLE_ERRORS, SCORE_PREFIX, score_columns, to_table
 
 logger = logging.getLogger("flowtailor.store")
 
@@ -131,8 +131,14 @@ class Store:
 
 
 def _one_per_id(frame: pd.DataFrame) -> pd.DataFrame:
+    """The row of each id that counts, with the scores that only earlier rows of its picture have: of scorers
+    that had no weight when it was scored again."""
     order = frame.assign(failed=frame["error_type"].notna()).sort_values(
         ["failed", "created_at"], ascending=[True, False], kind="stable"
     )
-    kept = order.drop_duplicates("row_id").drop(columns="failed")
-    return kept.sort_values("row_id", kind="stable").reset_index(drop=True)
+    kept = order.drop_duplicates("row_id").drop(columns="failed").set_index("row_id", drop=False)
+    rendered = order[~order["failed"]]
+    if rendered["row_id"].duplicated().any():
+        scores = score_columns(frame.columns)
+        kept = kept.fillna(rendered.groupby("row_id")[scores].first())
+    return kept.sort_index(kind="stable").reset_index(drop=True)

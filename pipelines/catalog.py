@@ -6,12 +6,12 @@ and the service read it, so that they need no engine.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowtailor.errors import FlowtailorError
+from flowtailor.files import written_whole
 from flowtailor.machine import has_gpu
 
 from ..actors.comfy import ComfyClient, EngineConfig, engine, engine_name
@@ -112,15 +112,23 @@ def write_world(run: Run, world: World) -> None:
     if not _is_kept(run, world):
         forget(run, "collect")
     write_json(run.path("catalog.json"), world.catalog.to_json())
-    run.path("space.toml").write_text(world.space.text)
+    with written_whole(run.path("space.toml")) as new:
+        new.write_text(world.space.text)
 
 
 def _is_kept(run: Run, world: World) -> bool:
     files = [run.path(part) for part in WORLD]
     if not all(file.is_file() for file in files):
         return False
-    catalog, text = (file.read_text() for file in files)
-    return text == world.space.text and json.loads(catalog) == world.catalog.to_json()
+    catalog, text = files
+    return text.read_text() == world.space.text and Catalog.load(catalog).hash == world.catalog.hash
+
+
+def world_inputs(run: Run) -> list[Any]:
+    """What designs depend on in the world that a run keeps; what lies in the engine's input folder is none
+    of it (`Catalog.hash`)."""
+    catalog = run.path("catalog.json")
+    return [Catalog.load(catalog).hash if catalog.is_file() else None, run.path("space.toml")]
 
 
 def read_world(run: Run) -> tuple[Catalog, Space]:

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,16 @@ def ensure_ray(config: Config) -> None:
         options |= {"num_cpus": os.cpu_count(), "include_dashboard": False}
         workers["worker_process_setup_hook"] = QUIETEN
     # "local": None would join whatever cluster was last started on this machine.
-    ray.init(address=address or "local", **(options | config.ray.init))
+    ray.init(address=address or "local", **merged(options, config.ray.init))
+
+
+def merged(ours: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with those that a person gave, which win; tables in them are merged likewise."""
+    both = {**ours, **given}
+    for name in ours.keys() & given.keys():
+        if isinstance(ours[name], Mapping) and isinstance(given[name], Mapping):
+            both[name] = merged(ours[name], given[name])
+    return both
 
 
 def cluster_address(config: Config) -> str | None:

@@ -19,10 +19,10 @@ from ..workflows.codec import canonical_words, decode
 from ..workflows.grammar import Grammar
 from ..workflows.rules import quote
 from ..workflows.space import Space
-from . import collect
-from .catalog import World, write_world
+from . import collect, rounds
+from .catalog import World, read_world, write_world
 from .config import Config
-from .rounds import Round, lineage, stages
+from .rounds import Round, lineage, noted_config, stages
 from .stage import Run, is_recorded, read_record, record, stage_output, write_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 ADMITTED = "newcomers.json"
-ADMITTING = "admitting.json"  # there while `admit` is at work
+ADMITTING = "refine/admitting"  # a run folder with the world that `admit` takes in, while it is at work
+NOTE = "admitting.json"  # in it: what was up to date before
 
 
 def newcomers(run: Run, space: Space) -> list[str]:
@@ -55,34 +56,43 @@ def newcomers(run: Run, space: Space) -> list[str]:
 
 def admit(config: Config, world: World) -> None:
     """Take the words of the engine's present models into the run, and note which are new to its policy."""
+    run, waiting = Run(config), Run(config).within(ADMITTING)
+    write_json(run.path(ADMITTED), sorted({*_admitted(run), *newcomers(run, world.space)}))
+    accepted = {
+        name: float(read_record(run, name)["seconds"])
+        for name, inputs, _ in _stages(config)
+        if is_recorded(run, name, inputs)
+    }
+    write_world(waiting, world)
+    by = config.model_dump(mode="json")
+    write_json(waiting.path(NOTE), {"accepted": accepted, "engine": world.engine, "config": by})
+    _take_in(config)
+
+
+def finish(config: Config) -> None:
+    """Go on where `admit` was cut short, with the world and the configuration that it was called with; then
+    where a round was."""
+    note = Run(config).within(ADMITTING).path(NOTE)
+    if note.is_file():
+        _take_in(noted_config(note, config))
+    rounds.finish(config)
+
+
+def _take_in(config: Config) -> None:
+    """Put the world that waits in its place, and its words into the policy. May be done twice."""
     from ..models.policy import Policy
 
-    run = Run(config)
-    write_json(run.path(ADMITTED), sorted({*_admitted(run), *newcomers(run, world.space)}))
-    accepted = _accepted(config)
+    run, waiting = Run(config), Run(config).within(ADMITTING)
+    noted = json.loads(waiting.path(NOTE).read_text())
+    catalog, space = read_world(waiting)
     with stage_output(run, "policy/sft", {}) as folder:
         shutil.copytree(run.path("policy/sft"), folder, dirs_exist_ok=True)  # its log too
-        Policy.from_base(run.path("policy/sft"), world.space.vocabulary, dtype="auto").save(folder)
-    write_world(run, world)
+        Policy.from_base(run.path("policy/sft"), space.vocabulary, dtype="auto").save(folder)
+    write_world(run, World(noted["engine"], catalog, space))
     for name, inputs, output in _stages(config):
-        if name in accepted:
-            record(run, name, inputs, output=output, seconds=accepted[name])
-    run.path(ADMITTING).unlink()
-
-
-def _accepted(config: Config) -> dict[str, float]:
-    """What was up to date before anything was admitted, and its seconds: also where a killed `admit` has
-    begun to change what these stages depend on."""
-    run = Run(config)
-    file = run.path(ADMITTING)
-    if not file.is_file():
-        up_to_date = {
-            name: float(read_record(run, name)["seconds"])
-            for name, inputs, _ in _stages(config)
-            if is_recorded(run, name, inputs)
-        }
-        write_json(file, up_to_date)
-    return json.loads(file.read_text())
+        if name in noted["accepted"]:
+            record(run, name, inputs, output=output, seconds=noted["accepted"][name])
+    shutil.rmtree(waiting.dir)
 
 
 def _admitted(run: Run) -> list[str]:

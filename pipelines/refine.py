@@ -37,11 +37,11 @@ from .catalog import compatible, look, read_world
 from .config import Config
 from .engines import render
 from .known import FILE as KNOWN
-from .newcomers import admit, newcomers
+from .newcomers import admit, finish, newcomers
 from .picks import judge, pick
 from .proposals import Proposer
 from .renders import rendered_rows
-from .rounds import LINEAGE, PICKS, STARTS, Round, begin, finish, lineage, promote
+from .rounds import LINEAGE, STARTS, Round, begin, lineage, promote
 from .stage import Run, fingerprint, is_done, read_json_lines, stage_output, write_json
 from .trained import load_designer, load_ensemble, need
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ..models.reward import RewardEnsemble
 
 PARTS = ("dataset/rows", *STARTS)
+PICKS = "designs/picks.parquet"  # in the round's folder: the rows to learn from
 
 
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
@@ -112,6 +113,8 @@ def refine(one: Round, new: Sequence[str] = ()) -> None:
         )
     started = time.monotonic()
     begin(one)
+    if not new:  # an attempt that took in new models may have left a policy of its own
+        shutil.rmtree(own.path("policy/sft"), ignore_errors=True)
     _, space = read_world(one.start)
     before, picks = draw(one, space, new)
     learn, judged = own.dataset, Store(own.path("validation"))

@@ -16,11 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ..datasets.prompts import prompt_file
 from . import fit_reward, grpo, sft
-from .catalog import WORLD
+from .catalog import WORLD, world_inputs
 from .config import Config
 from .renders import adopt
 from .stage import Run, bring_back, fingerprint, is_recorded, read_record, record, stage_output, write_json
@@ -29,7 +27,6 @@ SFT_PARTS = ("policy/sft", "policy/score_conditioned")
 LEARNED = ("reward", "policy/sft", "policy/grpo")
 STARTS = (*LEARNED, *WORLD)  # of the run, which a round copies
 LINEAGE = "refined.json"  # in the adapter's folder: the round that made it
-PICKS = "designs/picks.parquet"  # in the round's folder: the rows to learn from
 PROMOTING = "promoting.json"  # in the round's folder while `promote` is at work
 
 
@@ -47,16 +44,12 @@ class Round:
     @cached_property
     def own(self) -> Run:
         """The round's folder, as a run of the same configuration."""
-        return self._run_in(self.run.path("refine"), f"round-{self.number}")
+        return self.run.within(self.name)
 
     @cached_property
     def start(self) -> Run:
         """The copy of what the round starts from, as a run that can be drawn with."""
-        return self._run_in(self.own.dir, "start")
-
-    def _run_in(self, folder: Path, name: str) -> Run:
-        place = {"root": str(folder), "name": name}
-        return Run(self.config.model_copy(update={"run": self.config.run.model_copy(update=place)}))
+        return self.own.within("start")
 
     @property
     def name(self) -> str:
@@ -91,8 +84,7 @@ def begin(one: Round) -> None:
     """
     run, own, start = one.run, one.own, one.start
     has_begun = all(start.path(part).exists() for part in STARTS) and (
-        lineage(run.dir) >= one.number
-        or all(fingerprint(start.path(part)) == fingerprint(run.path(part)) for part in STARTS)
+        lineage(run.dir) >= one.number or _held(start) == _held(run)
     )
     if not has_begun:
         own.path(PROMOTING).unlink(missing_ok=True)
@@ -102,6 +94,11 @@ def begin(one: Round) -> None:
                 _copy(run.path(part), folder / part)
     for part in WORLD:
         _copy(start.path(part), own.path(part))
+
+
+def _held(run: Run) -> str:
+    """Stands for what a round would start from."""
+    return fingerprint([*(run.path(part) for part in LEARNED), *world_inputs(run)])
 
 
 def promote(one: Round, seconds: float = 0.0) -> None:
@@ -148,12 +145,17 @@ def finish(config: Config) -> None:
         if not note.is_file():
             continue
         if _is_untouched(one):
-            by = json.loads(note.read_text())["config"]
-            by["run"] |= {"root": config.run.root, "name": config.run.name}
-            promote(Round(Config.model_validate(by), number))
+            promote(Round(noted_config(note, config), number))
             print(f"{one.name}: its results are in their places now", flush=True)
         else:
             note.unlink()
+
+
+def noted_config(note: Path, config: Config) -> Config:
+    """The configuration that a note was left with, for the run where `config` finds it now."""
+    by = json.loads(note.read_text())["config"]
+    by["run"] |= {"root": config.run.root, "name": config.run.name}
+    return Config.model_validate(by)
 
 
 def _is_untouched(one: Round) -> bool:
@@ -167,13 +169,11 @@ def _is_untouched(one: Round) -> bool:
 
 
 def _promote_rows(one: Round) -> None:
-    """The pictures that the round rendered to learn from, and the rows of those that failed."""
-    source, target = one.own.dataset, one.run.dataset
-    picks = pd.read_parquet(one.own.path(PICKS))
-    adopt(source, target, picks, list(one.config.scorers.weights))
-    missing = set(target.missing(picks)["row_id"])  # the rows that failed have no picture to adopt
-    learned = source.rows()
-    target.append(learned[learned["row_id"].isin(missing)])
+    """The pictures that the round rendered to learn from, also for picks that it made before a change of
+    configuration, and the rows of those that failed."""
+    learned, target = one.own.dataset.settled(), one.run.dataset
+    adopt(one.own.dataset, target, learned, list(one.config.scorers.weights))
+    target.append(target.missing(learned))  # the rows that failed have no picture to adopt
 
 
 def _copy(source: Path, target: Path) -> None:

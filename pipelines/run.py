@@ -13,7 +13,7 @@ import time
 from flowtailor.errors import FlowtailorError
 
 from .config import Config
-from .rounds import finish
+from .newcomers import finish
 from .stage import Run
 
 STAGES = {

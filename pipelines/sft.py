@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..datasets.prompts import prompt_file, training_prompts
 from ..workflows.rules import END
-from .catalog import read_world
+from .catalog import read_world, world_inputs
 from .config import Config
 from .examples import Example, designable, imitation_examples, score_examples, seconds_range, training_rows
 from .known import workflows_of, write_known
@@ -107,7 +107,7 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
     """What a policy depends on."""
     inputs = {
         "rows": run.rows_hash(),
-        "space": [run.path("space.toml"), run.path("catalog.json"), config.space.max_tokens],
+        "space": [*world_inputs(run), config.space.max_tokens],
         "prompts": prompt_file(config.prompts.file),
         "scorers": config.scorers,
         "seed": config.run.seed,

@@ -57,6 +57,12 @@ class Run:
         """A path inside the run folder; nothing is created."""
         return self.dir / relative
 
+    def within(self, folder: str) -> Run:
+        """A run of the same configuration in a folder of this one."""
+        place = self.path(folder)
+        there = {"root": str(place.parent), "name": place.name}
+        return Run(self.config.model_copy(update={"run": self.config.run.model_copy(update=there)}))
+
     @functools.cached_property
     def dataset(self) -> Store:
         """The rows and pictures that were collected."""

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 MAKERS = {
     "config.resolved.json": "run",
     "catalog.json": "collect",
+    "space.toml": "collect",
     "dataset/rows": "collect",
+    "reward": "fit-reward",
     "reward/ensemble.json": "fit-reward",
     "policy/sft": "sft",
     "policy/sft/known.json": "sft",

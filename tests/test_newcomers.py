@@ -20,7 +20,7 @@ from flowtailor.pipelines import newcomers as newcomers_file
 from flowtailor.pipelines.catalog import World, compatible, read_world
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.known import read_known
-from flowtailor.pipelines.newcomers import admit, newcomers
+from flowtailor.pipelines.newcomers import admit, finish, newcomers
 from flowtailor.pipelines.rounds import Round
 from flowtailor.pipelines.stage import Run, is_done, record
 from flowtailor.workflows.space import Space
@@ -88,6 +88,22 @@ def test_a_round_that_was_killed_while_it_took_its_place_is_finished(
     assert json.loads(run.path("policy/grpo/refined.json").read_text()) == {"round": 1}
     assert is_done(run, "refine/round-1", Round(config, 1).inputs(), output="refine/round-1/summary.json")
     assert not Round(config, 1).own.path(rounds.PROMOTING).exists()
+
+
+def test_a_plain_round_uses_nothing_of_one_that_was_to_take_in_new_models(
+    config: Config, faked: Faked, larger: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "look", lambda config: larger)
+    run = Run(config)
+    faked.fail_at = f"train {config.refine.grpo_steps}"
+    with pytest.raises(KeyboardInterrupt):
+        refine.take_in(config)
+    drawn = set(Round(config, 1).own.dataset.rows()["row_id"])
+    faked.fail_at = ""
+    refine.run_stage(config)
+    assert faked.calls.count("teach") == 1
+    assert not run.path("policy/sft/taught").exists()
+    assert drawn <= set(run.dataset.rows()["row_id"])  # what was rendered for the former picks is kept
 
 
 @pytest.fixture
@@ -222,19 +238,24 @@ def test_a_new_word_is_about_as_likely_as_its_siblings(config: Config, larger: W
     assert apart.norm() < old[siblings].mean(0).norm()
 
 
-def test_admitting_may_be_killed_and_repeated(
+def test_what_was_cut_short_in_admitting_is_finished(
     config: Config, larger: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was up to date is, or the next `flowtailor run` would train it again."""
-    larger = compatible(config, larger)
+    larger, run, whole = compatible(config, larger), Run(config), newcomers_file.write_world
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
+    def killed(place: Run, world: World) -> None:
+        if place.dir == run.dir:  # the policy knows the words already
+            raise KeyboardInterrupt
+        whole(place, world)
 
     with monkeypatch.context() as patched:
         patched.setattr(newcomers_file, "write_world", killed)
         with pytest.raises(KeyboardInterrupt):
             admit(config, larger)
-    admit(config, larger)
-    assert all(is_done(Run(config), name, inputs) for name, inputs in inputs_of(config).items())
-    assert not Run(config).path(newcomers_file.ADMITTING).exists()
+    later = config.model_copy(update={"sft": config.sft.model_copy(update={"steps": 7})})
+    finish(later)
+    assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
+    assert not is_done(run, "policy/sft", inputs_of(later)["policy/sft"])  # nobody made it with these steps
+    assert read_world(run)[1].vocabulary == larger.space.vocabulary
+    assert not run.path(newcomers_file.ADMITTING).exists()

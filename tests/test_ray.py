@@ -49,6 +49,13 @@ def test_variables_that_the_job_sets_are_left_to_it(seen: dict, monkeypatch: pyt
     assert "OMP_NUM_THREADS" not in seen["runtime_env"]["env_vars"]
 
 
+def test_a_variable_of_the_configuration_stands_beside_ours(seen: dict):
+    ensure_ray(load_config(None, ['ray.init.runtime_env.env_vars.MY_TOKEN="secret"']))
+    variables = seen["runtime_env"]["env_vars"]
+    assert variables["MY_TOKEN"] == "secret"
+    assert WORKER_ENVIRONMENT.items() <= variables.items()
+
+
 def test_the_configuration_has_the_last_word(seen: dict):
     ensure_ray(load_config(None, ["ray.init.num_cpus=1", 'ray.address="auto"']))
     assert seen["address"] == "auto"

@@ -16,7 +16,8 @@ from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.picks import FREQUENT, UNSURE, judge, per_prompt, pick
-from flowtailor.pipelines.refine import joined, run_stage
+from flowtailor.pipelines.refine import joined, refine, run_stage
+from flowtailor.pipelines.rounds import Round
 from flowtailor.pipelines.stage import Run, is_done
 
 config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
@@ -164,6 +165,12 @@ def test_stages_that_were_out_of_date_stay_so(config: Config, faked: Faked) -> N
     faked.fail_at = ""
     run_stage(later)
     assert not is_done(Run(later), "policy/sft", inputs_of(later)["policy/sft"])
+
+
+def test_a_run_that_was_only_collected_is_told_what_to_do_first(config: Config) -> None:
+    shutil.rmtree(Run(config).path("reward"))
+    with pytest.raises(FlowtailorError, match="has no reward; make it with `flowtailor fit-reward`"):
+        refine(Round(config, 1))
 
 
 def test_dry_run_says_what_it_takes(config: Config, capsys: pytest.CaptureFixture[str]) -> None:

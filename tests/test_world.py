@@ -19,7 +19,7 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines import catalog, collect, evaluate, sft
 from flowtailor.pipelines.catalog import World, compatible, read_world, write_catalog
 from flowtailor.pipelines.config import Config
-from flowtailor.pipelines.stage import Run
+from flowtailor.pipelines.stage import Run, is_done
 from flowtailor.workflows.codec import canonical_words, decode
 from flowtailor.workflows.space import STUDIO_SPACE, Space
 
@@ -115,6 +115,18 @@ def test_a_collection_is_not_up_to_date_in_the_world_of_another_configuration(
     collect.run_stage(config)
     assert "0 to render" in capsys.readouterr().out
     assert Run(config).path("space.toml").read_text() == STUDIO_SPACE.read_text()
+
+
+def test_a_picture_in_the_engine_s_input_folder_puts_nothing_out_of_date(
+    config: Config, installed: Installed
+) -> None:
+    collect.run_stage(config)
+    tiny_refine.accept(config)
+    installed({("LoadImage", "image"): ["a picture that somebody loaded.png"]})
+    write_catalog(config)
+    run = Run(config)
+    assert is_done(run, "collect", collect.stage_inputs(config), output="dataset")
+    assert all(is_done(run, name, inputs) for name, inputs in tiny_refine.inputs_of(config).items())
 
 
 def test_rows_with_a_model_that_was_removed_are_left_out_of_what_can_be_designed(
