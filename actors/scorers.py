@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import pandas as pd
 from PIL import Image
 
+from ..datasets.rows import score_column
 from ..models.scorers import load_scorer
 from .images import UNREADABLE, filesystem_of
 
@@ -26,7 +27,7 @@ class Scorers:
     def __init__(self, names: Sequence[str], images_dir: str, *, evaluation: bool = False) -> None:
         """`images_dir` is the `images` folder (path or URL) of the dataset that `image` is relative to;
         scorers that are held out are refused but for an `evaluation`."""
-        self._scorers = {f"score_{name}": load_scorer(name, evaluation=evaluation) for name in names}
+        self._scorers = {score_column(name): load_scorer(name, evaluation=evaluation) for name in names}
         self._fs, images = filesystem_of(images_dir)
         self._dataset = posixpath.dirname(images.rstrip("/"))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowtailor.datasets.prompts import choose, load_prompts
+from flowtailor.datasets.prompts import choose_prompts, load_prompts
 from flowtailor.errors import told_in_one_line
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines.catalog import read_world
@@ -66,7 +66,7 @@ def known_workflows(run: Run) -> list[Words]:
 
 def judged(flows: list[Words], ensemble: RewardEnsemble, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """reward_W, seconds counted and doubt not, and doubt_W; means over prompts."""
-    prompts = [p.text for p in choose(load_prompts(config.prompts.file), {"train": PROMPTS})]
+    prompts = [p.text for p in choose_prompts(load_prompts(config.prompts.file), {"train": PROMPTS})]
     weights, per_second = config.scorers.weights, config.reward.lambda_seconds
     told = [ensemble.predict(prompts, [words] * len(prompts)) for words in flows]
     reward_W = [one.reward(weights, 0.0, per_second).mean() for one in told]

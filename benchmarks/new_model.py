@@ -32,7 +32,7 @@ from flowtailor.pipelines import collect, fit_reward, grpo, refine, sft
 from flowtailor.pipelines.catalog import look, read_world
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.engines import render
-from flowtailor.pipelines.plan import Candidate, planned_rows
+from flowtailor.pipelines.plan import designed_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
 from flowtailor.pipelines.statistics import bootstrap_mean
@@ -139,14 +139,9 @@ def designed(run: Run, prompts: Sequence[Prompt], when: str) -> pd.DataFrame:
             temperature=wishes.temperature,
             seed=run.config.run.seed,
         )
-        flows = [Candidate.of(one.tokens, space) for (one,) in drawn]
-        rows = planned_rows(
-            zip(prompts, flows, strict=True),
-            engine=run.dataset.latest_engine(),
-            catalog_hash=space.catalog.hash,
-            seeds=SEEDS,
-            seed=run.config.run.seed,
-        )
+        designs = [(prompt, one.tokens) for prompt, (one,) in zip(prompts, drawn, strict=True)]
+        engine = run.dataset.latest_engine()
+        rows = designed_rows(designs, space, engine=engine, seeds=SEEDS, seed=run.config.run.seed)
         rows.assign(when=when).to_parquet(file, index=False)
     return pd.read_parquet(file)
 

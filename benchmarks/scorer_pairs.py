@@ -19,7 +19,7 @@ from PIL import Image
 
 from flowtailor.actors.comfy import EngineConfig, engine
 from flowtailor.datasets.flows import load_seed_flows
-from flowtailor.datasets.prompts import Prompt, choose, load_prompts
+from flowtailor.datasets.prompts import Prompt, choose_prompts, load_prompts
 from flowtailor.studio.recipe import CHECKPOINTS
 from flowtailor.workflows.graph import Workflow
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder for the two files")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    prompts, plain = choose(load_prompts(), {"test": args.pairs}), load_seed_flows()["plain"]
+    prompts, plain = choose_prompts(load_prompts(), {"test": args.pairs}), load_seed_flows()["plain"]
     sheet = np.zeros((len(STEPS) * SIDE, len(prompts) * SIDE, 3), np.uint8)
     with engine(EngineConfig()) as client:
         for column, prompt in enumerate(prompts):

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flowtailor.datasets.rows import RETRYABLE_ERRORS
+from flowtailor.datasets.rows import score_column
 from flowtailor.datasets.shipped import SHIPPED, read_rows, write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError, told_in_one_line
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = [drawn(run) for run in arguments.runs]
     if FILE.exists():
-        forgotten = {f"score_{name}": np.nan for name in arguments.changed}
+        forgotten = {score_column(name): np.nan for name in arguments.changed}
         parts.append(read_rows(str(FILE)).assign(**forgotten))
     rows = reduce(joined, parts)
     write_rows(rows, FILE)
@@ -48,9 +48,8 @@ def main() -> None:
 
 def drawn(run: Path) -> pd.DataFrame:
     """The rows that a run drew itself: those of a head start ship already."""
-    rows = Store(run / "dataset").rows()
-    failed = rows["error_type"].notna() & ~rows["error_type"].isin(list(RETRYABLE_ERRORS))
-    rows = rows.loc[rows["image"].notna() | failed]
+    rows = Store(run / "dataset").settled()
+    rows = rows.loc[rows["image"].notna() | rows["error_type"].notna()]
     if rows.empty:
         raise FlowtailorError(f"{run}: has drawn no rows; collect some with flowtailor collect")
     return rows

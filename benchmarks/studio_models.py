@@ -38,9 +38,7 @@ from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.plan import Candidate, planned_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.statistics import bootstrap_mean
-from flowtailor.workflows.codec import encode
 from flowtailor.workflows.graph import Workflow
-from flowtailor.workflows.rules import END
 
 FULL = 100  # prompts
 STEPS = 20
@@ -170,8 +168,7 @@ def plain_workflow(world: World, checkpoint: str) -> Candidate:
             node["inputs"]["ckpt_name"] = checkpoint
         elif node["class_type"] == "KSampler":
             node["inputs"]["steps"] = STEPS
-    flow = Workflow.from_api(api).canonical(world.catalog)
-    return Candidate.of([word for word in encode(flow, world.space) if word != END], world.space)
+    return Candidate.from_flow(Workflow.from_api(api).canonical(world.catalog), world.space)
 
 
 def opened(store: Store, image: str) -> Image.Image:

@@ -26,7 +26,7 @@ from study_montage import extremes, montage
 from study_report import Study, plot, report
 
 from flowtailor.datasets.pictures import Pictures, load_pictures
-from flowtailor.datasets.prompts import choose, load_prompts
+from flowtailor.datasets.prompts import choose_prompts, load_prompts
 from flowtailor.datasets.rows import PLANNED, weighted_score
 from flowtailor.datasets.scenes import draw
 from flowtailor.datasets.store import Store
@@ -97,7 +97,7 @@ def study_config(arguments: argparse.Namespace) -> Config:
 
 def plan(config: Config, world: World) -> pd.DataFrame:
     """The full product of prompts, workflows and seeds."""
-    prompts = choose(load_prompts(config.prompts.file), {"train": config.prompts.train})
+    prompts = choose_prompts(load_prompts(config.prompts.file), {"train": config.prompts.train})
     flows = [Candidate.of(words.split(), world.space) for words in WORKFLOWS.read_text().splitlines()]
     return planned_rows(
         product(prompts, flows[: config.collect.flows]),

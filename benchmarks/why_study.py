@@ -15,22 +15,26 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from flowtailor.datasets.prompts import Prompt, choose, load_prompts
+from flowtailor.datasets.prompts import Prompt, choose_prompts, load_prompts
 from flowtailor.datasets.rows import weighted_score
 from flowtailor.datasets.store import Store
 from flowtailor.errors import told_in_one_line
 from flowtailor.markdown import markdown_table
+from flowtailor.models.metrics import coverage, spearman, spearman_within
 from flowtailor.pipelines.catalog import read_world
 from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.judging import Wish, draw
-from flowtailor.pipelines.plan import Candidate, planned_rows
+from flowtailor.pipelines.plan import designed_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
-from flowtailor.pipelines.why import Contribution, agreement, contributions
+from flowtailor.pipelines.why import Contribution, contributions
 from flowtailor.workflows.space import Space
+
+RESAMPLES = 2000  # of designs
 
 Told = tuple[Prompt, tuple[str, ...], list[Contribution]]  # a prompt, its design, what the parts add
 
@@ -58,7 +62,7 @@ def main() -> None:
 def designed(run: Run, space: Space, count: int) -> list[Told]:
     """The first guided design of each of `count` test prompts, with what its parts are foreseen to add."""
     config = run.config
-    prompts = choose(load_prompts(config.prompts.file), {"test": count})
+    prompts = choose_prompts(load_prompts(config.prompts.file), {"test": count})
     wishes = [
         Wish(prompt.text, 1, config.design.guidance, config.design.temperature, None, config.run.seed)
         for prompt in prompts
@@ -76,17 +80,12 @@ def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.
     engine that has just started or drawn something else takes longer, by more than a part does."""
     config = run.config
     pairs = [
-        (prompt, Candidate.of(words, space))
+        (prompt, words)
         for prompt, tokens, parts in designs
         for words in [tokens, *(part.without for part in parts)]
     ]
-    planned = planned_rows(
-        pairs,
-        engine=run.dataset.latest_engine(),
-        catalog_hash=space.catalog.hash,
-        seeds=seeds,
-        seed=config.run.seed,
-    )
+    engine = run.dataset.latest_engine()
+    planned = designed_rows(pairs, space, engine=engine, seeds=seeds, seed=config.run.seed)
     rows = rendered_rows(
         config,
         planned.sample(frac=1, random_state=config.run.seed, ignore_index=True),
@@ -126,6 +125,35 @@ def of_seconds(parts: pd.DataFrame) -> pd.DataFrame:
     """The parts with the differences of seconds in the place of those of the score."""
     names = {f"{name}_seconds": name for name in ("foreseen", "foreseen_std", "rendered")}
     return parts[["design", *names]].rename(columns=names).dropna()
+
+
+def agreement(table: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
+    """How foreseen differences compare to rendered ones.
+
+    table: a row per part with design (any id), foreseen, foreseen_std, rendered. The interval of the
+    rank correlation resamples designs, since the parts of one share its picture. `same_sign` counts
+    the parts that the ensemble is sure of (beyond one deviation).
+    """
+    designs = [group.index.to_numpy() for _, group in table.reset_index(drop=True).groupby("design")]
+    foreseen_m, rendered_m, std_m = (
+        table[name].to_numpy(dtype=float) for name in ("foreseen", "rendered", "foreseen_std")
+    )
+    rng = np.random.default_rng(seed)
+    resamples = (
+        np.concatenate([designs[i] for i in rng.integers(0, len(designs), len(designs))])
+        for _ in range(RESAMPLES)
+    )
+    again = [spearman(foreseen_m[rows], rendered_m[rows]) for rows in resamples]
+    sure_m = np.abs(foreseen_m) > std_m
+    return {
+        "designs": len(designs),
+        "parts": len(table),
+        "spearman": [spearman(foreseen_m, rendered_m), *map(float, np.nanquantile(again, [0.025, 0.975]))],
+        "spearman_within_design": spearman_within(table["design"].to_numpy(), foreseen_m, rendered_m),
+        "same_sign": float((foreseen_m * rendered_m > 0)[sure_m].mean()) if sure_m.any() else None,
+        "mean_absolute_error": float(np.abs(foreseen_m - rendered_m).mean()),
+        "coverage_1": coverage(rendered_m, foreseen_m, std_m),
+    }
 
 
 def markdown(told: dict[str, dict[str, Any]], seeds: int) -> str:

@@ -80,7 +80,7 @@ def training_prompts(path: str | Path | None) -> list[Prompt]:
     return [prompt for prompt in load_prompts(path) if prompt.split == "train"]
 
 
-def choose(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:
+def choose_prompts(prompts: list[Prompt], counts: dict[str, int]) -> list[Prompt]:
     """The first `counts[split]` prompts of each split, by a fixed shuffle that growth keeps.
 
     Fewer are returned where a split holds fewer. Raises FlowtailorError where a split that was

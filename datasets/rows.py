@@ -41,7 +41,7 @@ COLUMNS = pa.schema(
     ]
 )
 PLANNED = COLUMNS.names[: COLUMNS.names.index("seconds")]  # what is known of a row before it is rendered
-SCORE_PREFIX = "score_"
+_SCORE_PREFIX = "score_"
 
 # Failures of the moment. Any other failed render would fail again and is not tried again.
 RETRYABLE_ERRORS = frozenset(
@@ -78,9 +78,14 @@ def workflow_split(workflow_key: str, held_out: float = 0.2) -> str:
     return "test" if share(workflow_key, "workflow") < held_out else "train"
 
 
+def score_column(scorer: str) -> str:
+    """The name of the column that holds what a scorer says."""
+    return f"{_SCORE_PREFIX}{scorer}"
+
+
 def score_columns(names: Iterable[str]) -> list[str]:
     """Those of the column names that hold scores, in order."""
-    return [name for name in names if name.startswith(SCORE_PREFIX)]
+    return [name for name in names if name.startswith(_SCORE_PREFIX)]
 
 
 def weighted_score(rows: pd.DataFrame, weights: Mapping[str, float]) -> np.ndarray:
@@ -91,7 +96,7 @@ def weighted_score(rows: pd.DataFrame, weights: Mapping[str, float]) -> np.ndarr
     FlowtailorError where none of the rows has met one of the scorers.
     """
     _refuse_unknown(rows, weights)
-    scores_NS = rows[[f"{SCORE_PREFIX}{name}" for name in weights]].to_numpy(dtype=float)
+    scores_NS = rows[[score_column(name) for name in weights]].to_numpy(dtype=float)
     share_S = np.array(list(weights.values())) / sum(weights.values())
     return np.where(rows["error_type"].notna(), 0.0, scores_NS @ share_S)
 
@@ -101,7 +106,7 @@ def learnable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
 
     Raises FlowtailorError where none of the rows has met one of the scorers.
     """
-    columns = [f"{SCORE_PREFIX}{name}" for name in scorers]
+    columns = [score_column(name) for name in scorers]
     if rows.empty:
         return rows
     _refuse_unknown(rows, scorers)
@@ -111,11 +116,16 @@ def learnable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
 
 def _refuse_unknown(rows: pd.DataFrame, scorers: Iterable[str]) -> None:
     """Raise FlowtailorError where the rows have no column of one of the scorers."""
-    for column in (f"{SCORE_PREFIX}{name}" for name in scorers):
+    for column in map(score_column, scorers):
         if column not in rows.columns:
             raise FlowtailorError(
                 f"scorers.weights: the rows have no {column}; take that scorer out, or collect with it"
             )
+
+
+def settled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without failures of the moment, of which nobody knows yet how they end."""
+    return rows.loc[~rows["error_type"].isin(list(RETRYABLE_ERRORS))].reset_index(drop=True)
 
 
 def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
@@ -124,7 +134,7 @@ def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
     rows = learnable(rows, names)
     if rows.empty:
         return rows
-    return rows.dropna(subset=[f"{SCORE_PREFIX}{name}" for name in names]).reset_index(drop=True)
+    return rows.dropna(subset=[score_column(name) for name in names]).reset_index(drop=True)
 
 
 def to_table(frame: pd.DataFrame) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
 
-from .rows import COLUMNS, RETRYABLE_ERRORS, to_table
+from .rows import COLUMNS, settled, to_table
 
 SHIPPED = Path(__file__).parent / "data"
 
@@ -50,7 +50,7 @@ def pace(here: pd.DataFrame, there: pd.DataFrame) -> float:
 
 def write_rows(rows: pd.DataFrame, file: Path) -> None:
     """Write the rows without their pictures, and without those that failed for the moment only."""
-    told = rows.loc[~rows["error_type"].isin(list(RETRYABLE_ERRORS))]
+    told = settled(rows)
     table = to_table(told.assign(image=None, image_sha256=None))
     with written_whole(file) as new:
         pq.write_table(table, new, compression="zstd", compression_level=15)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .rows import COLUMNS, RETRYABLE_ERRORS, SCORE_PREFIX, score_columns, to_table
+from .rows import COLUMNS, score_column, score_columns, settled, to_table
 
 logger = logging.getLogger("flowtailor.store")
 
@@ -69,9 +69,8 @@ class Store:
         return set(self.settled()["row_id"])
 
     def settled(self) -> pd.DataFrame:
-        """The rows without failures of the moment, of which nobody knows yet how they end."""
-        rows = self.rows()
-        return rows.loc[~rows["error_type"].isin(list(RETRYABLE_ERRORS))].reset_index(drop=True)
+        """The rows without failures of the moment."""
+        return settled(self.rows())
 
     def missing(self, planned: pd.DataFrame, scorers: Iterable[str] = ()) -> pd.DataFrame:
         """The planned rows that are still to be rendered, in their order, each id once.
@@ -84,7 +83,7 @@ class Store:
 
     def _unscored(self, scorers: Iterable[str]) -> set[str]:
         rows = self.rows()
-        scores = rows.reindex(columns=[f"{SCORE_PREFIX}{name}" for name in scorers])
+        scores = rows.reindex(columns=[score_column(name) for name in scorers])
         return set(rows.loc[rows["error_type"].isna() & scores.isna().any(axis=1), "row_id"])
 
     def compact(self) -> None:

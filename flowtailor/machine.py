@@ -1,9 +1,10 @@
-"""What is on this machine: which processes live, whether there is a GPU, which addresses lead to it alone."""
+"""What is on this machine: processes, GPUs, ports, and which addresses lead to it alone."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -25,6 +26,19 @@ def is_running(pid: int) -> bool:
 def has_gpu() -> bool:
     """Whether the system shows a device that torch may draw on, if it is built for it; a Mac has one."""
     return sys.platform == "darwin" or any(Path(device).exists() for device in GPUS)
+
+
+def why_not_listen(host: str, port: int) -> str:
+    """Why a server could not listen there; nothing where it could."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As servers do: connections that ended a moment ago do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:  # no port has a number above 65535
+            return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 def is_loopback(host: str) -> bool:

@@ -23,12 +23,14 @@ PROMPT_FEATURES = 16
 Guess = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
-def baselines(prompts: Sequence[str], tokens: Sequence[str], score_N: np.ndarray) -> Mapping[str, Guess]:
+def baselines(
+    prompts: Sequence[str], tokens: Sequence[str], score_N: np.ndarray, encoder: TextEncoder
+) -> Mapping[str, Guess]:
     """Name -> a baseline that was fitted on these training rows."""
     return {
         "workflow_mean": workflow_mean(tokens, score_N),
         "ridge": ridge(tokens, score_N),
-        "boosted_trees": boosted_trees(prompts, tokens, score_N),
+        "boosted_trees": boosted_trees(prompts, tokens, score_N, encoder),
     }
 
 
@@ -49,9 +51,11 @@ def ridge(tokens: Sequence[str], score_N: np.ndarray, penalty: float = 1.0) -> G
     return lambda prompts, tokens: fitted.predict(columns.transform(_indicators(tokens)))
 
 
-def boosted_trees(prompts: Sequence[str], tokens: Sequence[str], score_N: np.ndarray) -> Guess:
+def boosted_trees(
+    prompts: Sequence[str], tokens: Sequence[str], score_N: np.ndarray, encoder: TextEncoder
+) -> Guess:
     """Gradient-boosted trees on the components and the main directions of the prompts' features."""
-    columns, encoder = DictVectorizer(sparse=False), TextEncoder.load()
+    columns = DictVectorizer(sparse=False)
     distinct = encoder.encode(sorted(set(prompts))).numpy()
     main = PCA(min(PROMPT_FEATURES, *distinct.shape), random_state=0).fit(distinct)
 

@@ -95,8 +95,8 @@ class Designer:
         size = len(prompts)
         strengths = [0.0 if w == "sft" else float(w) for w in _each(guidance, size)]
         budgets, seeds = _each(budget_s, size), _each(seed, size)
-        texts = [self.policy.prompt(text, b, score) for text, b in zip(prompts, budgets, strict=True)]
         with self._lock:
+            texts = [self.policy.prompt(text, b, score) for text, b in zip(prompts, budgets, strict=True)]
             samples = sample(
                 self._decoder(adapter, strengths),
                 self.masks,

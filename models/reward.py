@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import SCORE_PREFIX, text_hash
+from ..datasets.rows import score_column, text_hash
 from .attribution import Differences
 from .calibration import (
     NORMALLY_LATE,
@@ -114,8 +114,8 @@ class RewardEnsemble:
         self.widths_O = np.ones(len(self.bars)) if widths_O is None else widths_O
         self.late = late
         self.known = frozenset(known)
-        self._encoder = TextEncoder.load(backbone)
-        self._table = WordTable(vocabulary, self._encoder)
+        self.encoder = TextEncoder.load(backbone)
+        self._table = WordTable(vocabulary, self.encoder)
         self._nets = [net.eval().requires_grad_(False) for net in nets]
 
     def predict(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> Predictions:
@@ -147,7 +147,7 @@ class RewardEnsemble:
 
     def filled(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows with what `predict_rows` says where a picture was not seen by a scorer."""
-        names = [f"{SCORE_PREFIX}{name}" for name in self.scorers]
+        names = [score_column(name) for name in self.scorers]
         gaps = rows[names].isna().any(axis=1) & rows["error_type"].isna()
         foreseen = pd.DataFrame(self.predict_rows(rows[gaps]).mean, rows.index[gaps], names)
         return rows.fillna(foreseen)
@@ -243,7 +243,7 @@ class RewardEnsemble:
         if not prompts:
             nothing_KNO = np.zeros((len(self._nets), 0, len(self.bars)))
             return nothing_KNO, nothing_KNO, nothing_KNO[0]
-        prompts_ND = self._encoder.encode(prompts)
+        prompts_ND = self.encoder.encode(prompts)
         words, workflow_N = self._read(tokens)
         parts = []
         for rows in torch.arange(len(prompts)).split(QUESTIONS_AT_ONCE):

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..datasets.rows import score_column
 from .additive import AdditiveModel
 from .reward_features import Words, WordTable
 from .reward_net import RewardNet
@@ -73,7 +74,7 @@ class TrainingSet:
 
 def targets(frame: pd.DataFrame, scorers: Sequence[str]) -> np.ndarray:
     """(N, O): the scores, then log-seconds, of rows that were rendered."""
-    scores = [frame[f"score_{name}"].to_numpy(dtype=float) for name in scorers]
+    scores = [frame[score_column(name)].to_numpy(dtype=float) for name in scorers]
     return np.stack([*scores, np.log(frame[SECONDS].to_numpy(dtype=float))], axis=1)
 
 

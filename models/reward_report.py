@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..datasets.rows import weighted_score
+from ..datasets.rows import score_column, weighted_score
 from . import metrics
 from .baselines import baselines
 from .reward import Predictions, RewardEnsemble
@@ -37,7 +37,8 @@ def report(
     """Metrics per split, ready for JSON; `frame` holds rendered rows with all their scores."""
     parts = splits(frame)
     training = parts["training"]
-    guesses = baselines(list(training["prompt"]), list(training["tokens"]), weighted_score(training, weights))
+    prompts, tokens = list(training["prompt"]), list(training["tokens"])
+    guesses = baselines(prompts, tokens, weighted_score(training, weights), ensemble.encoder)
     told = {}
     for name, rows in parts.items():
         if rows.empty:
@@ -67,7 +68,7 @@ def _of_rows(rows: pd.DataFrame, predictions: Predictions, weights: Mapping[str,
     numbers["scorers"] = {
         name: _compare(
             prompt,
-            rows[f"score_{name}"].to_numpy(dtype=float),
+            rows[score_column(name)].to_numpy(dtype=float),
             predictions.mean[:, i],
             predictions.std[:, i],
         )

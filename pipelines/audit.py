@@ -24,14 +24,13 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.prompts import Prompt, load_prompts
-from ..datasets.prompts import choose as choose_prompts
+from ..datasets.prompts import Prompt, choose_prompts, load_prompts
 from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..workflows.space import Space
 from .config import Config
 from .engines import render_here
-from .plan import Candidate, planned_rows
+from .plan import designed_rows
 from .renders import Render, rendered_rows
 from .stage import Run, write_json
 from .statistics import Interval, bootstrap_mean
@@ -120,13 +119,8 @@ class Auditor:
         )
         model.train(training)
         tokens = [tuple(designs[0].tokens) for designs in drawn]
-        planned = planned_rows(
-            zip(self._prompts, [Candidate.of(words, self._space) for words in tokens], strict=True),
-            engine=self._engine,
-            catalog_hash=self._space.catalog.hash,
-            seeds=1,
-            seed=seed,
-        )
+        designs = zip(self._prompts, tokens, strict=True)
+        planned = designed_rows(designs, self._space, engine=self._engine, seeds=1, seed=seed)
         predictions = self._ensemble.predict(texts, tokens)
         return planned.assign(predicted=predictions.score(self._config.scorers.weights)[0])
 

@@ -19,7 +19,7 @@ import pandas as pd
 from ..actors.comfy import ComfyClient, EngineConfig, engine
 from ..datasets.card import dataset_card
 from ..datasets.flows import load_seed_flows
-from ..datasets.prompts import choose, load_prompts, prompt_file
+from ..datasets.prompts import choose_prompts, load_prompts, prompt_file
 from ..datasets.rows import usable, weighted_score
 from ..datasets.shipped import rows_file
 from ..datasets.store import Store
@@ -83,7 +83,7 @@ def stage_inputs(config: Config) -> dict[str, Any]:
 
 def plan(config: Config, world: World) -> pd.DataFrame:
     """All rows that the configuration asks for (see `pipelines/plan.py`)."""
-    prompts = choose(load_prompts(config.prompts.file), config.prompts.counts())
+    prompts = choose_prompts(load_prompts(config.prompts.file), config.prompts.counts())
     flows = candidates(
         list(load_seed_flows(config.space.flows).values()),
         world.space,

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..datasets.rows import weighted_score
+from ..datasets.rows import score_column, weighted_score
 from ..workflows.catalog import Catalog
 from ..workflows.graph import Workflow
-from ..workflows.similarity import likeness, nearest
+from ..workflows.similarity import likeness
 from ..workflows.validate import problems
 from .methods import METHODS, Materials
 from .statistics import bootstrap_mean, win_rate
 
 JUDGE = "held_out_alignment"  # nothing was rewarded by it
-JUDGED = f"score_{JUDGE}"
+JUDGED = score_column(JUDGE)
 # How alike a design and the nearest of the workflows known before it are (`Materials.known`).
 NEAREST = tuple(f"nearest_training_{side}" for side in ("similarity", "structure", "parameters"))
 
@@ -34,8 +34,8 @@ def measure(rows: pd.DataFrame, materials: Materials, catalog: Catalog) -> pd.Da
     """
     weights = materials.config.scorers.weights
     tokens = [tuple(text.split()) for text in rows["tokens"]]
-    found = {words: nearest(words, materials.known) for words in set(tokens)}
-    alike = {words: likeness(words, materials.known[index]) for words, (_, index) in found.items()}
+    found = {words: materials.known.nearest(words) for words in set(tokens)}
+    alike = {words: likeness(words, known) for words, (_, known) in found.items()}
     predictions = materials.ensemble.predict_rows(rows)
     mean_r, std_r = predictions.score(weights)
     return rows.assign(

@@ -26,22 +26,22 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
 
 from ..datasets.flows import load_seed_flows
-from ..datasets.prompts import Prompt, load_prompts, prompt_file
-from ..datasets.prompts import choose as choose_prompts
+from ..datasets.prompts import Prompt, choose_prompts, load_prompts, prompt_file
 from ..datasets.rows import weighted_score
 from ..datasets.store import Store
 from ..models.weights import SHIPPED
 from ..workflows.catalog import Catalog
+from ..workflows.similarity import Known
 from ..workflows.space import Space
 from .budget import budget_choices, budget_report, engine_pace
 from .catalog import read_world
-from .comparison import JUDGE, measure, summarise
+from .comparison import JUDGE, JUDGED, measure, summarise
 from .config import Config
 from .engines import render
 from .examples import designable
 from .known import read_known
 from .methods import METHODS, Choice, Materials, choose, default_design
-from .plan import Candidate, planned_rows
+from .plan import designed_rows
 from .renders import rendered_rows
 from .stage import Run, is_done, record, write_json
 from .sweep import guidance_report, sweep_designs
@@ -88,14 +88,15 @@ def judged(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     from ..actors.scorers import Scorers  # torch, which a finished evaluation does without
 
     images = Store(run.path("evaluation")).images_dir
-    seen = Scorers((JUDGE,), images, evaluation=True)(rows)
-    gone = rows["error_type"].isna() & seen["error_type"].notna()
+    pictures = rows.drop_duplicates("row_id").reset_index(drop=True)  # methods share some
+    seen = Scorers((JUDGE,), images, evaluation=True)(pictures)
+    gone = pictures["error_type"].isna() & seen["error_type"].notna()
     if gone.any():
         raise FlowtailorError(
             f"{images}: {gone.sum()} pictures cannot be read ({seen['error_message'][gone].iloc[0]}); "
             f"bring them back, or delete {run.path('evaluation')} to draw them again"
         )
-    return seen
+    return rows.merge(seen[["row_id", JUDGED]], on="row_id", validate="many_to_one")
 
 
 def stage_inputs(run: Run) -> dict[str, Any]:
@@ -179,7 +180,14 @@ def gather(run: Run, space: Space) -> Materials:
     default = default_design(load_seed_flows(run.config.space.flows), rows, space)
     designer = load_designer(run, space, score_conditioned=True)
     return Materials(
-        run.config, rows, read_known(run), default, space, designer, ensemble, designer.policy.labels_of
+        run.config,
+        rows,
+        Known(read_known(run)),
+        default,
+        space,
+        designer,
+        ensemble,
+        designer.policy.labels_of,
     )
 
 
@@ -201,13 +209,9 @@ def plan(
     so that methods are compared on the same noise."""
     frames = []
     for method, picks in choices.items():
-        candidates = [Candidate.of(pick.tokens, space) for pick in picks]
-        frame = planned_rows(
-            zip(prompts, candidates, strict=True),
-            engine=engine,
-            catalog_hash=space.catalog.hash,
-            seeds=config.evaluate.seeds,
-            seed=config.run.seed,
+        designs = [(prompt, pick.tokens) for prompt, pick in zip(prompts, picks, strict=True)]
+        frame = designed_rows(
+            designs, space, engine=engine, seeds=config.evaluate.seeds, seed=config.run.seed
         )
         took = {prompt.text: pick.seconds for prompt, pick in zip(prompts, picks, strict=True)}
         frames.append(frame.assign(method=method, design_seconds=frame["prompt"].map(took)))

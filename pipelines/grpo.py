@@ -88,7 +88,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
         "rows": run.rows_hash(),
         "prompts": prompt_file(config.prompts.file),
         "grpo": config.grpo.model_dump(mode="json", exclude=unused),
-        "kappa": [config.reward.kappa, config.reward.lambda_seconds, config.reward.novelty],
+        "objective": [config.reward.kappa, config.reward.lambda_seconds, config.reward.novelty],
         "scorers": config.scorers,
         "max_tokens": config.space.max_tokens,
         "seed": config.run.seed,

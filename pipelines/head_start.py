@@ -16,7 +16,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import PLANNED, weighted_score
+from ..datasets.rows import PLANNED, score_column, weighted_score
 from ..datasets.shipped import pace, read_rows
 from ..datasets.store import Store
 from .config import Config
@@ -29,13 +29,13 @@ PACED = 16  # rows that are rendered again
 def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFrame:
     """The rows of `collect.head_start` that belong to the planned ones' world and that the store has not.
 
-    Raises FlowtailorError where a score is missing.
+    Raises FlowtailorError where no row has met one of the scorers.
     """
     if not config.collect.head_start:
         return planned.iloc[:0]
     rows = read_rows(config.collect.head_start)
     for scorer in config.scorers.weights:
-        if f"score_{scorer}" not in rows.columns:
+        if score_column(scorer) not in rows.columns:
             raise FlowtailorError(
                 f"collect.head_start = {config.collect.head_start}: its rows have no score of {scorer}; "
                 'set collect.head_start to "", or take that scorer out of scorers.weights'

@@ -21,6 +21,7 @@ from ..datasets.prompts import Prompt
 from ..workflows.codec import canonical_words
 from ..workflows.grammar import Grammar
 from ..workflows.graph import Workflow
+from ..workflows.similarity import Known
 from ..workflows.space import OutOfSpace, Space
 from .config import Config
 from .judging import Wish, draw
@@ -68,7 +69,7 @@ class Materials:
 
     config: Config
     rows: pd.DataFrame
-    known: Sequence[tuple[str, ...]]
+    known: Known
     default: tuple[str, ...]
     space: Space
     designer: Designer

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import pandas as pd
 
@@ -33,7 +34,7 @@ class Candidate:
 
     @classmethod
     def of(cls, tokens: Sequence[str], space: Space) -> Candidate:
-        """The workflow that a design says; raises ValueError where the space has no such words."""
+        """The workflow that a design says; raises DecodeError where the space has no such words."""
         return cls.from_flow(decode(tokens, space), space)
 
     @classmethod
@@ -89,6 +90,20 @@ def _varied(due: Sequence[Candidate], pool: Sequence[Candidate], count: int) -> 
         chosen.append(best)
         met.update(set(best.tokens))
     return chosen
+
+
+def designed_rows(
+    designs: Iterable[tuple[Prompt, Sequence[str]]], space: Space, *, engine: str, seeds: int, seed: int
+) -> pd.DataFrame:
+    """`planned_rows` of designs as words, each with its prompt."""
+    of_words = cache(partial(Candidate.of, space=space))  # many prompts have the same design
+    return planned_rows(
+        [(prompt, of_words(tuple(words))) for prompt, words in designs],
+        engine=engine,
+        catalog_hash=space.catalog.hash,
+        seeds=seeds,
+        seed=seed,
+    )
 
 
 def planned_rows(

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.prompts import Prompt, choose, load_prompts
+from ..datasets.prompts import Prompt, choose_prompts, load_prompts
 from ..workflows.space import Space
 from .newcomers import trials
-from .plan import Candidate, planned_rows
+from .plan import designed_rows
 from .rounds import Round
 
 if TYPE_CHECKING:
@@ -111,17 +111,12 @@ class Proposer:
         return rows.assign(predicted=predictions.score(weights)[0], doubt=predictions.doubted(weights))
 
     def _planned(self, pairs: Sequence[tuple[Prompt, Sequence[str]]]) -> pd.DataFrame:
-        return planned_rows(
-            [(prompt, Candidate.of(tokens, self.space)) for prompt, tokens in pairs],
-            engine=self.one.run.dataset.latest_engine(),
-            catalog_hash=self.space.catalog.hash,
-            seeds=1,
-            seed=self.one.config.run.seed,
-        )
+        engine = self.one.run.dataset.latest_engine()
+        return designed_rows(pairs, self.space, engine=engine, seeds=1, seed=self.one.config.run.seed)
 
     def _batches(self, split: str) -> Iterator[Sequence[Prompt]]:
         config = self.one.config
-        prompts = choose(load_prompts(config.prompts.file), {split: getattr(config.prompts, split)})
+        prompts = choose_prompts(load_prompts(config.prompts.file), {split: getattr(config.prompts, split)})
         title = f"{self.one.name}, designs of {split} prompts"
         with tqdm(total=len(prompts), desc=title, unit="prompt", file=sys.stderr) as bar:
             for first in range(0, len(prompts), PROMPTS_AT_ONCE):

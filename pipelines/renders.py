@@ -15,7 +15,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import LOST
+from ..datasets.rows import LOST, score_column
 from ..datasets.store import Store
 from .config import Config
 from .stage import Run, forget
@@ -49,7 +49,7 @@ def with_results(planned: pd.DataFrame, rendered: pd.DataFrame) -> pd.DataFrame:
 def adopt(source: Store, target: Store, planned: pd.DataFrame, scorers: Sequence[str]) -> None:
     """Take over planned rows and their pictures, if every scorer has seen them and the pictures are there."""
     rows = source.rows()
-    names = [f"score_{name}" for name in scorers]
+    names = [score_column(name) for name in scorers]
     if not set(names) <= set(rows.columns):
         return
     wanted = rows["row_id"].isin(target.missing(planned)["row_id"])

@@ -9,7 +9,6 @@ GRPO yet) is left out of the page.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     need(run.dir, "evaluation/summary.json")
     sources = ["evaluation", "reward/metrics.json", "policy/grpo/log.jsonl", "dataset/rows"]
-    inputs = {source: run.path(source) for source in [*sources, *rounds(run.dir)]} | {
+    inputs = {source: run.path(source) for source in [*sources, *round_files(run.dir)]} | {
         "template": Path(__file__).with_suffix(".html")
     }
     if is_done(run, "report", inputs):
@@ -102,7 +101,7 @@ def view(run_dir: Path, rows: list[Row], pictures: dict[str, str]) -> dict[str, 
         "curves": plots.curves(grpo_curves(log)) if log else None,
         "grpo_steps": len(log),
         "audit_plot": _audit_plot(log, run_dir),
-        "refined": [_json(run_dir / file) for file in rounds(run_dir)],
+        "refined": [_json(run_dir / file) for file in round_files(run_dir)],
         "calibration": calibration(rows),
         "guidance": guidance,
         "sweep_plot": _sweep_plot(guidance) if guidance["points"] else None,
@@ -171,7 +170,7 @@ def grpo_curves(log: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]
     }
 
 
-def rounds(run_dir: Path) -> list[str]:
+def round_files(run_dir: Path) -> list[str]:
     """What the rounds of refinement behind a run's adapter brought: files of the run, the first one first."""
     return [f"refine/round-{number}/summary.json" for number in range(1, lineage(run_dir) + 1)]
 
@@ -210,15 +209,15 @@ def calibration(rows: list[Row]) -> dict[str, Any] | None:
 
 def run_facts(run_dir: Path) -> dict[str, Any]:
     """Rows, failures, seconds per stage and versions of a run."""
-    rows = Store(run_dir / "dataset").rows().to_dict("records")
+    rows = Store(run_dir / "dataset").rows()
     stages = [_json(file) for file in sorted((run_dir / "stages").glob("*.json"))]
     resolved = _json(run_dir / "config.resolved.json")
     return {
         "rows": len(rows),
-        "failures": dict(Counter(row["error_type"] for row in rows if isinstance(row["error_type"], str))),
-        "prompts": len({row["prompt"] for row in rows}),
-        "workflows": len({row["workflow_key"] for row in rows}),
-        "render_seconds": float(np.nansum([row["seconds"] for row in rows])),
+        "failures": {str(error): int(n) for error, n in rows["error_type"].value_counts().items()},
+        "prompts": rows["prompt"].nunique(),
+        "workflows": rows["workflow_key"].nunique(),
+        "render_seconds": float(rows["seconds"].sum()),
         "stages": [(s["stage"], s["seconds"]) for s in sorted(stages, key=lambda s: s["finished_at"])],
         "versions": resolved["versions"],
         "revision": resolved.get("git_revision"),

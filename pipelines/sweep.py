@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.prompts import Prompt
-from ..workflows.similarity import nearest
 from .methods import Materials
 from .statistics import bootstrap_mean
 
@@ -106,7 +105,7 @@ def _point(sweep: Sweep, rows: pd.DataFrame, materials: Materials) -> dict[str, 
     predictions = materials.ensemble.predict(prompts, [design.tokens for design in designs])
     mean_r, std_r = predictions.score(config.scorers.weights)
     reward_r = predictions.reward(config.scorers.weights, config.reward.kappa, config.reward.lambda_seconds)
-    alike = {words: nearest(words, materials.known)[0] for words in set(said)}
+    alike = {words: materials.known.nearest(words)[0] for words in set(said)}
     mine = rows.loc[rows["method"] == sweep.method]
     rendered = [float(np.mean(group["score"])) for _, group in mine.groupby("prompt")]
     return {

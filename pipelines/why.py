@@ -1,4 +1,4 @@
-"""Why a design: what each of its parts adds, foreseen by the ensemble, and how that compares to renders.
+"""Why a design: what each of its parts adds, as the ensemble foresees it.
 
 A part is worth the difference between the design and its neighbour without the part
 (`workflows/counterfactual.py`). Parts work together, so what they add does not sum to the score.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from ..models.metrics import coverage, spearman, spearman_within
 from ..workflows.codec import respelled
 from ..workflows.counterfactual import LEFT_OUT, counterfactuals
 from ..workflows.space import Space
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 MOST_TOLD = 3
 WORTH_TELLING = 0.005  # of the score; less would be told as 0.00
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -89,32 +86,3 @@ def told(parts: Sequence[Contribution]) -> list[str]:
 
 def _name(one: Contribution) -> str:
     return one.component if one.change == LEFT_OUT else f"{one.component} instead of {one.change}"
-
-
-def agreement(table: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
-    """How foreseen differences compare to rendered ones.
-
-    table: a row per part with design (any id), foreseen, foreseen_std, rendered. The interval of the
-    rank correlation resamples designs, since the parts of one share its picture. `same_sign` counts
-    the parts that the ensemble is sure of (beyond one deviation).
-    """
-    designs = [group.index.to_numpy() for _, group in table.reset_index(drop=True).groupby("design")]
-    foreseen_m, rendered_m, std_m = (
-        table[name].to_numpy(dtype=float) for name in ("foreseen", "rendered", "foreseen_std")
-    )
-    rng = np.random.default_rng(seed)
-    resamples = (
-        np.concatenate([designs[i] for i in rng.integers(0, len(designs), len(designs))])
-        for _ in range(RESAMPLES)
-    )
-    again = [spearman(foreseen_m[rows], rendered_m[rows]) for rows in resamples]
-    sure_m = np.abs(foreseen_m) > std_m
-    return {
-        "designs": len(designs),
-        "parts": len(table),
-        "spearman": [spearman(foreseen_m, rendered_m), *map(float, np.nanquantile(again, [0.025, 0.975]))],
-        "spearman_within_design": spearman_within(table["design"].to_numpy(), foreseen_m, rendered_m),
-        "same_sign": float((foreseen_m * rendered_m > 0)[sure_m].mean()) if sure_m.any() else None,
-        "mean_absolute_error": float(np.abs(foreseen_m - rendered_m).mean()),
-        "coverage_1": coverage(rendered_m, foreseen_m, std_m),
-    }

@@ -48,11 +48,11 @@ def workflow_command(
         print("\n".join(map(str, found)) if found else f"{file}: the engine would accept it")
         return 1 if found else 0
     if action in ("encode", "decode"):
-        words_of = Space.load(space or _first(Path(run_dir) / "space.toml", STUDIO_SPACE), known)
+        known_space = Space.load(space or _first(Path(run_dir) / "space.toml", STUDIO_SPACE), known)
         if action == "encode":
-            print(" ".join(encode(templated(load_workflow(path, known), prompt), words_of)))
+            print(" ".join(encode(templated(load_workflow(path, known), prompt), known_space)))
         else:
-            print(json.dumps(decode(_text(path).split(), words_of).to_api(), indent=2, ensure_ascii=False))
+            print(json.dumps(decode(_text(path).split(), known_space).to_api(), indent=2, ensure_ascii=False))
     elif action == "show":
         print("\n".join(outline(load_workflow(path, known))))
     else:

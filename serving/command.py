@@ -6,12 +6,11 @@ A cluster is served with `serve deploy` and a config file instead (serving/serve
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from pathlib import Path
 
 from flowtailor.errors import FlowtailorError, told_in
-from flowtailor.machine import is_loopback
+from flowtailor.machine import is_loopback, why_not_listen
 
 from ..pipelines.cluster import ensure_ray
 from ..pipelines.config import ReplicasConfig, ServeConfig
@@ -47,16 +46,10 @@ def check_address(host: str, port: int, token: str | None) -> None:
             f"serve.host {host}: other machines could reach the endpoint, which needs a token; "
             f"set {TOKEN_VARIABLE}, or stay on 127.0.0.1"
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:  # no port has a number above 65535
-            reason = getattr(error, "strerror", None) or error
-            raise FlowtailorError(
-                f"serve.port {port}: cannot listen on {host} ({reason}); choose another with --port"
-            ) from None
+    if reason := why_not_listen(host, port):
+        raise FlowtailorError(
+            f"serve.port {port}: cannot listen on {host} ({reason}); choose another with --port"
+        )
 
 
 def _deploy_and_wait(run_dir: Path, wanted: ServeConfig, token: str | None) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -115,13 +116,13 @@ class Autoencoder(nn.Module):
         return self.taesd_decoder(latents).float()
 
 
-def export(model: Autoencoder, prefix: str = "") -> dict[str, Tensor]:
-    """fp16 weights under ComfyUI's names: for VAELoader as they are, in a checkpoint "first_stage_model."."""
+def export(model: Autoencoder) -> dict[str, Tensor]:
+    """fp16 weights under ComfyUI's names, as VAELoader takes them."""
     assert isinstance(model.norm, nn.Identity), "standardise first"
-    weights = {f"{prefix}{key}": value.half().contiguous() for key, value in model.state_dict().items()}
+    weights = {key: value.half().contiguous() for key, value in model.state_dict().items()}
     # Not halved: ComfyUI's own two numbers must be met exactly.
-    weights[f"{prefix}vae_scale"] = torch.tensor(VAE_SCALE)
-    weights[f"{prefix}vae_shift"] = torch.tensor(VAE_SHIFT)
+    weights["vae_scale"] = torch.tensor(VAE_SCALE)
+    weights["vae_shift"] = torch.tensor(VAE_SHIFT)
     return weights
 
 
@@ -142,10 +143,12 @@ def train_autoencoder(
     torch.manual_seed(seed)
     model = Autoencoder().to(device)
     pool = draw_pool(pictures, POOL, seed=seed, echo=echo)
-    _train_part("autoencoder", model, model, pool, PEAK_LR, steps, seed, out, echo)
+    train_part = partial(_train_part, model=model, pool=pool, out=out, echo=echo)
+    train_part("autoencoder", part=model, peak_lr=PEAK_LR, steps=steps, seed=seed)
     standardise(model, pool)
     decoder_steps = round(DECODER_SHARE * steps)
-    _train_part("decoder", model, model.taesd_decoder, pool, DECODER_LR, decoder_steps, seed + 1, out, echo)
+    decoder = model.taesd_decoder
+    train_part("decoder", part=decoder, peak_lr=DECODER_LR, steps=decoder_steps, seed=seed + 1)
 
     save_file(export(model), path)
     held_out = draw_pool(pictures, HELD_OUT, seed=seed, held_out=True, echo=echo)
@@ -156,6 +159,7 @@ def train_autoencoder(
 
 def _train_part(
     name: str,
+    *,
     model: Autoencoder,
     part: nn.Module,
     pool: ScenePool,

@@ -75,7 +75,18 @@ def train_checkpoint(
     model = MMDiT()
     if start is not None:
         model.load_state_dict(start)
-    mean = fit(recipe, model, model, batches, captions, out, name, preview, preview_every, echo)
+    mean = fit(
+        recipe,
+        model,
+        model,
+        batches,
+        captions,
+        out=out,
+        name=name,
+        preview=preview,
+        preview_every=preview_every,
+        echo=echo,
+    )
     mean.copy_to(model)
     return {key: value.detach().cpu() for key, value in model.state_dict().items()}
 
@@ -86,11 +97,12 @@ def fit(
     trained: nn.Module,
     batches: Batches,
     captions: Captions,
+    *,
     out: Path,
     name: str,
-    preview: Preview | None = None,
-    preview_every: int = 1000,
-    echo: Callable[[str], None] = print,
+    preview: Preview | None,
+    preview_every: int,
+    echo: Callable[[str], None],
 ) -> Ema:
     """Train the weights of `trained`, which is `model` or a part in it; the running means come back."""
     model.to(recipe.device).train()

@@ -8,12 +8,12 @@ temporary files. What a person makes with it stays, under `$FLOWTAILOR_HOME/desk
 from __future__ import annotations
 
 import json
-import socket
 from functools import partial
 from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import downloads
+from flowtailor.machine import why_not_listen
 
 from .engine import EngineProcess, new_run_dir, studio_launch
 from .install import Echo, install, install_front_end
@@ -27,7 +27,8 @@ def run_until_interrupted(port: int, *, front_end: bool = False, echo: Echo = _S
 
     Raises FlowtailorError where the port is not to be had, or the engine does not start or ends by itself.
     """
-    _check_port(port)
+    if reason := why_not_listen("127.0.0.1", port):  # the engine would say it only after its start
+        raise FlowtailorError(f"--port {port}: {reason}; choose another one")
     studio = install(echo=echo)
     # ComfyUI takes the later of two arguments, so these win over the ones for engines without a person.
     extra = ["--front-end-root", str(install_front_end(echo=echo))] if front_end else []
@@ -57,14 +58,3 @@ def _skip_welcome(user: Path) -> None:
     if not settings.exists():
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))
-
-
-def _check_port(port: int) -> None:
-    """Say at once what the engine would say only after its start."""
-    with socket.socket() as probe:
-        # As the engine does: connections that ended a moment ago do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            raise FlowtailorError(f"--port {port}: {error}; choose another one") from None

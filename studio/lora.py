@@ -75,7 +75,18 @@ def train_lora(
     model = MMDiT()
     model.load_state_dict(start)
     additions = adapt(model, rank)
-    mean = fit(recipe, model, additions, batches, captions, out, name, preview, preview_every, echo)
+    mean = fit(
+        recipe,
+        model,
+        additions,
+        batches,
+        captions,
+        out=out,
+        name=name,
+        preview=preview,
+        preview_every=preview_every,
+        echo=echo,
+    )
     mean.copy_to(additions)
     return {key.replace("/", "."): value.detach().cpu() for key, value in additions.items()}
 

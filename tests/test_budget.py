@@ -23,6 +23,7 @@ from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.methods import Materials
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.workflows.codec import decode, encode
+from flowtailor.workflows.similarity import Known
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
@@ -56,7 +57,7 @@ def training_rows(space: Space) -> pd.DataFrame:
 
 def materials(space: Space, config: Config = CONFIG) -> Materials:
     none = cast(Any, None)  # a report needs neither policy nor ensemble
-    return Materials(config, training_rows(space), (), (), space, none, none, none)
+    return Materials(config, training_rows(space), Known(()), (), space, none, none, none)
 
 
 def rendered() -> pd.DataFrame:
@@ -140,7 +141,14 @@ def test_designs_within_budgets_are_valid_and_timed(tmp_path: Path, space: Space
     run = open_run(tiny_run(tmp_path / "run", space))
     none = cast(Any, None)  # no category is asked for
     trained = Materials(
-        CONFIG, training_rows(space), (), (), space, load_designer(run, space), load_ensemble(run), none
+        CONFIG,
+        training_rows(space),
+        Known(()),
+        (),
+        space,
+        load_designer(run, space),
+        load_ensemble(run),
+        none,
     )
     choices = budget_choices(trained, [Prompt("a fox", "animals", "test"), Prompt("a car", "", "test")], 1.0)
     assert set(choices) == {"budget=0.4", "budget=0.6"}

@@ -48,13 +48,6 @@ def test_any_choice_among_the_allowed_ends_in_a_valid_workflow(
         assert sum(class_type in group.classes for class_type in counts) <= group.limit
 
 
-def test_replay_gives_the_sets_seen_while_sampling(space: Space):
-    grammar = Grammar(space)
-    ids = grammar.sample(random.Random(3))
-    sets = grammar.replay(ids)
-    assert all(token in allowed for token, allowed in zip(ids, sets, strict=True))
-
-
 def test_a_word_that_does_not_fit_is_refused(space: Space):
     grammar = Grammar(space)
     with pytest.raises(ValueError, match="'CLIPTextEncode' fits no open need here"):

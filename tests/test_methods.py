@@ -19,6 +19,7 @@ from flowtailor.pipelines.methods import LEARNED, METHODS, Materials, choose, de
 from flowtailor.pipelines.sweep import best_guidance, guidance_report, sweep_designs
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.workflows.codec import canonical_words, decode
+from flowtailor.workflows.similarity import Known
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
@@ -58,7 +59,7 @@ def materials(space: Space) -> Materials:
     return Materials(
         Config(),
         pd.DataFrame(rows),
-        (),
+        Known(()),
         words("plain", space),
         space,
         none,
@@ -146,7 +147,7 @@ def test_guidance_is_the_plainest_of_what_renders_no_worse_than_the_best():
 def test_a_sweep_reports_expectation_and_diversity(materials: Materials, space: Space, tmp_path: Path):
     run = open_run(tiny_run(tmp_path / "run", space))
     config = Config.model_validate({"evaluate": {"guidance_sweep": [0, 2], "sweep_designs": 3}})
-    known = (words("plain", space), words("lora", space))
+    known = Known([words("plain", space), words("lora", space)])
     trained = replace(
         materials, config=config, known=known, designer=load_designer(run, space), ensemble=load_ensemble(run)
     )

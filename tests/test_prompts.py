@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 from tiny_pictures import SUBJECTS, tiny_pictures
 
-from flowtailor.datasets.prompts import SPLITS, STUDIO_PROMPTS, choose, labelled, load_prompts, split_of
+from flowtailor.datasets.prompts import (
+    SPLITS,
+    STUDIO_PROMPTS,
+    choose_prompts,
+    labelled,
+    load_prompts,
+    split_of,
+)
 from flowtailor.datasets.studio_prompts import read_scenes, write_prompts
 from flowtailor.errors import FlowtailorError
 
@@ -132,8 +139,8 @@ def test_a_missing_file_is_named():
 
 def test_choosing_fewer_prompts_chooses_among_the_same():
     prompts = load_prompts()
-    few = choose(prompts, {"train": 5, "test": 3})
-    many = choose(prompts, {"train": 20, "test": 3})
+    few = choose_prompts(prompts, {"train": 5, "test": 3})
+    many = choose_prompts(prompts, {"train": 20, "test": 3})
     assert len(few) == 8
     assert set(few) <= set(many)
 
@@ -142,9 +149,9 @@ def test_an_empty_split_is_refused(tmp_path: Path):
     prompts = load_prompts(write(tmp_path / "p.csv", "text,category\na fox,animals\n"))
     wanted = {"train": 1, "validation": 1, "test": 1}
     with pytest.raises(FlowtailorError, match="none of the 1 prompts"):
-        choose(prompts, wanted)
+        choose_prompts(prompts, wanted)
 
 
 def test_asking_for_no_prompts_at_all_is_refused():
     with pytest.raises(FlowtailorError, match=r"set prompts\.train"):
-        choose(load_prompts(), {"train": 0, "test": 0})
+        choose_prompts(load_prompts(), {"train": 0, "test": 0})

@@ -172,7 +172,7 @@ def test_ridge_learns_additive_parts():
 def test_trees_learn_what_suits_which_prompt():
     prompts, tokens = ["a fox", "a red apple"] * 40, ["A x=1", "A x=1", "B x=1", "B x=1"] * 20
     scores = np.array([1.0, 0.0, 0.0, 0.0] * 20)
-    guess = boosted_trees(prompts, tokens, scores)
+    guess = boosted_trees(prompts, tokens, scores, TextEncoder.load())
     assert guess(["a fox", "a red apple"], ["A x=1"] * 2) == pytest.approx([1.0, 0.0], abs=0.1)
 
 

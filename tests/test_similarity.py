@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtailor.workflows.similarity import likeness, nearest, similarity
+from flowtailor.workflows.similarity import Known, likeness, similarity
 
 PLAIN = ["CheckpointLoaderSimple", "CLIPTextEncode", "KSampler", "steps=8", "VAEDecode", "SaveImage"]
 MORE_STEPS = ["steps=16" if token == "steps=8" else token for token in PLAIN]
@@ -42,5 +42,5 @@ def test_a_value_belongs_to_the_class_it_is_set_on():
 
 def test_a_changed_number_is_nearer_than_an_added_block():
     assert 1.0 > similarity(PLAIN, MORE_STEPS) > 0.4
-    assert nearest(MORE_STEPS, [UPSCALED, PLAIN]) == (similarity(MORE_STEPS, PLAIN), 1)
-    assert nearest(PLAIN, []) == (0.0, -1)
+    assert Known([UPSCALED, PLAIN]).nearest(MORE_STEPS) == (similarity(MORE_STEPS, PLAIN), tuple(PLAIN))
+    assert Known([]).nearest(PLAIN) == (0.0, ())

@@ -15,7 +15,7 @@ from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt
 from flowtailor.models.attribution import Differences
 from flowtailor.pipelines.trained import load_ensemble, open_run
-from flowtailor.pipelines.why import Contribution, agreement, contributions, told
+from flowtailor.pipelines.why import Contribution, contributions, told
 from flowtailor.workflows.codec import encode
 from flowtailor.workflows.space import Space
 
@@ -89,6 +89,7 @@ def differences(noise: float) -> pd.DataFrame:
 
 
 def test_agreement_of_foreseen_and_rendered_differences():
+    agreement = importlib.import_module("why_study").agreement
     exact = agreement(differences(0.0))
     assert exact["spearman"] == pytest.approx([1, 1, 1])
     assert (exact["designs"], exact["parts"], exact["same_sign"], exact["coverage_1"]) == (20, 120, 1, 1)
@@ -113,6 +114,7 @@ def test_the_study_compares_each_part_to_its_own_renders():
     assert parts["rendered_seconds"].tolist() == pytest.approx([0.3])
     seconds = study.of_seconds(parts)
     assert seconds[["foreseen", "foreseen_std"]].to_numpy().tolist() == [[0.2, 0.02]]
-    table = study.markdown({"score": agreement(differences(0.1)), "seconds": agreement(differences(0.0))}, 3)
+    told = {"score": study.agreement(differences(0.1)), "seconds": study.agreement(differences(0.0))}
+    table = study.markdown(told, 3)
     assert "20 designs with 120 parts, 3 seeds each" in table
     assert "| seconds | 1.00 | 1.00 to 1.00 | 1.00 | 100% | 100% |" in table

@@ -111,14 +111,6 @@ class Grammar:
             state = self.advance(state, ids[-1])
         return ids
 
-    def replay(self, ids: Sequence[int]) -> list[tuple[int, ...]]:
-        """The ids allowed before each word of a design."""
-        state, sets = self.start(), []
-        for token_id in ids:
-            sets.append(self.allowed(state))
-            state = self.advance(state, token_id)
-        return sets
-
     def accepts(self, words: Sequence[str]) -> bool:
         """Whether the words are a design within the limits."""
         state = self.start()

@@ -233,7 +233,8 @@ def _normalise(node: Node, catalog: Catalog) -> Node:
     return Node(node.class_type, inputs | {name: node.inputs[name] for name in sorted(parts)})
 
 
-_COERCE = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+# How ComfyUI reads the values of widgets.
+CONVERT: Mapping[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
 def _normal_value(value: Any, spec: InputSpec, node: NodeSpec) -> Any:
@@ -244,7 +245,7 @@ def _normal_value(value: Any, spec: InputSpec, node: NodeSpec) -> Any:
     if node.is_output and spec.name == "filename_prefix":
         return FILENAME
     try:
-        return _COERCE[spec.type](value) if spec.type in _COERCE else value
+        return CONVERT[spec.type](value) if spec.type in CONVERT else value
     except (TypeError, ValueError, OverflowError):
         return value  # the engine rejects it, and so does `problems`
 

@@ -22,7 +22,7 @@ class Likeness(NamedTuple):
 
 def similarity(left: Sequence[str], right: Sequence[str]) -> float:
     """Mean of two multiset Jaccard indices: of single tokens (parts) and of neighbours (structure)."""
-    return (_jaccard(Counter(left), Counter(right)) + _jaccard(_neighbours(left), _neighbours(right))) / 2
+    return _alike(_parts(left), _parts(right))
 
 
 def likeness(left: Sequence[str], right: Sequence[str]) -> Likeness:
@@ -35,19 +35,33 @@ def likeness(left: Sequence[str], right: Sequence[str]) -> Likeness:
     return Likeness(similarity(*graphs), _jaccard(_settings(left), _settings(right)))
 
 
-def nearest(tokens: Sequence[str], known: Iterable[Sequence[str]]) -> tuple[float, int]:
-    """Similarity to, and index of, the most similar of `known` (the first of equals); (0.0, -1) if empty."""
-    best, best_index = 0.0, -1
-    for index, other in enumerate(known):
-        value = similarity(tokens, other)
-        if value > best or best_index < 0:
-            best, best_index = value, index
-    return best, best_index
+class Known:
+    """Workflows that were seen, and how near others are to them; each answer is worked out once."""
+
+    def __init__(self, workflows: Iterable[Sequence[str]]) -> None:
+        self._parts = {tuple(tokens): _parts(tokens) for tokens in workflows}
+        self._answers: dict[tuple[str, ...], tuple[float, tuple[str, ...]]] = {}
+
+    def nearest(self, tokens: Sequence[str]) -> tuple[float, tuple[str, ...]]:
+        """Similarity to the most similar workflow (the first of equals), and its tokens; (0.0, ()) where
+        none was seen."""
+        asked = tuple(tokens)
+        if asked not in self._answers:
+            mine, best = _parts(asked), (-1.0, ())
+            for known, parts in self._parts.items():
+                value = _alike(mine, parts)
+                best = (value, known) if value > best[0] else best
+            self._answers[asked] = best if best[1] else (0.0, ())
+        return self._answers[asked]
 
 
-def _neighbours(tokens: Sequence[str]) -> Counter[tuple[str, str]]:
-    # The borders count as neighbours, so that a single token has structure too.
-    return Counter(zip(("", *tokens), (*tokens, ""), strict=True))
+def _parts(tokens: Sequence[str]) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """Single tokens, and neighbours; the borders count as such, so that a single token has structure too."""
+    return Counter(tokens), Counter(zip(("", *tokens), (*tokens, ""), strict=True))
+
+
+def _alike(left: tuple[Counter, Counter], right: tuple[Counter, Counter]) -> float:
+    return (_jaccard(left[0], right[0]) + _jaccard(left[1], right[1])) / 2
 
 
 def _settings(tokens: Sequence[str]) -> Counter[str]:

@@ -20,12 +20,12 @@ engine's stack at a depth that moves with its Python: `MAX_DEPTH` was measured o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .catalog import COMBO, Catalog, InputSpec, NodeSpec, is_dynamic
-from .graph import Workflow
+from .graph import CONVERT, Workflow
 
 MAX_DEPTH = 983
 
@@ -39,8 +39,6 @@ FILE_INPUTS: Mapping[str, str] = {
     "LoadVideo": "file",
     "WebcamCapture": "image",
 }
-
-_CONVERT: Mapping[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 MESSAGES: Mapping[str, str] = {
     "bad_linked_input": "Bad linked input, must be a length-2 list of [node_id, slot_index]",
@@ -208,7 +206,7 @@ class _Checker:
         if isinstance(value, dict) and "__value__" in value:
             value = value["__value__"]
         try:
-            value = _CONVERT.get(spec.type, lambda same: same)(value)
+            value = CONVERT.get(spec.type, lambda same: same)(value)
         except (TypeError, ValueError, OverflowError) as error:
             details = f"{spec.name}, {value!r} is no {spec.type}: {error}"
             self._reject(node_id, "invalid_input_type", details, spec.name)
