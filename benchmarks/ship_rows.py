@@ -1,6 +1,6 @@
 """Adds runs' rows to those that ship: scores and seconds, without the pictures.
 
-    python benchmarks/ship_rows.py runs/studio                # writes datasets/data/studio.parquet
+    python benchmarks/ship_rows.py runs/studio                # writes datasets/data: studio.parquet, a card
     python benchmarks/ship_rows.py runs/studio runs/studio-study --changed sharpness
 
 The rows of an unfinished collection are as good: who begins with them renders the rest. Seconds are those of
@@ -19,12 +19,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flowtailor.datasets.card import STUDIO_LICENCES, dataset_card
 from flowtailor.datasets.rows import score_column
 from flowtailor.datasets.shipped import SHIPPED, read_rows, write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError, told_in_one_line
 
 FILE = SHIPPED / "studio.parquet"
+FACTS = {
+    "Pairs": "the studio profile's plan; 80 prompts x 60 workflows x 2 seeds, all with all "
+    "(docs/STUDIO_STUDY.md); what teachers and policies designed, workflows unlike all that were known, and "
+    "held-out prompts to judge by (docs/EXPERIMENTS.md)",
+    "Licences": STUDIO_LICENCES,
+    "Scores": "a row that is older than a scorer has no score of it",
+}
 STRETCH = 60  # rows drawn after one another, which share a pace
 ROUNDS = 30  # of medians; the paces then stand still
 UNUSUAL = 0.3  # of the logarithm; renders of one workflow scatter by 0.06
@@ -43,6 +51,10 @@ def main() -> None:
         parts.append(read_rows(str(FILE)).assign(**forgotten))
     rows = reduce(joined, parts)
     write_rows(rows, FILE)
+    card = dataset_card(
+        rows.assign(image=None), name="the studio", license="mit", facts=FACTS, files=FILE.name
+    )
+    FILE.with_name("README.md").write_text(card)
     print(f"{FILE}: {len(rows)} rows, {FILE.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,4 +1,4 @@
-"""The dataset card: what a folder of rows holds, as Markdown for `dataset/README.md`.
+"""The dataset card: what a folder of rows holds, as Markdown for its `README.md`.
 
 Its front matter is Hugging Face's: `datasets.load_dataset("runs/NAME/dataset")` reads the rows, and the
 folder can be uploaded as it is. `image` is the picture's path within the folder, null where
@@ -23,17 +23,28 @@ tags:
 - comfyui
 configs:
 - config_name: default
-  data_files: rows/*.parquet
+  data_files: {files}
 ---"""
+PARTS = "rows/*.parquet"  # of a `Store`
+STUDIO_LICENCES = (
+    "MIT for the pictures, whose models were trained on Fluent emoji (MIT); "
+    "the engine that drew them is ComfyUI (GPL-3.0), a program of its own"
+)
+WITH_PICTURES = "Read all parts in `rows/` together and keep one row per `row_id`; pictures are in `images/`."
 
 
 def dataset_card(
-    frame: pd.DataFrame, *, name: str, license: str, facts: Mapping[str, str] | None = None
+    frame: pd.DataFrame,
+    *,
+    name: str,
+    license: str,
+    facts: Mapping[str, str] | None = None,
+    files: str = PARTS,
 ) -> str:
     """Describe rows: counts, splits, balance, engine, failures, and the spread of seconds and scores.
 
     `license` is Hugging Face's word for that of the pictures; `facts` are further lines of the summary, such
-    as versions.
+    as versions; `files` hold the rows.
     """
     good = frame[frame["error_type"].isna()]
     pictures = int(frame["image"].notna().sum())
@@ -46,10 +57,10 @@ def dataset_card(
         **(facts or {}),
     }
     parts = [
-        FRONT_MATTER.format(license=license),
+        FRONT_MATTER.format(license=license, files=files),
         f"# Dataset of {name}",
-        "One row per (prompt, workflow, seed) that was rendered once; `rows/*.parquet` and `images/`.\n"
-        "Read all parts together and keep one row per `row_id`.",
+        "One row per (prompt, workflow, seed) that was rendered once. "
+        + (WITH_PICTURES if files == PARTS else f"`{files}` holds them, without the pictures."),
         markdown_table(["", ""], summary.items()),
         "## Splits\n\nRows by prompt split (decided by the prompt) and workflow split (by the workflow).",
         _splits(frame),

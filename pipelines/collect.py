@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ..actors.comfy import ComfyClient, EngineConfig, engine
-from ..datasets.card import dataset_card
+from ..datasets.card import STUDIO_LICENCES, dataset_card
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import choose_prompts, load_prompts, prompt_file
 from ..datasets.rows import usable, weighted_score
@@ -129,14 +129,19 @@ def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:
     rows = store.rows()
     mine = rows[rows["row_id"].isin(planned["row_id"])]
     versions = provenance()["versions"]
+    plan, studio = run.config.collect, run.config.engine.kind == "studio"
     facts = {
+        "Pairs": f"each prompt with {plan.flows_per_prompt} of {plan.flows} workflows, those first that its "
+        f"category has met least, and {plan.seeds} seeds ({plan.repeated:.0%} of the prompts one more); "
+        f"besides those {len(rows) - len(mine)} rows of a head start or of later rounds",
+        "Licences": STUDIO_LICENCES if studio else "those of the models that drew them",
         "Space": f"{world.space.source}, {len(world.space.vocabulary)} words",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     card = dataset_card(
         rows,
         name=run.config.run.name,
-        license="mit" if run.config.engine.kind == "studio" else "other",
+        license="mit" if studio else "other",
         facts=facts | _noise(rows, run.config.scorers.weights),
     )
     run.path("dataset/README.md").write_text(card)
