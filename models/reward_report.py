@@ -16,7 +16,8 @@ import pandas as pd
 from ..datasets.rows import score_column, weighted_score
 from . import metrics
 from .baselines import baselines
-from .reward import Predictions, RewardEnsemble
+from .predictions import Predictions
+from .reward import RewardEnsemble
 
 
 def splits(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -17,7 +17,8 @@ import numpy as np
 from .config import Config
 
 if TYPE_CHECKING:
-    from ..models.reward import Predictions, RewardEnsemble
+    from ..models.predictions import Predictions
+    from ..models.reward import RewardEnsemble
 
 Words = tuple[str, ...]
 

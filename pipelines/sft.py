@@ -9,6 +9,7 @@ as a wish (ComfyGen-FT's way), which the evaluation compares against.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from .trained import load_ensemble
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
     from datasets import Dataset
 
     from ..models.masked_trainer import MaskedSFTTrainer
@@ -37,11 +39,124 @@ if TYPE_CHECKING:
 LORA_RANK = 32
 
 
+class Imitation:
+    """`policy/sft`: the base model, which imitates what a teacher would design."""
+
+    name = "policy/sft"
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.steps = config, config.sft.steps
+        self.taught = f"taught by {config.sft.teacher}"
+        self.by_rows = config.sft.teacher == "rows"
+
+    def inputs(self, run: Run) -> dict[str, Any]:
+        """What it depends on, besides what both parts do."""
+        unused = {
+            "score_conditioned_steps",
+            *({"teacher_temperature", "variants"} if self.by_rows else {"keep"}),
+        }
+        inputs = {"sft": self.config.sft.model_dump(exclude=unused)}
+        if self.by_rows:
+            return inputs | {"backbone": self.config.reward.backbone}  # by which prompts have their labels
+        reward, grpo = self.config.reward, self.config.grpo
+        objective = [reward.kappa, reward.lambda_seconds, reward.novelty, grpo.over_budget_penalty]
+        return inputs | {"reward": run.path("reward"), "objective": objective}
+
+    def lessons(self, rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        """The prompts that it is asked about, and the rows that the teacher knows."""
+        return _rendered(rows) if self.by_rows else (askable(self.config), rows)
+
+    def examples(
+        self, run: Run, prompts: Sequence[str], rows: pd.DataFrame, space: Space, count: int
+    ) -> list[Example]:
+        """`count` designs of the teacher for `prompts`. Raises FlowtailorError without an ensemble to ask."""
+        sft, seed = self.config.sft, self.config.run.seed
+        questions = draw_questions(
+            prompts,
+            -(-count // sft.designs_per_prompt),
+            seconds=seconds_range(rows),
+            budgeted=sft.budgeted,
+            seed=seed,
+        )
+        if self.by_rows:
+            teacher: Teacher = RowsTeacher(rows, sft.keep)
+        else:
+            ensemble, rendered = load_ensemble(run), workflows_of(rows)
+            asked = list(dict.fromkeys(question.prompt for question in questions))
+            workflows = repertoire(rendered, asked, ensemble, space, self.config)
+            print(f"{self.name}: {len(workflows)} workflows to choose from", flush=True)
+            teacher = EnsembleTeacher(ensemble, asked, workflows, set(rendered), self.config)
+        return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
+
+    def policy(self, run: Run, space: Space, dtype: torch.dtype) -> Policy:
+        """What is trained."""
+        from ..models.labels import Labels
+        from ..models.policy import Policy
+        from ..models.weights import resolve
+
+        policy = Policy.from_base(resolve(self.config.sft.base), space.vocabulary, dtype)
+        policy.labels = Labels.fit(training_prompts(self.config.prompts.file), self.config.reward.backbone)
+        policy.add_adapter(LORA_RANK, train_words=True)
+        return policy
+
+    def save(self, policy: Policy, folder: Path) -> None:
+        import torch
+
+        policy.merge_adapter()
+        policy.model.to(torch.bfloat16)  # type: ignore[arg-type]
+        policy.save(folder)
+
+    def finish(self, rows: pd.DataFrame, folder: Path) -> None:
+        """Note in the output which workflows were known then."""
+        write_known(folder, rows)
+
+
+class ScoreConditioned:
+    """`policy/score_conditioned`: an adapter on it, which says any design of the rows after its score."""
+
+    name = "policy/score_conditioned"
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.steps = config, config.sft.score_conditioned_steps
+        self.taught = "each with its score"
+
+    def inputs(self, run: Run) -> dict[str, Any]:
+        unused = {"steps", "teacher", "teacher_temperature", "variants", "keep", "budgeted"}
+        sft = self.config.sft.model_dump(exclude=unused)
+        return {"sft": sft, "policy": run.path("policy/sft/model.safetensors")}
+
+    def lessons(self, rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+        return _rendered(rows)
+
+    def examples(
+        self, run: Run, prompts: Sequence[str], rows: pd.DataFrame, space: Space, count: int
+    ) -> list[Example]:
+        each, seed = self.config.sft.designs_per_prompt, self.config.run.seed
+        return score_examples(rows, count, each=each, seed=seed)
+
+    def policy(self, run: Run, space: Space, dtype: torch.dtype) -> Policy:
+        from ..models.policy import Policy
+
+        policy = Policy.from_base(run.path("policy/sft"), space.vocabulary, dtype)
+        policy.add_adapter(LORA_RANK)
+        return policy
+
+    def save(self, policy: Policy, folder: Path) -> None:
+        policy.save_adapter(folder)
+
+    def finish(self, rows: pd.DataFrame, folder: Path) -> None:
+        pass
+
+
+PARTS: dict[str, type[Imitation] | type[ScoreConditioned]] = {
+    part.name: part for part in (Imitation, ScoreConditioned)
+}
+
+
 def run_stage(config: Config, *, dry_run: bool = False) -> None:
     """Train what is not up to date; with `dry_run` say on how many examples."""
-    run = Run(config)
-    train_part(config, run, "policy/sft", dry_run)
-    train_part(config, run, "policy/score_conditioned", dry_run)
+    for name in PARTS:
+        train_part(config, Run(config), name, dry_run)
 
 
 def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> None:
@@ -49,58 +164,22 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     inputs = stage_inputs(config, run, name)
     if is_done(run, name, inputs):
         return
+    part = PARTS[name](config)
     _, space = read_world(run)
     rows = training_rows(designable(run.comparable_rows(), space), config.scorers.weights)
-    sft, imitates = config.sft, name == "policy/sft"
-    steps = sft.steps if imitates else sft.score_conditioned_steps
-    source = f"taught by {sft.teacher}" if imitates else "each with its score"
-    knows_all = imitates and sft.teacher == "ensemble"
-    scored = rows.dropna(subset="score")
-    prompts = askable(config) if knows_all else sorted(set(scored["prompt"]))
+    prompts, known = part.lessons(rows)
     print(
-        f"{name}: {steps} steps of {sft.batch_size} examples, {source} "
-        f"({len(prompts)} prompts, {len(rows if knows_all else scored)} rows)",
+        f"{name}: {part.steps} steps of {config.sft.batch_size} examples, {part.taught} "
+        f"({len(prompts)} prompts, {len(known)} rows)",
         flush=True,
     )
     if dry_run:
         return
-    count = steps * sft.batch_size
-    if imitates:
-        examples = imitation(config, run, rows, prompts, space, count)
-    else:
-        examples = score_examples(scored, count, each=sft.designs_per_prompt, seed=config.run.seed)
-    setup = {"part": name, "examples": examples, "steps": steps}
+    examples = part.examples(run, prompts, known, space, part.steps * config.sft.batch_size)
+    setup = {"part": name, "examples": examples}
     with stage_output(run, name, inputs) as folder:
         train_in_ray(config, _worker, setup, f"{Path(name).name}-{fingerprint(inputs)[:12]}", folder)
-        if imitates:
-            write_known(folder, rows)
-
-
-def imitation(
-    config: Config, run: Run, rows: pd.DataFrame, prompts: Sequence[str], space: Space, count: int
-) -> list[Example]:
-    """`count` designs of the configured teacher for `prompts`.
-
-    Raises FlowtailorError without an ensemble to ask.
-    """
-    sft, seed = config.sft, config.run.seed
-    questions = draw_questions(
-        prompts,
-        -(-count // sft.designs_per_prompt),
-        seconds=seconds_range(rows),
-        budgeted=sft.budgeted,
-        seed=seed,
-    )
-    if sft.teacher == "rows":
-        teacher: Teacher = RowsTeacher(rows.dropna(subset="score"), sft.keep)
-    else:
-        ensemble = load_ensemble(run)
-        rendered = workflows_of(rows)
-        asked = list(dict.fromkeys(question.prompt for question in questions))
-        workflows = repertoire(rendered, asked, ensemble, space, config)
-        print(f"policy/sft: {len(workflows)} workflows to choose from", flush=True)
-        teacher = EnsembleTeacher(ensemble, asked, workflows, set(rendered), config)
-    return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
+        part.finish(rows, folder)
 
 
 def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
@@ -112,18 +191,13 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
         "scorers": config.scorers,
         "seed": config.run.seed,
     }
-    if name != "policy/sft":
-        unused = {"steps", "teacher", "teacher_temperature", "variants", "keep", "budgeted"}
-        sft = config.sft.model_dump(exclude=unused)
-        return inputs | {"sft": sft, "policy": run.path("policy/sft/model.safetensors")}
-    by_rows = config.sft.teacher == "rows"
-    unused = {"score_conditioned_steps", *({"teacher_temperature", "variants"} if by_rows else {"keep"})}
-    inputs |= {"sft": config.sft.model_dump(exclude=unused)}
-    if by_rows:
-        return inputs | {"backbone": config.reward.backbone}  # by which prompts have their labels
-    reward, grpo = config.reward, config.grpo
-    judged_by = [reward.kappa, reward.lambda_seconds, reward.novelty, grpo.over_budget_penalty]
-    return inputs | {"reward": run.path("reward"), "objective": judged_by}
+    return inputs | PARTS[name](config).inputs(run)
+
+
+def _rendered(rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    """The rows with a score, and their prompts."""
+    scored = rows.dropna(subset="score")
+    return sorted(set(scored["prompt"])), scored
 
 
 def _worker(setup: dict[str, Any]) -> None:
@@ -132,31 +206,13 @@ def _worker(setup: dict[str, Any]) -> None:
 
     from flowtailor.precision import compute_dtype
 
-    from ..models.labels import Labels
-    from ..models.policy import Policy
-    from ..models.weights import resolve
-
     config: Config = setup["config"]
-    run, device = Run(config), worker_device()
+    part, run, device = PARTS[setup["part"]](config), Run(config), worker_device()
     torch.manual_seed(config.run.seed)
     _, space = read_world(run)
-    from_base = setup["part"] == "policy/sft"
-    source = resolve(config.sft.base) if from_base else run.path("policy/sft")
-    policy = Policy.from_base(source, space.vocabulary, compute_dtype(device))
-    if from_base:
-        policy.labels = Labels.fit(training_prompts(config.prompts.file), config.reward.backbone)
-    policy.add_adapter(LORA_RANK, train_words=from_base)
-    options = _trl_options(config, device, setup["steps"])
-
-    def save(folder: Path) -> None:
-        if from_base:
-            policy.merge_adapter()
-            policy.model.to(torch.bfloat16)  # type: ignore[arg-type]
-            policy.save(folder)
-        else:
-            policy.save_adapter(folder)
-
-    train(_trainer(config, policy, space, setup["examples"], options), Path(setup["part"]).name, save)
+    policy = part.policy(run, space, compute_dtype(device))
+    trainer = _trainer(config, policy, space, setup["examples"], _trl_options(config, device, part.steps))
+    train(trainer, Path(part.name).name, partial(part.save, policy))
 
 
 def _trainer(

@@ -21,7 +21,8 @@ from flowtailor.models.constrained import AllowedMasks
 from flowtailor.models.designing import Designer
 from flowtailor.models.masked_trainer import MaskedGRPOTrainer, WordIds
 from flowtailor.models.policy import Policy, policy_prompt
-from flowtailor.models.reward import Predictions, RewardEnsemble
+from flowtailor.models.predictions import Predictions
+from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines import grpo
 from flowtailor.pipelines.audit import (
     Alarm,

@@ -15,7 +15,8 @@ from tiny_run import tiny_run
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.designing import Designer
-from flowtailor.models.reward import Predictions, RewardEnsemble
+from flowtailor.models.predictions import Predictions
+from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.grpo import reward_function, run_stage, stage_inputs
 from flowtailor.pipelines.stage import Run

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tiny_rows import tiny_rows
 
-from flowtailor.models.reward import Predictions, RewardEnsemble
+from flowtailor.models.predictions import Predictions
+from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines import repertoire
 from flowtailor.pipelines.config import load_config
 from flowtailor.pipelines.objective import Objective

@@ -12,7 +12,8 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.models import metrics
 from flowtailor.models.baselines import boosted_trees, ridge, workflow_mean
 from flowtailor.models.calibration import Bars
-from flowtailor.models.reward import Predictions, RewardEnsemble
+from flowtailor.models.predictions import Predictions
+from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_features import WordTable
 from flowtailor.models.reward_fit import FitSettings, MemberFit, Scale, bootstrap, targets, training_set
 from flowtailor.models.reward_report import report

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tiny_rows import tiny_rows
 
-from flowtailor.models.reward import Predictions, RewardEnsemble
+from flowtailor.models.predictions import Predictions
+from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines.config import load_config
 from flowtailor.pipelines.examples import training_rows
 from flowtailor.pipelines.objective import Objective, limit
