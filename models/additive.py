@@ -99,19 +99,9 @@ class AdditiveModel(nn.Module):
     ) -> None:
         """Backfitting (Hastie and Tibshirani 1990): each effect on what the others leave, in turn.
 
-        For a score that a row lacks (NaN) stands what a model of the rows with all scores foresees. Doubt
-        takes it for measured: it is of the other scores, which the row has. Raises ValueError where no row
-        has all scores.
+        Raises ValueError where no row has all scores.
         """
-        known_N = ~targets_NO.isnan().any(dim=1)
-        if not known_N.any():
-            raise ValueError("no row has all scores")
-        if not known_N.all():
-            seen, workflow_n = workflow_N[known_N].unique(return_inverse=True)
-            whole = AdditiveModel(self.vocabulary, targets_NO.shape[1], self.traits, len(seen))
-            whole.fit(words[seen], vocabulary, prompts_PD, workflow_n, prompt_N[known_N], targets_NO[known_N])
-            foreseen_NO = whole(words, workflow_N, prompts_PD[prompt_N])
-            targets_NO = torch.where(targets_NO.isnan(), foreseen_NO, targets_NO)
+        targets_NO = self._completed(words, vocabulary, prompts_PD, workflow_N, prompt_N, targets_NO)
         models_V = torch.tensor([False, *(bool(_MODEL.search(word)) for word in vocabulary), False])
         start_F = torch.where(models_V, MODEL_SCALE, SCALE).repeat(2)
         features_KF = self._features(words)
@@ -137,6 +127,29 @@ class AdditiveModel(nn.Module):
         self.precision_KK.copy_(usual.precision_KK)
         self.variance_O.copy_(usual.variance())
         self.worth_VQO.copy_(worth.worth_VQO * unit_V.view(-1, 1, 1))
+
+    def _completed(
+        self,
+        words: Words,
+        vocabulary: Sequence[str],
+        prompts_PD: Tensor,
+        workflow_N: Tensor,
+        prompt_N: Tensor,
+        targets_NO: Tensor,
+    ) -> Tensor:
+        """The targets with what a model of the rows with all scores foresees where a row lacks one (NaN).
+
+        Doubt will take it for measured: it is of the other scores, which the row has.
+        """
+        known_N = ~targets_NO.isnan().any(dim=1)
+        if not known_N.any():
+            raise ValueError("no row has all scores")
+        if known_N.all():
+            return targets_NO
+        seen, workflow_n = workflow_N[known_N].unique(return_inverse=True)
+        whole = AdditiveModel(self.vocabulary, targets_NO.shape[1], self.traits, len(seen))
+        whole.fit(words[seen], vocabulary, prompts_PD, workflow_n, prompt_N[known_N], targets_NO[known_N])
+        return torch.where(targets_NO.isnan(), whole(words, workflow_N, prompts_PD[prompt_N]), targets_NO)
 
     def _features(self, words: Words) -> Tensor:
         """(W, F): how often each word occurs, and how often in a node that repeats a class.

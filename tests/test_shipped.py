@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,14 @@ import pytest
 from flowtailor.actors.comfy import ComfyClient, EngineConfig
 from flowtailor.actors.renderer import Renderer
 from flowtailor.actors.scorers import Scorers
-from flowtailor.datasets.rows import COLUMNS, usable
+from flowtailor.datasets.rows import COLUMNS, score_column, usable
 from flowtailor.datasets.shipped import SHIPPED, read_rows, write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.head_start import lent_rows, take_over
+
+SCORES = [score_column(name) for name in Config().scorers.weights]
 
 
 def test_rows_are_written_without_pictures_and_failures_of_the_moment(tmp_path: Path):
@@ -72,6 +75,28 @@ def test_rows_of_several_machines_ship_together_in_seconds_of_the_run():
     told = joined(run, pd.concat([again, *earlier])).groupby("tokens")["seconds"].agg(["min", "max"])
     expected = pd.DataFrame({"min": [1.0, 0.5, 0.2, 1.5, 1.0]}, index=pd.Index([*"abcde"], name="tokens"))
     pd.testing.assert_frame_equal(told, expected.assign(max=expected["min"]))
+
+
+def test_what_a_scorer_has_not_seen_is_drawn_again_held_out_prompts_first():
+    splits = [("train", "train"), ("train", "test"), ("validation", "train"), ("test", "test")]
+    rows = pd.DataFrame(
+        {
+            "row_id": [f"{place}{name}" for place in range(4) for name in "ab"],
+            "prompt": [f"prompt {place}" for place in range(4) for _ in "ab"],
+            "prompt_split": [prompt for prompt, _ in splits for _ in "ab"],
+            "workflow_split": [workflow for _, workflow in splits for _ in "ab"],
+            "engine": "engine",
+            "catalog_hash": "catalog",
+            "error_type": None,
+        }
+    ).reindex(columns=[*COLUMNS.names, *SCORES])
+    seen = rows.assign(row_id="seen", score_sharpness=1.0, score_alignment=1.0, score_fidelity=1.0).head(1)
+    failed = rows.assign(row_id="failed", error_type="ComfyExecutionError").head(1)
+    elsewhere = rows.assign(row_id="elsewhere", engine="another").head(1)
+    world = SimpleNamespace(engine="engine", catalog=SimpleNamespace(hash="catalog"))
+    again = importlib.import_module("score_again")
+    found = again.unscored(pd.concat([rows, seen, failed, elsewhere]), Config(), world)
+    assert found["row_id"].tolist() == ["3a", "3b", "2a", "2b", "1a", "1b", "0a", "0b"]
 
 
 def test_a_machine_that_was_slow_for_a_while_and_an_engine_that_read_a_checkpoint_do_not_show():
