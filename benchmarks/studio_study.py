@@ -29,6 +29,7 @@ from flowtailor.datasets.pictures import Pictures, load_pictures
 from flowtailor.datasets.prompts import choose_prompts, load_prompts
 from flowtailor.datasets.rows import PLANNED, weighted_score
 from flowtailor.datasets.scenes import draw
+from flowtailor.datasets.shipped import read_rows
 from flowtailor.datasets.store import Store
 from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.errors import FlowtailorError, told_in_one_line
@@ -121,11 +122,19 @@ def collected(config: Config, world: World) -> pd.DataFrame:
         render(config, missing, store, label="study")
         store.compact()
     rows = store.rows()
-    rows = rows[rows["row_id"].isin(planned["row_id"])]
+    rows = at_one_pace(rows[rows["row_id"].isin(planned["row_id"])])
     again = len(store.missing(planned, config.scorers.weights))
     if again:
         raise FlowtailorError(f"{again} renders failed for the moment; the same command tries them again")
     return rows
+
+
+def at_one_pace(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the seconds that ship, where all of them do: those of a workflow that was drawn while the
+    machine did something else too are told at its usual pace there (`ship_rows.py`)."""
+    shipped = read_rows("studio").set_index("row_id")["seconds"]
+    told = rows["row_id"].map(shipped)
+    return rows if told.isna().any() else rows.assign(seconds=told)
 
 
 def pictured(run: Run, rows: pd.DataFrame, pictures: Pictures) -> Image.Image:
