@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import lsqr
 
 from flowtailor.datasets.card import STUDIO_LICENCES, dataset_card
 from flowtailor.datasets.rows import score_column
@@ -34,7 +36,8 @@ FACTS = {
     "Scores": "a row that is older than a scorer has no score of it",
 }
 STRETCH = 60  # rows drawn after one another, which share a pace
-ROUNDS = 30  # of medians; the paces then stand still
+ROUNDS = 30  # of reweighting; the paces then stand still
+CLOSE = 1e-5  # of the logarithm; nearer than that a row counts no more
 UNUSUAL = 0.3  # of the logarithm; renders of one workflow scatter by 0.06
 
 
@@ -87,14 +90,21 @@ def stretches(created_at: pd.Series, ours: pd.Series) -> pd.Series:
 def paced(log_r: pd.Series, tokens: pd.Series, stretch: pd.Series, ours: pd.Series) -> pd.Series:
     """Logarithms of seconds as they would be at the pace of the run's median row.
 
-    What workflow and stretch have to do with them, by turns of medians (Tukey's polish). Does not know the
-    pace of a stretch that shares no workflow with the run, nor by way of others.
+    Each is what its workflow takes and the pace of its stretch, by least absolute deviations (least squares,
+    reweighted): a stretch of one workflow tells nothing of what that takes, a few rows that were drawn among
+    others do. Does not know the pace of a stretch that shares no workflow with the run, nor by way of others.
     """
-    pace = pd.Series(0.0, stretch.unique())
+    told_r = log_r.notna().to_numpy()
+    (workflow_r, workflows), (stretch_r, _) = pd.factorize(tokens), pd.factorize(stretch)
+    places = np.concatenate([workflow_r, len(workflows) + stretch_r])
+    sums = csr_array((np.ones(len(places)), (np.tile(np.arange(len(log_r)), 2), places)))
+    measured, parts = log_r.fillna(0.0).to_numpy(), np.zeros(sums.shape[1])
+    weight_r = told_r.astype(float)
     for _ in range(ROUNDS):
-        of_workflow_r = (log_r - stretch.map(pace)).groupby(tokens).transform("median")
-        pace = (log_r - of_workflow_r).groupby(stretch).median().fillna(0.0)
-    pace_r = stretch.map(pace)
+        root_r = np.sqrt(weight_r)
+        parts = lsqr(diags_array(root_r) @ sums, root_r * measured, x0=parts, atol=1e-10, btol=1e-10)[0]
+        weight_r = told_r / np.maximum(np.abs(measured - sums @ parts), CLOSE)
+    pace_r = pd.Series(parts[len(workflows) + stretch_r], log_r.index)
     return log_r - pace_r + pace_r[ours].median()
 
 

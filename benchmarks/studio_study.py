@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +96,17 @@ def study_config(arguments: argparse.Namespace) -> Config:
 
 
 def plan(config: Config, world: World) -> pd.DataFrame:
-    """The full product of prompts, workflows and seeds."""
+    """The full product of prompts, workflows and seeds; each prompt begins with another workflow, lest one is
+    drawn when the machine is slow and another when it is fast."""
     prompts = choose_prompts(load_prompts(config.prompts.file), {"train": config.prompts.train})
     flows = [Candidate.of(words.split(), world.space) for words in WORKFLOWS.read_text().splitlines()]
+    flows = flows[: config.collect.flows]
     return planned_rows(
-        product(prompts, flows[: config.collect.flows]),
+        (
+            (prompt, flows[(p + w) % len(flows)])
+            for p, prompt in enumerate(prompts)
+            for w in range(len(flows))
+        ),
         engine=world.engine,
         catalog_hash=world.catalog.hash,
         seeds=config.collect.seeds,

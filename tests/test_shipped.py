@@ -110,6 +110,16 @@ def test_a_machine_that_was_slow_for_a_while_and_an_engine_that_read_a_checkpoin
     assert list(joined(run, run.head(0))["seconds"]) == pytest.approx(list(usual))
 
 
+def test_what_a_workflow_takes_that_was_drawn_by_itself_is_told_by_the_few_rows_among_others():
+    """The second workflow's sixty rows were drawn while the machine was twice as slow, two others later."""
+    joined = importlib.import_module("ship_rows").joined
+    usual = np.repeat([1.0, 2.0, 1.0, 2.0], [60, 60, 58, 2])
+    took = usual * np.repeat([1.0, 2.0, 1.0], [60, 60, 60])
+    run = pd.DataFrame({"row_id": np.arange(180).astype(str), "tokens": usual.astype(str), "seconds": took})
+    run["created_at"] = [f"2026-01-01T09:{i // 60:02}:{i % 60:02}" for i in range(180)]
+    assert list(joined(run, run.head(0))["seconds"]) == pytest.approx(list(usual))
+
+
 @pytest.mark.engine
 def test_the_studio_draws_the_shipped_rows_as_they_were(comfy: ComfyClient, tmp_path: Path):
     """With the models and the scorers that ship; other machines round otherwise.
