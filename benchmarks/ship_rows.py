@@ -5,7 +5,7 @@
 
 The rows of an unfinished collection are as good: who begins with them renders the rest. Seconds are those of
 the first run's machine at its usual pace. Hours are of several machines, none of which is always as fast, so
-that every stretch of sixty rows of an hour has a pace of its own; and a row that is still far from what its
+that every stretch of twenty rows of an hour has a pace of its own; and a row that is still far from what its
 workflow usually takes (an engine was reading a checkpoint) is told as usual. What a changed scorer said of
 rows that no run has is forgotten; the other scorers' word still counts.
 """
@@ -35,7 +35,7 @@ FACTS = {
     "Licences": STUDIO_LICENCES,
     "Scores": "a row that is older than a scorer has no score of it",
 }
-STRETCH = 60  # rows drawn after one another, which share a pace
+STRETCH = 20  # rows drawn after one another, which share a pace
 ROUNDS = 30  # of reweighting; the paces then stand still
 CLOSE = 1e-5  # of the logarithm; nearer than that a row counts no more
 UNUSUAL = 0.3  # of the logarithm; renders of one workflow scatter by 0.06
