@@ -50,7 +50,8 @@ best fixed workflow chosen on the same seed, in standard deviations of the score
 counts as a different best if it wins 5% of the prompts on one seed and on the other scores no less over them
 than the best fixed one; *by chance* is the same count with the interaction taken out of the scores."""
 SECONDS = """\
-Fixed workflows that no other beats in score and seconds at once (median seconds):"""
+Fixed workflows that no other beats in score and seconds at once (median seconds; those of a workflow are
+uncertain by some 15% where the machine was not always as fast):"""
 KINDS = """\
 The best workflow of a kind against the best of all others, both chosen per prompt on one seed and measured on
 the other: the share of prompts that the kind helps (one half: no difference), by how many standard deviations
