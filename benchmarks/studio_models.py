@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from model_effects import effects
 from PIL import Image
 
 from flowtailor.datasets.flows import load_seed_flows
@@ -28,6 +29,7 @@ from flowtailor.datasets.prompts import Prompt, load_prompts
 from flowtailor.datasets.recolour import COLOURS
 from flowtailor.datasets.rows import share
 from flowtailor.datasets.scenes import Scene, caption, draw
+from flowtailor.datasets.shipped import read_rows
 from flowtailor.datasets.store import Store
 from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.markdown import markdown_table
@@ -92,6 +94,7 @@ def main() -> None:
         by_category(drawn["plain"], plain),
         SPECIALS.format(colours=len(COLOURS), chance=1 / len(COLOURS)),
         specials(pictures, scenes, drawn, coloured, counted),
+        effects(read_rows("studio")),
     ]
     sheet = montage(drawn["plain"], real)
     write(page, sheet, arguments.out / "models.md", arguments.out / "images" / "studio_models.webp")
