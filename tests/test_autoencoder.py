@@ -83,10 +83,10 @@ def test_blocks_start_as_nothing():
 
 
 def test_export_has_the_names_that_comfyui_looks_for(model, tmp_path):
-    weights = export(model, "first_stage_model.")
-    assert weights["first_stage_model.taesd_decoder.1.weight"].shape == (64, 16, 3, 3)
-    assert weights["first_stage_model.vae_scale"] == torch.tensor(1.5305)
-    save_file(export(model), tmp_path / "vae.safetensors")
+    weights = export(model)
+    assert weights["taesd_decoder.1.weight"].shape == (64, 16, 3, 3)
+    assert weights["vae_scale"] == torch.tensor(1.5305)
+    save_file(weights, tmp_path / "vae.safetensors")
     assert (tmp_path / "vae.safetensors").stat().st_size < 5.2e6
     loaded = Autoencoder.load(tmp_path / "vae.safetensors")
     pixels = torch.rand(1, 3, 32, 32)
