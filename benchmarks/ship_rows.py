@@ -95,10 +95,10 @@ def paced(log_r: pd.Series, tokens: pd.Series, stretch: pd.Series, ours: pd.Seri
     others do. Does not know the pace of a stretch that shares no workflow with the run, nor by way of others.
     """
     told_r = log_r.notna().to_numpy()
-    (workflow_r, workflows), (stretch_r, _) = pd.factorize(tokens), pd.factorize(stretch)
+    (workflow_r, workflows), (stretch_r, stretches) = pd.factorize(tokens), pd.factorize(stretch)
     places = np.concatenate([workflow_r, len(workflows) + stretch_r])
     sums = csr_array((np.ones(len(places)), (np.tile(np.arange(len(log_r)), 2), places)))
-    measured, parts = log_r.fillna(0.0).to_numpy(), np.zeros(sums.shape[1])
+    measured, parts = log_r.fillna(0.0).to_numpy(), np.zeros(len(workflows) + len(stretches))
     weight_r = told_r.astype(float)
     for _ in range(ROUNDS):
         root_r = np.sqrt(weight_r)
