@@ -1,6 +1,6 @@
 """Does another ComfyUI draw with the studio's models? One picture with each checkpoint, LoRA and upscaler.
 
-    python benchmarks/every_model.py ~/ComfyUI --out runs/every-model -- --cpu
+    python benchmarks/every_model.py --out runs/every-model ~/ComfyUI -- --cpu
 
 The checkout starts with the studio's models in its `models` folder, and what stands behind `--` as its
 arguments. Prints a line for each model, and writes the pictures to OUT.

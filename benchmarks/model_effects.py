@@ -53,16 +53,14 @@ def effects(rows: pd.DataFrame) -> str:
     rows = labelled(rows.loc[rows["error_type"].isna()], load_prompts())
     pairs = compared(rows.assign(score=weighted_score(rows, WEIGHTS)), _space())
     facts = f"{len(pairs)} pairs of pictures by workflows that differ in one model (`model_effects.py`)."
-    return "\n\n".join(
-        [
-            SUBJECTS.format(facts=facts),
-            specialists(pairs),
-            STYLES,
-            by(pairs.loc[~pairs["model"].isin(list(OWN))], "style"),
-            CATEGORIES,
-            by(pairs.loc[pairs["model"].str.startswith("LoRA") & (pairs["style"] == "3d")], "category"),
-        ]
-    )
+    others = pairs.loc[~pairs["model"].isin(list(OWN))]
+    loras = others.loc[others["model"].str.startswith("LoRA") & (others["style"] == "3d")]
+    tables = {
+        SUBJECTS.format(facts=facts): specialists(pairs),
+        STYLES: by(others, "style"),
+        CATEGORIES: by(loras, "category"),
+    }
+    return "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items() if table)
 
 
 def compared(rows: pd.DataFrame, space: Space) -> pd.DataFrame:
@@ -108,12 +106,14 @@ def specialists(pairs: pd.DataFrame) -> str:
 
 
 def by(pairs: pd.DataFrame, column: str) -> str:
+    """A line for each model of which enough prompts tell something; nothing where there is none."""
     values = sorted(pairs[column].unique())
-    lines = [
-        [f"`{model}`", *(told(mine.loc[mine[column] == value]) for value in values)]
+    cells = {
+        model: [told(mine.loc[mine[column] == value]) for value in values]
         for model, mine in pairs.groupby("model")
-    ]
-    return markdown_table(["", *values], lines, "l" + "r" * len(values))
+    }
+    lines = [[f"`{model}`", *of_each] for model, of_each in cells.items() if set(of_each) != {"-"}]
+    return markdown_table(["", *values], lines, "l" + "r" * len(values)) if lines else ""
 
 
 def told(pairs: pd.DataFrame) -> str:
