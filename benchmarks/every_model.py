@@ -54,9 +54,7 @@ def flows() -> Iterator[tuple[str, Workflow]]:
     """A workflow with each model, by the model's name: a seed workflow with another model in it."""
     for model in sorted(install().models.rglob("*.*")):
         kind = model.parent.name
-        flow, name = load_seed_flows()[FLOWS[kind]], INPUTS[kind]
-        loaders = [node_id for node_id, node in flow.nodes.items() if name in node.inputs]
-        yield model.name, flow.with_inputs({node_id: {name: model.name} for node_id in loaders})
+        yield model.name, load_seed_flows()[FLOWS[kind]].with_values(**{INPUTS[kind]: model.name})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from flowtailor.datasets.prompts import labelled, load_prompts
-from flowtailor.datasets.rows import PLANNED, score_column
+from flowtailor.datasets.rows import PLANNED, unscored
 from flowtailor.datasets.shipped import read_rows
 from flowtailor.errors import told_in_one_line
 from flowtailor.pipelines.catalog import World, look, write_world
@@ -36,7 +36,7 @@ def main() -> None:
     place = {"run.root": str(arguments.run.parent), "run.name": arguments.run.name}
     config = load_config("studio", [f"{key}={json.dumps(value)}" for key, value in place.items()])
     run, world = Run(config), look(config)
-    wanted = unscored(labelled(read_rows("studio"), load_prompts()), config, world).head(arguments.count)
+    wanted = plans(labelled(read_rows("studio"), load_prompts()), config, world).head(arguments.count)
     write_world(run, world)
     missing = run.dataset.missing(wanted, config.scorers.weights)
     print(f"again: {len(wanted)} rows, {len(wanted) - len(missing)} there", flush=True)
@@ -45,12 +45,11 @@ def main() -> None:
         run.dataset.compact()
 
 
-def unscored(rows: pd.DataFrame, config: Config, world: World) -> pd.DataFrame:
+def plans(rows: pd.DataFrame, config: Config, world: World) -> pd.DataFrame:
     """Plans of the world's pictures that some scorer has not seen: held-out prompts before others, and of
     each prompt one workflow before any prompt's second, for what is drawn may end anywhere."""
-    scores = rows.reindex(columns=[score_column(name) for name in config.scorers.weights])
     here = (rows["engine"] == world.engine) & (rows["catalog_hash"] == world.catalog.hash)
-    found = rows.loc[here & rows["error_type"].isna() & scores.isna().any(axis=1)]
+    found = rows.loc[here & unscored(rows, config.scorers.weights)]
     found = found.sort_values("row_id")  # at random, and the same each time
     learned = 2 * (found["prompt_split"] == "train") + (found["workflow_split"] == "train")
     turn = found.groupby("prompt").cumcount()

@@ -21,7 +21,6 @@ from flowtailor.actors.comfy import EngineConfig, engine
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import Prompt, choose_prompts, load_prompts
 from flowtailor.studio.recipe import CHECKPOINTS
-from flowtailor.workflows.graph import Workflow
 
 STEPS, CFG, SIDE = (3, 20), 8.0, 128
 
@@ -39,22 +38,12 @@ def main() -> None:
     with engine(EngineConfig()) as client:
         for column, prompt in enumerate(prompts):
             for row, steps in enumerate(STEPS):
-                png = client.render(drawn_with(plain, prompt, steps, seed=column), 60).png
+                flow = plain.with_values(ckpt_name=f"{checkpoint(prompt)}.ckpt", steps=steps, cfg=CFG)
+                png = client.render(flow.bind(prompt.text, column).to_api(), 60).png
                 place = sheet[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
                 place[:] = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     Image.fromarray(sheet).save(args.out / "renders.webp", quality=92, method=6)
     (args.out / "renders.json").write_text(json.dumps([prompt.text for prompt in prompts], indent=1) + "\n")
-
-
-def drawn_with(flow: Workflow, prompt: Prompt, steps: int, seed: int) -> dict:
-    """The flow in API form with the prompt's checkpoint, so many steps and the cfg."""
-    api = flow.bind(prompt.text, seed).to_api()
-    for node in api.values():
-        if node["class_type"] == "KSampler":
-            node["inputs"] |= {"steps": steps, "cfg": CFG}
-        elif node["class_type"] == "CheckpointLoaderSimple":
-            node["inputs"]["ckpt_name"] = f"{checkpoint(prompt)}.ckpt"
-    return api
 
 
 def checkpoint(prompt: Prompt) -> str:

@@ -40,7 +40,6 @@ from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.plan import Candidate, planned_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.statistics import bootstrap_mean
-from flowtailor.workflows.graph import Workflow
 
 FULL = 100  # prompts
 STEPS = 20
@@ -165,13 +164,8 @@ def rendered(
 
 
 def plain_workflow(world: World, checkpoint: str) -> Candidate:
-    api = load_seed_flows()["plain"].to_api()
-    for node in api.values():
-        if node["class_type"] == "CheckpointLoaderSimple":
-            node["inputs"]["ckpt_name"] = checkpoint
-        elif node["class_type"] == "KSampler":
-            node["inputs"]["steps"] = STEPS
-    return Candidate.from_flow(Workflow.from_api(api).canonical(world.catalog), world.space)
+    flow = load_seed_flows()["plain"].with_values(ckpt_name=checkpoint, steps=STEPS)
+    return Candidate.from_flow(flow.canonical(world.catalog), world.space)
 
 
 def opened(store: Store, image: str) -> Image.Image:

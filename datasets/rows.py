@@ -128,6 +128,12 @@ def settled(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[~rows["error_type"].isin(list(RETRYABLE_ERRORS))].reset_index(drop=True)
 
 
+def unscored(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.Series:
+    """Which rows have a picture that one of the scorers has not seen, as booleans."""
+    scores = rows.reindex(columns=[score_column(name) for name in scorers])
+    return rows["error_type"].isna() & scores.isna().any(axis=1)
+
+
 def usable(rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
     """The learnable rows that have every score; errors as there."""
     names = list(scorers)

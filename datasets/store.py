@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from .rows import COLUMNS, score_column, score_columns, settled, to_table
+from .rows import COLUMNS, score_columns, settled, to_table, unscored
 
 logger = logging.getLogger("flowtailor.store")
 
@@ -78,13 +78,9 @@ class Store:
         A picture that one of `scorers` has not seen counts too: where the file is there, it is scored alone.
         """
         fresh = planned.drop_duplicates("row_id")
-        known = self.known_ids() - self._unscored(scorers)
-        return fresh[~fresh["row_id"].isin(known)].reset_index(drop=True)
-
-    def _unscored(self, scorers: Iterable[str]) -> set[str]:
         rows = self.rows()
-        scores = rows.reindex(columns=[score_column(name) for name in scorers])
-        return set(rows.loc[rows["error_type"].isna() & scores.isna().any(axis=1), "row_id"])
+        known = self.known_ids() - set(rows.loc[unscored(rows, scorers), "row_id"])
+        return fresh[~fresh["row_id"].isin(known)].reset_index(drop=True)
 
     def compact(self) -> None:
         """Join all parts into one. A crash on the way leaves rows twice, which reading removes."""

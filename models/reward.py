@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..datasets.rows import score_column, text_hash
+from ..datasets.rows import score_column, text_hash, unscored
 from .attribution import Differences
 from .calibration import (
     NORMALLY_LATE,
@@ -106,7 +106,7 @@ class RewardEnsemble:
     def filled(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows with what `predict_rows` says where a picture was not seen by a scorer."""
         names = [score_column(name) for name in self.scorers]
-        gaps = rows[names].isna().any(axis=1) & rows["error_type"].isna()
+        gaps = unscored(rows, self.scorers)
         foreseen = pd.DataFrame(self.predict_rows(rows[gaps]).mean, rows.index[gaps], names)
         return rows.fillna(foreseen)
 

@@ -75,7 +75,7 @@ def train_checkpoint(
     model = MMDiT()
     if start is not None:
         model.load_state_dict(start)
-    mean = fit(
+    fit(
         recipe,
         model,
         model,
@@ -87,7 +87,6 @@ def train_checkpoint(
         preview_every=preview_every,
         echo=echo,
     )
-    mean.copy_to(model)
     return {key: value.detach().cpu() for key, value in model.state_dict().items()}
 
 
@@ -103,8 +102,8 @@ def fit(
     preview: Preview | None,
     preview_every: int,
     echo: Callable[[str], None],
-) -> Ema:
-    """Train the weights of `trained`, which is `model` or a part in it; the running means come back."""
+) -> None:
+    """Train the weights of `trained`, which is `model` or a part in it; it ends with their running means."""
     model.to(recipe.device).train()
     ema = Ema(trained, recipe.ema)
     if recipe.compile and (recipe.device != "cpu" or shutil.which("g++")):
@@ -142,7 +141,7 @@ def fit(
         seed=recipe.seed,
         echo=echo,
     )
-    return ema
+    ema.copy_to(trained)
 
 
 def flow_loss(

@@ -75,7 +75,7 @@ def train_lora(
     model = MMDiT()
     model.load_state_dict(start)
     additions = adapt(model, rank)
-    mean = fit(
+    fit(
         recipe,
         model,
         additions,
@@ -87,7 +87,6 @@ def train_lora(
         preview_every=preview_every,
         echo=echo,
     )
-    mean.copy_to(additions)
     return {key.replace("/", "."): value.detach().cpu() for key, value in additions.items()}
 
 

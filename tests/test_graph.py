@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.graph import SEED, Link, Workflow, WorkflowError
 from flowtailor.workflows.slots import templated
@@ -158,3 +159,10 @@ def test_dangling_and_cyclic_links_have_no_canonical_form(catalog_0375: Catalog)
         nodes["8"] = type(nodes["8"])("VAEDecode", inputs)
         with pytest.raises(WorkflowError, match=message):
             Workflow(nodes).canonical(catalog_0375)
+
+
+def test_a_value_is_set_in_each_node_that_has_such_an_input():
+    flow = load_seed_flows()["latent_upscale"].with_values(steps=3, nowhere=1)
+    steps = [node.inputs.get("steps") for node in flow.nodes.values() if node.class_type == "KSampler"]
+    assert steps == [3, 3]
+    assert all("nowhere" not in node.inputs for node in flow.nodes.values())

@@ -95,7 +95,7 @@ def test_what_a_scorer_has_not_seen_is_drawn_again_held_out_prompts_first():
     elsewhere = rows.assign(row_id="elsewhere", engine="another").head(1)
     world = SimpleNamespace(engine="engine", catalog=SimpleNamespace(hash="catalog"))
     again = importlib.import_module("score_again")
-    found = again.unscored(pd.concat([rows, seen, failed, elsewhere]), Config(), world)
+    found = again.plans(pd.concat([rows, seen, failed, elsewhere]), Config(), world)
     assert found["row_id"].tolist() == ["3a", "3b", "2a", "2b", "1a", "1b", "0a", "0b"]
 
 

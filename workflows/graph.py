@@ -113,6 +113,11 @@ class Workflow:
         }
         return Workflow({**self.nodes, **changed})
 
+    def with_values(self, **values: Any) -> Workflow:
+        """The workflow with other values of inputs, in each node that has one of that name."""
+        given = {i: {k: v for k, v in values.items() if k in n.inputs} for i, n in self.nodes.items()}
+        return self.with_inputs(given)
+
     def canonical(self, catalog: Catalog) -> Workflow:
         """The form that equal flows share.
 
