@@ -51,7 +51,7 @@ def plans(rows: pd.DataFrame, config: Config, world: World) -> pd.DataFrame:
     here = (rows["engine"] == world.engine) & (rows["catalog_hash"] == world.catalog.hash)
     found = rows.loc[here & unscored(rows, config.scorers.weights)]
     found = found.sort_values("row_id")  # at random, and the same each time
-    learned = 2 * (found["prompt_split"] == "train") + (found["workflow_split"] == "train")
+    learned = found["prompt_split"] == "train"
     turn = found.groupby("prompt").cumcount()
     return found.assign(learned=learned, turn=turn).sort_values(["learned", "turn"], kind="stable")[PLANNED]
 

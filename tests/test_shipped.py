@@ -96,7 +96,7 @@ def test_what_a_scorer_has_not_seen_is_drawn_again_held_out_prompts_first():
     world = SimpleNamespace(engine="engine", catalog=SimpleNamespace(hash="catalog"))
     again = importlib.import_module("score_again")
     found = again.plans(pd.concat([rows, seen, failed, elsewhere]), Config(), world)
-    assert found["row_id"].tolist() == ["3a", "3b", "2a", "2b", "1a", "1b", "0a", "0b"]
+    assert found["row_id"].tolist() == ["2a", "3a", "2b", "3b", "0a", "1a", "0b", "1b"]
 
 
 def test_a_machine_that_was_slow_for_a_while_and_an_engine_that_read_a_checkpoint_do_not_show():
