@@ -67,6 +67,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "## Ways to choose a workflow",
         _image("scores", plots),
         methods_table(summary["methods"]),
+        "`leads by` is the score of `guided` less the method's, on the same prompts and seeds. "
         "`by the judge` is an alignment network that nothing was rewarded by. `alike` is how much a design "
         "has in common with the nearest of the training rows' workflows, 1 being the same; `graph` and "
         "`values` say it for node classes and links alone, and for the values set on them.",
@@ -93,19 +94,31 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
 
 
 def methods_table(methods: Mapping[str, Any]) -> str:
-    head = ["method", "score", "guided wins", "by the judge", "valid", "ran", "workflows"]
+    head = [
+        "method",
+        "score",
+        "guided wins",
+        "leads by",
+        "by the judge",
+        "leads by",
+        "valid",
+        "ran",
+        "workflows",
+    ]
     head += ["alike", "graph", "values", "design s", "render s"]
-    guided = methods["guided"]["win_rate_vs"]
+    guided = methods["guided"]
     lines = []
     for name in METHODS:
         one = methods[name]
-        judge = one.get("held_out_scorer")
+        judge = one["held_out_scorer"]
         lines.append(
             [
                 f"`{name}`",
                 _interval([one["score"], *one["score_ci95"]]),
-                "-" if name == "guided" else _share(guided[name]),
-                _interval([judge["score"], *judge["score_ci95"]]) if judge else "-",
+                "-" if name == "guided" else _share(guided["win_rate_vs"][name]),
+                _interval(guided["lead_over"].get(name)),
+                _interval([judge["score"], *judge["score_ci95"]]),
+                _interval(guided["held_out_scorer"]["lead_over"].get(name)),
                 f"{one['valid']:.0%}",
                 f"{one['executed']:.0%}",
                 str(one["unique_workflows"]),

@@ -17,7 +17,7 @@ from ..workflows.graph import Workflow
 from ..workflows.similarity import likeness
 from ..workflows.validate import problems
 from .methods import METHODS, Materials
-from .statistics import bootstrap_mean, win_rate
+from .statistics import bootstrap_mean, lead, win_rate
 
 JUDGE = "held_out_alignment"  # nothing was rewarded by it
 JUDGED = score_column(JUDGE)
@@ -83,8 +83,13 @@ def _method(rows: pd.DataFrame, name: str, names: list[str]) -> dict[str, Any]:
 
 
 def _compared(rows: pd.DataFrame, name: str, names: list[str], column: str) -> dict[str, Any]:
-    """Mean over prompts of the score in `column`, and how often it is above that of each other method."""
+    """Mean over prompts of the score in `column`; how often and by how much it is above each other's."""
     mine = rows.loc[rows["method"] == name]
     score = bootstrap_mean(np.array([np.mean(group[column]) for _, group in mine.groupby("prompt")]))
-    wins = {other: list(win_rate(rows, name, other, column=column)) for other in names if other != name}
-    return {"score": score.value, "score_ci95": [score.low, score.high], "win_rate_vs": wins}
+    others = [other for other in names if other != name]
+    return {
+        "score": score.value,
+        "score_ci95": [score.low, score.high],
+        "win_rate_vs": {other: list(win_rate(rows, name, other, column=column)) for other in others},
+        "lead_over": {other: list(lead(rows, name, other, column=column)) for other in others},
+    }

@@ -1,4 +1,4 @@
-"""Statistics of an evaluation: bootstrap intervals, win rates, balanced workflow effects.
+"""Statistics of an evaluation: bootstrap intervals, win rates, leads, balanced workflow effects.
 
 Pure functions of arrays and data frames. Intervals resample prompts, the unit that a claim
 about held-out prompts generalises over; they say nothing about another engine or other scorers.
@@ -46,14 +46,27 @@ def win_rate(
 ) -> Interval:
     """On which share of the prompts `method` scores above `other`; a tie counts one half.
 
-    rows: columns prompt, seed, method and `column`. A prompt is won by the mean over the seeds that both
-    drew. ValueError where the two share no (prompt, seed).
+    rows: as for `lead`. A prompt is won by the mean over the seeds that both drew. ValueError where the two
+    share no (prompt, seed).
     """
+    gap_p = _gaps(rows, method, other, column)
+    return bootstrap_mean(np.where(np.abs(gap_p) < 1e-9, 0.5, gap_p > 0), seed=seed)
+
+
+def lead(rows: pd.DataFrame, method: str, other: str, *, column: str = "score", seed: int = 0) -> Interval:
+    """By how much `method` scores above `other` on the same prompts and seeds, on average over prompts.
+
+    rows: columns prompt, seed, method and `column`. ValueError where the two share no (prompt, seed).
+    """
+    return bootstrap_mean(_gaps(rows, method, other, column), seed=seed)
+
+
+def _gaps(rows: pd.DataFrame, method: str, other: str, column: str) -> np.ndarray:
+    """(P,) score of `method` less that of `other`, averaged over the seeds that both drew."""
     mine, theirs = (rows[rows["method"] == name] for name in (method, other))
     pair = mine.merge(theirs, on=["prompt", "seed"], suffixes=("", "_other"))
     gap_r = pair[column] - pair[f"{column}_other"]
-    gap_p = np.asarray(gap_r.groupby(pair["prompt"]).mean(), dtype=float)
-    return bootstrap_mean(np.where(np.abs(gap_p) < 1e-9, 0.5, gap_p > 0), seed=seed)
+    return np.asarray(gap_r.groupby(pair["prompt"]).mean(), dtype=float)
 
 
 def category_effects(rows: pd.DataFrame, *, shrink: float = 5.0, sweeps: int = 200) -> pd.DataFrame:

@@ -172,6 +172,7 @@ def test_summary_has_the_contract_s_numbers():
     assert sft["score"] == pytest.approx(1.1 / 3)
     assert sft["score_ci95"][0] <= sft["score"] <= sft["score_ci95"][1]
     assert sft["win_rate_vs"]["guided"][0] == pytest.approx(1 / 3)
+    assert sft["lead_over"]["guided"][0] == pytest.approx((1.1 - 1.8) / 3)
     assert sft["held_out_scorer"]["score"] == pytest.approx(1.1 / 6)
     assert sft["held_out_scorer"]["win_rate_vs"] == sft["win_rate_vs"]
     assert sft["executed"] == sft["valid"] == pytest.approx(2 / 3)
@@ -181,6 +182,7 @@ def test_summary_has_the_contract_s_numbers():
         "score",
         "score_ci95",
         "win_rate_vs",
+        "lead_over",
         "held_out_scorer",
         "valid",
         "executed",

@@ -9,6 +9,7 @@ import pytest
 from flowtailor.pipelines.statistics import (
     bootstrap_mean,
     category_effects,
+    lead,
     win_rate,
     workflow_effects,
 )
@@ -46,6 +47,15 @@ def test_win_rate_counts_ties_half_and_mirrors():
     rows = scores({"a": [0.9, 0.2, 0.5, 0.7], "b": [0.1, 0.8, 0.5, 0.6]})
     assert win_rate(rows, "a", "b").value == pytest.approx(0.625)
     assert win_rate(rows, "b", "a").value == pytest.approx(0.375)
+
+
+def test_lead_is_of_the_same_prompts_and_seeds():
+    """A hard prompt that only one of the two drew does not count."""
+    both = scores({"a": [0.9, 0.2, 0.5, 0.7], "b": [0.1, 0.8, 0.5, 0.6]})
+    hard = pd.DataFrame({"prompt": ["hard"], "seed": [0], "method": ["a"], "score": [0.0]})
+    led = lead(pd.concat([both, hard]), "a", "b")
+    assert led.value == pytest.approx(0.3 / 4)
+    assert led.low < 0 < led.high
 
 
 def test_win_rate_averages_the_seeds_of_a_prompt_first():
