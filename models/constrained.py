@@ -21,7 +21,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import DynamicCache
 
-from .row_lora import with_rows
+from .prefix_tree import PromptReader
+from .row_lora import BASE, with_rows
 
 
 class TokenGrammar(Protocol):
@@ -100,25 +101,47 @@ class Decoder(Protocol):
         ...
 
 
+def prompt_reader(model: PeftModel) -> PromptReader:
+    """Of prompts that adapters of the model answer: it reads with none of them."""
+    return PromptReader(with_rows(model.get_base_model(), (BASE,)))
+
+
 class CachedDecoder:
     """A model behind a KV cache; of a PEFT model's adapters the active one, as they are now.
 
     With `adapters`, names of them, every row is held once per name (`BASE` is no adapter) in the one
-    batch: logits are then (len(adapters) * R, V), the rows of the first name first.
+    batch: logits are then (len(adapters) * R, V), the rows of the first name first. Adapters act from the
+    last token of a prompt on; the rest is read by the model without them, or by `reader`, which does so too.
     """
 
     def __init__(
-        self, model: nn.Module, columns: torch.Tensor, *, pad_id: int, adapters: Sequence[str] = ()
+        self,
+        model: nn.Module,
+        columns: torch.Tensor,
+        *,
+        pad_id: int,
+        adapters: Sequence[str] = (),
+        reader: PromptReader | None = None,
     ) -> None:
-        names = adapters or getattr(model, "active_adapters", ())
-        self.model = with_rows(model.get_base_model(), names) if isinstance(model, PeftModel) else model
+        self.model, self.reader = model, None
+        if isinstance(model, PeftModel):
+            names = adapters or model.active_adapters
+            self.model = with_rows(model.get_base_model(), names)
+            if set(names) != {BASE}:
+                self.reader = reader or prompt_reader(model)
         self.pad_id, self.columns, self.copies = pad_id, columns.tolist(), max(1, len(adapters))
         self.device = next(model.parameters()).device
 
     def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        self.cache = DynamicCache(config=self.model.config)  # type: ignore[arg-type]
-        self.mask = torch.zeros((len(prompts) * self.copies, 0), dtype=torch.long, device=self.device)
-        return self._forward(prompts)
+        config = self.model.config
+        if self.reader is None:
+            self.cache = DynamicCache(config=config)  # type: ignore[arg-type]
+            self.mask = torch.zeros((len(prompts) * self.copies, 0), dtype=torch.long, device=self.device)
+            return self._forward(prompts)
+        tree, paths = self.reader.read(prompts)
+        self.cache, self.mask = tree.rows(paths * self.copies, config)
+        self.mask = self.mask.to(self.device)
+        return self._forward([prompt[-1:] for prompt in prompts])
 
     def feed(self, words: Sequence[Sequence[int]]) -> torch.Tensor:
         return self._forward([[self.columns[word] for word in row] for row in words])

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from peft import PeftModel
+
 from flowtailor.errors import FlowtailorError
 from flowtailor.precision import compute_dtype
 
 from ..workflows.codec import respelled
 from ..workflows.grammar import Grammar
 from ..workflows.space import Space
-from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, sample
+from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, prompt_reader, sample
 from .guidance import GuidedDecoder
 from .policy import Policy
 from .row_lora import BASE
@@ -48,6 +50,7 @@ class Designer:
         self.policy, self.space = policy, space
         self.masks = AllowedMasks(Grammar(space, max_tokens=max_tokens), len(space.vocabulary))
         self.adapters = tuple(getattr(policy.model, "peft_config", {}))
+        self._reader = prompt_reader(policy.model) if isinstance(policy.model, PeftModel) else None
         self._lock = threading.Lock()
 
     @classmethod
@@ -150,8 +153,8 @@ class Designer:
                 'train it first, or ask with guidance "sft"'
             )
         if all(w == 1.0 for w in strengths):
-            return CachedDecoder(model, columns, pad_id=pad_id, adapters=(adapter,))
-        return GuidedDecoder(model, columns, pad_id=pad_id, adapter=adapter, w=strengths)
+            return CachedDecoder(model, columns, pad_id=pad_id, adapters=(adapter,), reader=self._reader)
+        return GuidedDecoder(model, columns, pad_id=pad_id, adapter=adapter, w=strengths, reader=self._reader)
 
     def _design(self, one: Sample) -> Design:
         words = [self.space.vocabulary[word] for word in one.words]

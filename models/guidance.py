@@ -3,8 +3,9 @@
 Shapes: P prompts, R rows, V words of the space.
 
 w = 0 is the base policy, w = 1 the adapted one, w > 1 goes on in the direction that the adapter
-learnt, like classifier-free guidance. Both halves are one forward of 2R rows. The grammar's mask
-comes after the mixing (-inf minus -inf is no number), in `constrained.py`.
+learnt, like classifier-free guidance. Both halves are one forward of 2R rows, after a prompt that is read
+once for both (`prefix_tree.py`). The grammar's mask comes after the mixing (-inf minus -inf is no number),
+in `constrained.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from .constrained import CachedDecoder
+from .prefix_tree import PromptReader
 from .row_lora import BASE
 
 
@@ -27,9 +29,16 @@ class GuidedDecoder:
     """A `Decoder` that mixes a policy with one of its adapters, with one w per prompt."""
 
     def __init__(
-        self, model: nn.Module, columns: torch.Tensor, *, pad_id: int, adapter: str, w: Sequence[float]
+        self,
+        model: nn.Module,
+        columns: torch.Tensor,
+        *,
+        pad_id: int,
+        adapter: str,
+        w: Sequence[float],
+        reader: PromptReader | None = None,
     ) -> None:
-        self._pair = CachedDecoder(model, columns, pad_id=pad_id, adapters=(BASE, adapter))
+        self._pair = CachedDecoder(model, columns, pad_id=pad_id, adapters=(BASE, adapter), reader=reader)
         self._w = torch.tensor(w, dtype=torch.float32, device=self._pair.device)
 
     def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:

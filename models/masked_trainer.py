@@ -22,9 +22,16 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from flowtailor.errors import FlowtailorError
 
-from .constrained import AllowedMasks, CachedDecoder, masked_entropy, masked_log_softmax, sample
+from .constrained import (
+    AllowedMasks,
+    CachedDecoder,
+    masked_entropy,
+    masked_log_softmax,
+    prompt_reader,
+    sample,
+)
 from .policy import Policy
-from .prefix_tree import PrefixTree
+from .prefix_tree import PrefixTree, PromptReader
 
 
 class WordIds:
@@ -54,18 +61,28 @@ def score_words(
 
 
 def tree_logits(
-    model: Any, prompts: Sequence[list[int]], words_BT: torch.Tensor, columns: torch.Tensor
+    model: Any,
+    prompts: Sequence[list[int]],
+    words_BT: torch.Tensor,
+    columns: torch.Tensor,
+    reader: PromptReader | None = None,
 ) -> torch.Tensor:
     """Logits (B, T, V) from which each word is drawn; beginnings that rows share are computed once.
 
     prompts: token ids. words_BT: word ids, -1 behind the end. columns: (V,), the token id of each word.
+    reader: who reads the prompts up to their last token, without gradients; none: the model itself.
     """
-    tree = PrefixTree()
-    sources = torch.zeros_like(words_BT)  # (B, T): the node from which each word was drawn
-    for row, (prompt, said) in enumerate(zip(prompts, _lists(words_BT, words_BT >= 0), strict=True)):
-        path = tree.add([*prompt, *columns[said[:-1]].tolist()])
-        sources[row, : len(said)] = torch.tensor(path[-len(said) :])
-    return tree.logits(model)[sources]
+    if reader:
+        tree, paths = reader.read(prompts)
+    else:
+        tree = PrefixTree()
+        paths = [tree.add(prompt[:-1]) for prompt in prompts]
+    known = tree.seen
+    sources = torch.full_like(words_BT, known)  # (B, T): the node from which each word was drawn
+    for row, said in enumerate(_lists(words_BT, words_BT >= 0)):
+        nodes = tree.add([prompts[row][-1], *columns[said[:-1]].tolist()], after=paths[row])
+        sources[row, : len(said)] = torch.tensor(nodes)
+    return tree.read(model)[sources - known]
 
 
 SHARE_COLUMNS = ("share_words", "shares")
@@ -96,7 +113,8 @@ class MaskedSFTTrainer(SFTTrainer):
     The dataset has input_ids, labels and what `ShareCollator` reads.
     """
 
-    def __init__(self, policy: Policy, masks: AllowedMasks, **kwargs: Any) -> None:
+    def __init__(self, policy: Policy, masks: AllowedMasks, *, merged: bool = True, **kwargs: Any) -> None:
+        """merged: whether the adapter will be folded into the weights, and so learns to read prompts too."""
         self.policy, self.masks, self.word_ids = policy, masks, WordIds(policy.columns)
         pad_id = int(policy.tokenizer.pad_token_id)  # type: ignore[arg-type]
         super().__init__(
@@ -105,6 +123,7 @@ class MaskedSFTTrainer(SFTTrainer):
             data_collator=ShareCollator(pad_id, len(policy.columns)),
             **kwargs,
         )
+        self.reader = None if merged else prompt_reader(policy.model)  # type: ignore[arg-type]
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["input_ids", "labels", *SHARE_COLUMNS]
@@ -121,7 +140,7 @@ class MaskedSFTTrainer(SFTTrainer):
         prompts = _lists(ids, (inputs["attention_mask"] > 0) & (labels < 0))
         designs = [torch.tensor(row) for row in _lists(labels, labels >= 0)]
         words = pad_sequence(designs, batch_first=True, padding_value=-1).to(ids.device)
-        logits = tree_logits(model, prompts, words, self.policy.columns)
+        logits = tree_logits(model, prompts, words, self.policy.columns, self.reader)
         _, logprobs = score_words(logits, words, self.masks)
         count = (words >= 0).sum()
         with torch.no_grad():
@@ -152,6 +171,7 @@ class MaskedGRPOTrainer(GRPOTrainer):
         self.policy, self.masks, self.word_ids = policy, masks, WordIds(policy.columns)
         self.mask_loss = mask_loss
         super().__init__(model=policy.model, processing_class=policy.tokenizer, **kwargs)  # type: ignore[arg-type]
+        self.reader = prompt_reader(policy.model)  # type: ignore[arg-type]
         self.eos_token_ids = [int(policy.columns[-1])]  # a space's last word is its end
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -163,7 +183,7 @@ class MaskedGRPOTrainer(GRPOTrainer):
         """One design per prompt; TRL repeats each prompt `num_generations` times in a row."""
         model = self.accelerator.unwrap_model(self.model)
         pad_id = int(self.policy.tokenizer.pad_token_id)  # type: ignore[arg-type]
-        decoder = CachedDecoder(model, self.policy.columns, pad_id=pad_id)
+        decoder = CachedDecoder(model, self.policy.columns, pad_id=pad_id, reader=self.reader)
         first = f"{self.args.seed} {self.accelerator.process_index} {self.state.global_step} {self._step}"
         drawn = sample(
             decoder,
@@ -205,7 +225,7 @@ class MaskedGRPOTrainer(GRPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`score_words` of designs (B, T) after their prompts, at the sampling temperature."""
         with self.accelerator.autocast():
-            logits = tree_logits(model, prompts, words, self.policy.columns)
+            logits = tree_logits(model, prompts, words, self.policy.columns, self.reader)
         masks = self.masks if self.mask_loss else None
         return score_words(logits / self.temperature, words, masks)
 

@@ -43,6 +43,7 @@ class Imitation:
     """`policy/sft`: the base model, which imitates what a teacher would design."""
 
     name = "policy/sft"
+    merged = True
 
     def __init__(self, config: Config) -> None:
         self.config, self.steps = config, config.sft.steps
@@ -115,6 +116,7 @@ class ScoreConditioned:
     """`policy/score_conditioned`: an adapter on it, which says any design of the rows after its score."""
 
     name = "policy/score_conditioned"
+    merged = False
 
     def __init__(self, config: Config) -> None:
         self.config, self.steps = config, config.sft.score_conditioned_steps
@@ -211,14 +213,21 @@ def _worker(setup: dict[str, Any]) -> None:
     torch.manual_seed(config.run.seed)
     _, space = read_world(run)
     policy = part.policy(run, space, compute_dtype(device))
-    trainer = _trainer(config, policy, space, setup["examples"], _trl_options(config, device, part.steps))
+    options = _trl_options(config, device, part.steps)
+    trainer = _trainer(config, policy, space, setup["examples"], options, merged=part.merged)
     train(trainer, Path(part.name).name, partial(part.save, policy))
 
 
 def _trainer(
-    config: Config, policy: Policy, space: Space, examples: Sequence[Example], options: dict[str, Any]
+    config: Config,
+    policy: Policy,
+    space: Space,
+    examples: Sequence[Example],
+    options: dict[str, Any],
+    *,
+    merged: bool,
 ) -> MaskedSFTTrainer:
-    """TRL's trainer, which shows the examples in their order."""
+    """TRL's trainer, which shows the examples in their order. merged: see `MaskedSFTTrainer`."""
     from trl.trainer.sft_config import SFTConfig
 
     from ..models.constrained import AllowedMasks
@@ -229,6 +238,7 @@ def _trainer(
     return MaskedSFTTrainer(
         policy,
         AllowedMasks(grammar, len(space.vocabulary)),
+        merged=merged,
         args=SFTConfig(**options),
         train_dataset=_dataset(policy, grammar, examples),
     )

@@ -112,9 +112,9 @@ def test_the_loss_sees_the_logprobs_of_sampling(tmp_path: Path, temperature: flo
         assert entropies[row, len(one.words) :].eq(0).all()
 
 
-def sft(policy: Policy, folder: Path, third: dict[str, float]) -> MaskedSFTTrainer:
+def sft(policy: Policy, folder: Path, third: dict[str, float], *, merged: bool = True) -> MaskedSFTTrainer:
     """Shown is one design of twelve steps; `third` are the shares of the words that may say the steps."""
-    policy.add_adapter(8, train_words=True)
+    policy.add_adapter(8, train_words=merged)
     words = [WORDS.index(word) for word in ("Save", "Steps", "steps=12", "<end>")]
     prompt = policy.encode_prompt(policy_prompt("a red apple"))
     example = {
@@ -126,6 +126,7 @@ def sft(policy: Policy, folder: Path, third: dict[str, float]) -> MaskedSFTTrain
     return MaskedSFTTrainer(
         policy,
         toy_masks(),
+        merged=merged,
         args=SFTConfig(
             output_dir=str(folder),
             max_steps=30,
@@ -149,6 +150,12 @@ def test_sft_imitates_designs(tmp_path: Path) -> None:
     assert before < 0.6
     assert share_of_wish(policy) > 0.95
     assert trainer.state.log_history[0]["choice_accuracy"] <= 1.0
+
+
+def test_an_adapter_that_is_not_merged_imitates_as_it_decodes(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path)
+    sft(policy, tmp_path, {"steps=12": 0.3, "steps=4": 0.7}, merged=False).train()
+    assert share_of_wish(policy) == pytest.approx(0.3, abs=0.1)
 
 
 def test_sft_imitates_what_may_stand_in_a_place(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from tiny_policy import tiny_policy
 
 from flowtailor.models.policy import Policy
-from flowtailor.models.prefix_tree import PrefixTree
+from flowtailor.models.prefix_tree import PrefixTree, PromptReader
 
 ROWS = ([5, 6, 7, 8], [5, 6, 7, 9, 10], [5, 6, 7, 8], [5, 11], [12, 6, 7])
 
@@ -35,7 +35,8 @@ def test_logits_and_gradients_are_those_of_the_rows(tmp_path: Path, attention: s
     tree = PrefixTree()
     paths = [tree.add(row) for row in ROWS]
     assert len(tree) == 10 < sum(map(len, ROWS))
-    once = [tree.logits(policy.model)[path] for path in paths]
+    logits = tree.read(policy.model)
+    once = [logits[path] for path in paths]
     each = [policy.model(torch.tensor([row])).logits[0] for row in ROWS]
     for shared, plain in zip(once, each, strict=True):
         assert torch.allclose(shared, plain, atol=1e-5)
@@ -44,3 +45,52 @@ def test_logits_and_gradients_are_those_of_the_rows(tmp_path: Path, attention: s
         for rows in (once, each)
     )
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(shared, plain, strict=True))
+
+
+def test_what_is_said_after_a_prompt_is_none_of_another_prompt() -> None:
+    tree = PrefixTree()
+    prompt, longer = tree.add([5, 6]), tree.add([5, 6, 7])
+    said = tree.add([7, 8], after=prompt)
+    assert (prompt, longer, said) == ([0, 1], [0, 1, 2], [3, 4])
+    assert tree.add([7, 9], after=prompt) == [3, 5]
+
+
+def test_nodes_that_were_read_earlier_are_seen_as_they_were(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path)
+    tree = PrefixTree()
+    heard = [tree.add(row[:2]) for row in ROWS]
+    tree.read(policy.model)
+    said = [tree.add(row[2:], after=path) for row, path in zip(ROWS, heard, strict=True)]
+    known, logits = tree.seen, tree.read(policy.model)
+    for row, nodes in zip(ROWS, said, strict=True):
+        plain = policy.model(torch.tensor([row])).logits[0, 2:]
+        assert torch.allclose(logits[[node - known for node in nodes]], plain, atol=1e-5)
+
+
+def test_rows_of_a_tree_are_a_padded_cache(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path)
+    tree = PrefixTree()
+    paths = [tree.add(row) for row in ROWS]
+    tree.read(policy.model)
+    cache, real = tree.rows(paths, policy.model.config)
+    assert real.tolist() == [[0] * (5 - len(row)) + [1] * len(row) for row in ROWS]
+    mask = torch.cat([real, torch.ones(len(ROWS), 1, dtype=torch.long)], dim=1)
+    after = policy.model(
+        torch.full((len(ROWS), 1), 13),
+        attention_mask=mask,
+        position_ids=real.sum(dim=1, keepdim=True),
+        past_key_values=cache,
+    ).logits[:, -1]
+    for row, logits in zip(ROWS, after, strict=True):
+        assert torch.allclose(logits, policy.model(torch.tensor([[*row, 13]])).logits[0, -1], atol=1e-5)
+
+
+def test_prompts_are_read_once(tmp_path: Path) -> None:
+    policy, readings = tiny_policy(tmp_path), []
+    policy.model.register_forward_hook(lambda *_: readings.append(1))
+    reader = PromptReader(policy.model)
+    for asked, forwards in ((ROWS[:4], 1), (ROWS[1:3], 1), (ROWS[3:], 2), ([[5], [6]], 2)):
+        tree, paths = reader.read(asked)
+        assert len(readings) == forwards
+        assert [len(path) for path in paths] == [len(row) - 1 for row in asked]
+        tree.add([3, 4], after=paths[0])  # what is said stays with who says it
