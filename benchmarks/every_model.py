@@ -2,8 +2,8 @@
 
     python benchmarks/every_model.py --out runs/every-model ~/ComfyUI -- --cpu
 
-The checkout starts with the studio's models in its `models` folder, and what stands behind `--` as its
-arguments. Prints a line for each model, and writes the pictures to OUT.
+The studio's models are linked into the checkout's `models` folder, where the links stay; what stands behind
+`--` are its arguments. Prints a line for each model, and writes the pictures to OUT.
 """
 
 from __future__ import annotations

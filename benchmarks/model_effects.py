@@ -38,8 +38,10 @@ OWN = {
 SUBJECTS = """\
 ## What a model adds
 
-{facts} Gains in score with 95% intervals over prompts, and the number of prompts. Specialists, where the 3d
-look is asked for, on their own subjects and on others, and where another style is:"""
+{facts} Gains in the mean of alignment and fidelity (5 to 3; not all rows have sharpness), with 95%
+intervals over prompts, and the number of prompts; what fewer than {fewest} prompts tell is left out.
+Specialists, where the 3d look is asked for, on their own subjects and on others, and where
+another style is:"""
 STYLES = "Checkpoints of a style and LoRAs, by the style that is asked for:"
 CATEGORIES = "LoRAs, by what the prompt is about, where the 3d look is asked for:"
 
@@ -56,7 +58,7 @@ def effects(rows: pd.DataFrame) -> str:
     others = pairs.loc[~pairs["model"].isin(list(OWN))]
     loras = others.loc[others["model"].str.startswith("LoRA") & (others["style"] == "3d")]
     tables = {
-        SUBJECTS.format(facts=facts): specialists(pairs),
+        SUBJECTS.format(facts=facts, fewest=FEWEST): specialists(pairs),
         STYLES: by(others, "style"),
         CATEGORIES: by(loras, "category"),
     }

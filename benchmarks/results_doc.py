@@ -68,7 +68,8 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         _image("scores", plots),
         methods_table(summary["methods"]),
         "`leads by` is the score of `guided` less the method's, on the same prompts and seeds. "
-        "`by the judge` is an alignment network that nothing was rewarded by. `alike` is how much a design "
+        "`by the judge` is the mean of `held_out_alignment`, by which nothing was rewarded "
+        "([SCORERS.md](SCORERS.md)). `alike` is how much a design "
         "has in common with the nearest of the training rows' workflows, 1 being the same; `graph` and "
         "`values` say it for node classes and links alone, and for the values set on them.",
         "![pictures](images/results/pictures.webp)",
@@ -100,7 +101,7 @@ def methods_table(methods: Mapping[str, Any]) -> str:
         "guided wins",
         "leads by",
         "by the judge",
-        "leads by",
+        "leads by (judge)",
         "valid",
         "ran",
         "workflows",

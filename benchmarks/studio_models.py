@@ -60,8 +60,9 @@ prefers on one seed, measured on another. *Seeds*: mean pixel distance between t
 between two prompts. Shares have 95% intervals over prompts."""
 CATEGORIES = "The alignment score by what the prompt is about, over all seeds; the best of a line is bold."
 SPECIALS = """\
-Colours and numbers: the caption that was asked for against the same one with each of the {colours} colours,
-or with each of three numbers. Chance is {chance:.0%} and 33%."""
+{count} prompts that ask for a colour and {count} that ask for a number, of all splits, one seed: the caption
+that was asked for against the same one with each of the {colours} colours, or with each of three numbers.
+Chance is {chance:.0%} and 33%."""
 
 
 Drawn = list[list[Image.Image]]  # by one checkpoint: of each seed, of each prompt
@@ -89,9 +90,11 @@ def main() -> None:
         INTRO.format(prompts=len(plain), steps=STEPS, seeds=arguments.seeds),
         recognition(drawn["plain"], real, plain),
         "![pictures](images/studio_models.webp)",
+        f"Rows from above: the checkpoints in the order of the table, then the real drawings; columns: the "
+        f"first {min(SHOWN, len(plain))} prompts.",
         CATEGORIES,
         by_category(drawn["plain"], plain),
-        SPECIALS.format(colours=len(COLOURS), chance=1 / len(COLOURS)),
+        SPECIALS.format(count=len(coloured), colours=len(COLOURS), chance=1 / len(COLOURS)),
         specials(pictures, scenes, drawn, coloured, counted),
         effects(read_rows("studio")),
     ]

@@ -60,8 +60,8 @@ PARTS = f"""\
 What one part does: a workflow against the same one without it, where the study has both; mean over seeds,
 intervals over prompts. *Harmed* are prompts that lose more than {HARM:g}."""
 MONTAGE = """\
-For each prompt a picture of its best workflow, of its worst one, and the drawing that the prompt was made
-from, which no workflow has seen."""
+For the first 48 prompts by alphabet, from left to right: a picture of the best workflow, of the worst one,
+and the drawing that the prompt was made from, which no workflow has seen."""
 
 
 class Part(NamedTuple):

@@ -172,7 +172,7 @@ def _rasterise(svg: str) -> bytes:
         import resvg_py  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise FlowtailorError(
-            "pictures: no SVG rasteriser (resvg_py); install it with: pip install 'flowtailor[train]'"
+            "pictures: no SVG rasteriser (resvg_py); install it with: pip install resvg-py"
         ) from None
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
 

@@ -129,7 +129,12 @@ def _add_studio(verbs: Any) -> None:
     start = _add(actions, "start", "run the embedded ComfyUI on this machine until Ctrl-C", _studio_start)
     start.add_argument("--port", type=int, default=8188, help="to listen on; 0: a free one (default: 8188)")
     start.add_argument("--front-end", action="store_true", help="with ComfyUI's web page, to open designs in")
-    train = _add(actions, "train", "make the studio's models and scorers from registry data", _studio_train)
+    train = _add(
+        actions,
+        "train",
+        "train the studio's models and scorers on Fluent emoji, fetched with npm",
+        _studio_train,
+    )
     train.add_argument("parts", nargs="*", metavar="PART", help="which to make (default: all, in order)")
     train.add_argument("--out", default=MODELS_DIR, metavar="DIR", help=f"default: {MODELS_DIR}")
     train.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
@@ -154,7 +159,9 @@ def _add_workflow(verbs: Any) -> None:
     }
     for action, help_text in helps.items():
         parser = _add(actions, action, help_text, _workflow)
-        what = "tokens" if action == "decode" else "a workflow (API or UI format)"
+        what = (
+            "tokens" if action == "decode" else "a workflow (API or editor JSON, or a PNG that ComfyUI saved)"
+        )
         parser.add_argument("file", metavar="FILE", help=f"{what}; '-' reads stdin")
         parser.add_argument("--catalog", metavar="FILE", help="a saved catalog or /object_info answer")
         parser.add_argument(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # torch; the report imports this file for the names alone
     from ..models.reward import RewardEnsemble
 
 METHODS = {
-    "most_used": "one workflow for everything: ComfyUI's default graph, which most people run",
+    "most_used": "one workflow for everything: ComfyUI's default graph, or else the commonest of the rows",
     "best_fixed": "one workflow for everything: the best on training prompts, compared on equal terms",
     "retrieval": "the best workflow, on training prompts, of the category that the prompt's text tells",
     "retrieval_labelled": "the same, told the prompt's true category and style, which nobody tells",

@@ -2,7 +2,7 @@
 
 The ensemble's cautious reward, less a fine for breaking the time budget, and less `reward.novelty` for a
 workflow that was known before. Many workflows are as good as the best known one, and an ensemble doubts those
-least that it has seen; without the fine a policy learns to recite the collection.
+least that it has seen; without that a policy learns to recite the collection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`flowtailor studio train`: makes all weights of the studio and of the scorers from registry data.
+"""`flowtailor studio train`: makes all weights of the studio and of the scorers from Fluent emoji.
 
 Each part is a file under `OUT/weights` or `OUT/scorers` and is skipped where it is there; one that was
 interrupted goes on. Parts need torch, npm for the pictures and no Ray, and use a GPU where there is one.
