@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array, diags_array
-from scipy.sparse.linalg import lsqr
+from scipy.sparse import csr_array, diags_array, eye_array
+from scipy.sparse.linalg import spsolve
 
 from flowtailor.datasets.card import STUDIO_LICENCES, dataset_card
 from flowtailor.datasets.rows import score_column
@@ -38,6 +38,7 @@ FACTS = {
 STRETCH = 20  # rows drawn after one another, which share a pace
 ROUNDS = 30  # of reweighting; the paces then stand still
 CLOSE = 1e-5  # of the logarithm; nearer than that a row counts no more
+FLOOR = 1e-6  # of the normal equations, which leave a constant between workflows and paces open
 UNUSUAL = 0.3  # of the logarithm; renders of one workflow scatter by 0.06
 
 
@@ -98,11 +99,11 @@ def paced(log_r: pd.Series, tokens: pd.Series, stretch: pd.Series, ours: pd.Seri
     (workflow_r, workflows), (stretch_r, stretches) = pd.factorize(tokens), pd.factorize(stretch)
     places = np.concatenate([workflow_r, len(workflows) + stretch_r])
     sums = csr_array((np.ones(len(places)), (np.tile(np.arange(len(log_r)), 2), places)))
-    measured, parts = log_r.fillna(0.0).to_numpy(), np.zeros(len(workflows) + len(stretches))
-    weight_r = told_r.astype(float)
+    measured, weight_r = log_r.fillna(0.0).to_numpy(), told_r.astype(float)
+    floor = FLOOR * eye_array(len(workflows) + len(stretches))  # what no row tells stays at 0
     for _ in range(ROUNDS):
-        root_r = np.sqrt(weight_r)
-        parts = lsqr(diags_array(root_r) @ sums, root_r * measured, x0=parts, atol=1e-10, btol=1e-10)[0]
+        weighted = sums.T @ diags_array(weight_r)
+        parts = spsolve((weighted @ sums + floor).tocsc(), weighted @ measured)
         weight_r = told_r / np.maximum(np.abs(measured - sums @ parts), CLOSE)
     pace_r = pd.Series(parts[len(workflows) + stretch_r], log_r.index)
     return log_r - pace_r + pace_r[ours].median()
