@@ -62,6 +62,10 @@ class ComfyExecutionError(FlowtailorError):
         return type(self), (self.node_id, self.class_type, self.exception_type, self.message)
 
 
+class ComfyOutOfMemory(ComfyExecutionError):
+    """The GPU's memory was full, perhaps of what others had there."""
+
+
 class ComfyInterrupted(FlowtailorError):
     """Somebody else stopped the workflow, as with Stop in ComfyUI's page; it is not to blame."""
 
@@ -84,7 +88,8 @@ class ComfyClient:
     """One conversation with one engine. Use a client from one thread at a time."""
 
     def __init__(self, base_url: str, output_dir: Path | None = None) -> None:
-        """`output_dir`: the folder of an engine of ours, from which fetched pictures are removed."""
+        """`output_dir`: the folder of an engine of ours, from which fetched pictures are removed. Pictures of
+        somebody else's go to its temporary folder, which ComfyUI empties when it starts."""
         import requests  # here: the configuration alone must stay quick to import
 
         self.base_url = base_url.rstrip("/")
@@ -155,7 +160,7 @@ class ComfyClient:
         ComfyInterrupted, ComfyTimeout or ComfyUnavailable (ComfyBusy where it never began).
         """
         self._connect()
-        prompt_id = self.submit(_with_new_files(workflow))
+        prompt_id = self.submit(_with_new_files(workflow) if self._output_dir else _shown(workflow))
         entry = self._wait(prompt_id, timeout_s, on_progress)
         if entry is None:
             if self._waits(prompt_id):
@@ -187,8 +192,16 @@ class ComfyClient:
         return None
 
     def _waits(self, prompt_id: str) -> bool:
-        """Whether a prompt has not begun yet."""
-        return any(prompt_id in entry for entry in self._json("/queue").get("queue_pending", ()))
+        """Whether a prompt has not begun yet. Raises ComfyInterrupted where it is gone."""
+        queue = self._json("/queue")
+        pending, running = (
+            any(prompt_id in entry for entry in queue.get(part, ()))
+            for part in ("queue_pending", "queue_running")
+        )
+        # It may have ended since its history was asked for.
+        if not pending and not running and prompt_id not in self._json(f"/history/{prompt_id}"):
+            raise ComfyInterrupted("somebody took the workflow out of the engine's queue; try it again")
+        return pending
 
     def _listen(self, prompt_id: str, until: float, on_progress: Progress | None) -> None:
         """Read the websocket until the prompt has ended or the time is over."""
@@ -299,6 +312,16 @@ def _with_new_files(workflow: Api) -> Api:
     return fresh
 
 
+def _shown(workflow: Api) -> Api:
+    """Pictures are shown instead of saved."""
+    fresh = dict(workflow)
+    for node_id, node in workflow.items():
+        if isinstance(node, dict) and node.get("class_type") == "SaveImage":
+            inputs = {name: v for name, v in node.get("inputs", {}).items() if name != "filename_prefix"}
+            fresh[node_id] = {**node, "class_type": "PreviewImage", "inputs": inputs}
+    return fresh
+
+
 def _failure(messages: Api) -> ComfyExecutionError | ComfyInterrupted:
     detail = messages.get("execution_error")
     if detail is None:
@@ -306,9 +329,9 @@ def _failure(messages: Api) -> ComfyExecutionError | ComfyInterrupted:
             "somebody stopped the workflow on the engine; the same command tries it again"
         )
     message = " ".join(str(detail["exception_message"]).split())
-    return ComfyExecutionError(
-        str(detail["node_id"]), detail["node_type"], detail["exception_type"].rpartition(".")[2], message
-    )
+    name = detail["exception_type"].rpartition(".")[2]
+    kind = ComfyOutOfMemory if name == "OutOfMemoryError" else ComfyExecutionError
+    return kind(str(detail["node_id"]), detail["node_type"], name, message)
 
 
 def _first_complaint(body: Api) -> str:

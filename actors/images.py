@@ -17,13 +17,17 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 from PIL import Image, PngImagePlugin
+
+from ..datasets.store import filesystem_of
 
 UNREADABLE = (OSError, SyntaxError, ValueError)  # what PIL says of damaged pictures
 KEY = "flowtailor"  # of the PNG text chunk
 _HEADER_END = 33  # signature and IHDR chunk
+Image.MAX_IMAGE_PIXELS = (
+    None  # an engine of the user's own drew them, two upscalers after one another perhaps
+)
 
 
 @dataclass(frozen=True)
@@ -97,16 +101,3 @@ def with_text(png: bytes, key: str, text: str) -> bytes:
     body = b"tEXt" + key.encode("latin-1") + b"\0" + text.encode("latin-1")
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     return png[:_HEADER_END] + chunk + png[_HEADER_END:]
-
-
-def filesystem_of(place: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a path or URL, and the path in it."""
-    if "://" not in place:
-        return pafs.LocalFileSystem(), str(Path(place).resolve())
-    try:
-        return pafs.FileSystem.from_uri(place)
-    except pa.ArrowInvalid:  # a scheme that only fsspec knows
-        import fsspec
-
-        filesystem, base = fsspec.core.url_to_fs(place)
-        return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), base

@@ -21,7 +21,15 @@ from flowtailor.errors import FlowtailorError
 
 from ..studio.engine import EngineProcess
 from ..workflows.graph import SEED, Workflow
-from .comfy import ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, engine_name, start_engine
+from .comfy import (
+    ComfyClient,
+    ComfyRejected,
+    ComfyTimeout,
+    ComfyUnavailable,
+    EngineConfig,
+    engine_name,
+    start_engine,
+)
 from .images import Images, Picture
 
 _MESSAGE_CHARACTERS = 500
@@ -132,6 +140,10 @@ class Renderer:
                 )
             except ComfyUnavailable as error:
                 lost = self._lost(error)
+                self._restart()
+                continue
+            if outcome.error_type == ComfyRejected.__name__ and len(self._config.urls) > 1:
+                lost = outcome  # another server may have the model that this one lacks
                 self._restart()
                 continue
             if outcome.error_type == ComfyTimeout.__name__ and not self._client.wait_idle():

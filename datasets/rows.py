@@ -48,13 +48,17 @@ RETRYABLE_ERRORS = frozenset(
     {
         "ComfyBusy",
         "ComfyInterrupted",
+        "ComfyOutOfMemory",
         "ComfyTimeout",
         "ComfyUnavailable",
         "EngineChanged",
         "PictureUnreadable",
     }
 )
-LOST = RETRYABLE_ERRORS - {"ComfyTimeout"}  # those that say nothing of the design that was to be drawn
+LOST = RETRYABLE_ERRORS - {
+    "ComfyOutOfMemory",
+    "ComfyTimeout",
+}  # those that say nothing of the design that was to be drawn
 
 
 def text_hash(text: str) -> str:

@@ -31,12 +31,10 @@ class Store:
 
     def __init__(self, url_or_path: str | Path) -> None:
         place = str(url_or_path)
-        if "://" in place:
-            self._fs, self._base = pafs.FileSystem.from_uri(place)
-        else:  # absolute, since workers may stand in other folders
-            place = str(Path(place).resolve())
-            self._fs, self._base = pafs.LocalFileSystem(), place
-        self._rows = f"{self._base}/rows"
+        if "://" not in place:
+            place = str(Path(place).resolve())  # since workers may stand in other folders
+        self._fs, base = filesystem_of(place)
+        self._rows = f"{base}/rows"
         self.images_dir = f"{place.rstrip('/')}/images"
         self._known_parts: list[str] | None = None  # those whose rows are in the frame
         self._frame = pd.DataFrame()
@@ -99,12 +97,11 @@ class Store:
         )
 
     def _read(self, path: str) -> pa.Table | None:
+        with self._fs.open_input_file(path) as file:
+            content = file.read_buffer()  # what fails here is the disk or the network, not the file
         try:
-            with self._fs.open_input_file(path) as file:  # as one file: a folder a=b is no column here
-                return pq.read_table(file)
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk or the network, not the file
+            return pq.read_table(pa.BufferReader(content))
+        except (pa.ArrowInvalid, OSError) as error:
             aside = f"{self._rows}/corrupt/{path.rsplit('/', 1)[-1]}"
             self._fs.create_dir(f"{self._rows}/corrupt", recursive=True)
             self._fs.move(path, aside)
@@ -123,6 +120,19 @@ class Store:
             if self._fs.get_file_info(temporary).type == pafs.FileType.File:
                 self._fs.delete_file(temporary)
             raise
+
+
+def filesystem_of(place: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a path, or of a URL that pyarrow or fsspec knows, and the path in it."""
+    if "://" not in place:
+        return pafs.LocalFileSystem(), str(Path(place).resolve())
+    try:
+        return pafs.FileSystem.from_uri(place)
+    except pa.ArrowInvalid:  # a scheme that only fsspec knows
+        import fsspec
+
+        filesystem, base = fsspec.core.url_to_fs(place)
+        return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), base
 
 
 def _one_per_id(frame: pd.DataFrame) -> pd.DataFrame:

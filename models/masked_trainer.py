@@ -171,6 +171,9 @@ class MaskedGRPOTrainer(GRPOTrainer):
         self.policy, self.masks, self.word_ids = policy, masks, WordIds(policy.columns)
         self.mask_loss = mask_loss
         super().__init__(model=policy.model, processing_class=policy.tokenizer, **kwargs)  # type: ignore[arg-type]
+        if "ref" in getattr(policy.model, "peft_config", {}):
+            # TRL's copy of the adapter as it was: of one that goes on, the reference would be no longer SFT.
+            policy.model.delete_adapter("ref")  # type: ignore[operator]
         self.reader = prompt_reader(policy.model)  # type: ignore[arg-type]
         self.eos_token_ids = [int(policy.columns[-1])]  # a space's last word is its end
 

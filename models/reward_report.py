@@ -35,13 +35,16 @@ def splits(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def report(
     ensemble: RewardEnsemble, frame: pd.DataFrame, weights: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
-    """Metrics per split, ready for JSON; `frame` holds rendered rows with all their scores."""
-    parts = splits(frame)
-    training = parts["training"]
+    """Metrics per split, ready for JSON, of the rendered rows in `frame` that have every score.
+
+    The baselines learn from as many rows as the ensemble did: where a score is missing, from its word.
+    """
+    training = ensemble.filled(splits(frame)["training"])
     prompts, tokens = list(training["prompt"]), list(training["tokens"])
     guesses = baselines(prompts, tokens, weighted_score(training, weights), ensemble.encoder)
     told = {}
-    for name, rows in parts.items():
+    complete = frame.dropna(subset=[score_column(name) for name in weights])
+    for name, rows in splits(complete).items():
         if rows.empty:
             told[name] = {"rows": 0}
             continue

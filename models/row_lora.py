@@ -50,6 +50,7 @@ def with_rows(model: Any, names: Sequence[str]) -> Any:
     if isinstance(model, LoraLayer):
         return RowLora(model, names)
     twin = copy.copy(model)
+    twin.__dict__.pop("forward", None)  # TRL's trainers put one there that is bound to the model itself
     children = model.named_children()
     twin._modules = model._modules | {name: with_rows(child, names) for name, child in children}
     return twin

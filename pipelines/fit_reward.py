@@ -104,7 +104,7 @@ def fit(
     ensemble = RewardEnsemble(nets, **parts)
     ensemble.calibrate(frame.loc[frame["prompt_split"] == "validation"])
     ensemble.save(folder)
-    metrics = report(ensemble, usable(frame, scorers), config.scorers.weights)
+    metrics = report(ensemble, frame, config.scorers.weights)
     write_json(folder / "metrics.json", metrics)
     shutil.rmtree(run.path(f"ray/{name}"), ignore_errors=True)  # the members' states are not needed again
     print(summary(metrics), flush=True)
@@ -239,7 +239,8 @@ def _resume(fits: dict[int, MemberFit], checkpoint: Checkpoint | None) -> int:
         return 0
     with checkpoint.as_directory() as folder:
         for member, fit in fits.items():
-            fit.load_state_dict(torch.load(Path(folder) / f"member-{member}.pt", weights_only=True))
+            file = Path(folder) / f"member-{member}.pt"
+            fit.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
         return 1 + json.loads((Path(folder) / "cycle-0.json").read_text())
 
 

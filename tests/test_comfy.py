@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flowtailor.actors.client import _failure
 from flowtailor.actors.comfy import (
     ComfyBusy,
     ComfyClient,
@@ -123,6 +124,41 @@ def test_stop_in_comfyuis_page_says_nothing_of_the_workflow(comfy: ComfyClient, 
     with pytest.raises(ComfyInterrupted, match="tries it again") as caught:
         comfy.render(bound(plain_api), on_progress=lambda *_: page._post("/interrupt", {}))
     assert type(caught.value).__name__ in RETRYABLE_ERRORS & LOST
+
+
+@pytest.mark.engine
+def test_a_workflow_that_somebody_takes_out_of_the_queue_is_not_to_blame(
+    comfy: ComfyClient, plain_api: Api
+) -> None:
+    slow = bound(plain_api, seed=33)
+    next(node for node in slow.values() if node["class_type"] == "KSampler")["inputs"]["steps"] = 500
+    others = comfy.submit(slow)
+    threading.Timer(0.5, lambda: ComfyClient(comfy.base_url)._post("/queue", {"clear": True})).start()
+    try:
+        with pytest.raises(ComfyInterrupted, match="out of the engine's queue"):
+            comfy.render(bound(plain_api, seed=34))
+    finally:
+        comfy.interrupt(others)
+    assert comfy.wait_idle()
+
+
+@pytest.mark.engine
+def test_a_picture_stays_out_of_the_output_folder_of_somebody_s_server(
+    comfy: ComfyClient, plain_api: Api
+) -> None:
+    guest, folder = ComfyClient(comfy.base_url), comfy._output_dir
+    assert folder is not None
+    for _ in "ab":  # the second time out of the engine's cache
+        assert guest.render(bound(plain_api, seed=78)).width == 128
+    assert not [*folder.rglob("*.png")]
+
+
+def test_memory_that_is_full_is_tried_again_and_counts() -> None:
+    """Another program may have had it; but a design that never fits must not be left out of a comparison."""
+    detail = {"node_id": "3", "node_type": "KSampler", "exception_message": "Allocation on device"}
+    error = _failure({"execution_error": detail | {"exception_type": "torch.OutOfMemoryError"}})
+    assert type(error).__name__ in RETRYABLE_ERRORS - LOST
+    assert "node 3 (KSampler) failed: OutOfMemoryError" in str(error)
 
 
 @pytest.mark.engine

@@ -138,6 +138,13 @@ def test_the_first_value_is_the_workflow_s_and_others_are_offered_beside_it(cata
     assert "UpscaleModelLoader" not in space.rules  # there is none
 
 
+def test_a_file_that_happens_to_come_first_is_named_all_the_same(catalog: Catalog):
+    """Tomorrow another one may be installed that comes before it."""
+    text = draft({"flux": made_ready(Workflow.from_api(FLUX))}, catalog)
+    assert 'vae_name = ["ae.safetensors"]' in text
+    assert 'clip_name1 = ["t5xxl.safetensors"]' in text
+
+
 def test_values_that_differ_by_a_rounding_are_told_apart(catalog: Catalog):
     first, other = (json.loads(json.dumps(SDXL)) for _ in range(2))
     first["3"]["inputs"]["cfg"], other["3"]["inputs"]["cfg"] = 0.8000000000000002, 0.8

@@ -33,8 +33,9 @@ def prefer_12(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [float(first + WISH in ids) - 0.02 * len(ids) for ids in completion_ids]
 
 
-def grpo(policy: Policy, folder: Path, **options: Any) -> MaskedGRPOTrainer:
-    policy.add_adapter(8)
+def grpo(policy: Policy, folder: Path, *, going_on: bool = False, **options: Any) -> MaskedGRPOTrainer:
+    if not going_on:
+        policy.add_adapter(8)
     settings = {
         "max_steps": 40,
         "per_device_train_batch_size": 16,
@@ -110,6 +111,33 @@ def test_the_loss_sees_the_logprobs_of_sampling(tmp_path: Path, temperature: flo
         assert torch.allclose(logps[row, : len(one.words)], torch.tensor(one.sampled_logprobs), atol=1e-5)
         assert logps[row, len(one.words) :].eq(0).all()
         assert entropies[row, len(one.words) :].eq(0).all()
+
+
+def test_what_is_served_is_what_was_trained(tmp_path: Path) -> None:
+    """An adapter that is loaded again reads prompts as it did in the training: not at all."""
+    base = tiny_policy(tmp_path)
+    base.save(tmp_path / "sft")
+    policy = Policy.load(tmp_path / "sft", WORDS)
+    trainer = grpo(policy, tmp_path, max_steps=10)
+    trainer.train()
+    policy.save_adapter(tmp_path / "grpo")
+    served = Policy.load(tmp_path / "sft", WORDS, {"grpo": tmp_path / "grpo"})
+    prompt = served.encode_prompt(policy_prompt("a red apple"))
+    decoder = CachedDecoder(served.model, served.columns, pad_id=0, adapters=("grpo",))
+    drawn = sample(decoder, toy_masks(), [prompt], seeds=range(4), temperatures=[1.0] * 4)
+    for one in drawn:
+        trained, _ = trainer._score(policy.model, [prompt], torch.tensor([one.words]))
+        assert torch.allclose(trained[0], torch.tensor(one.logprobs), atol=1e-4)
+
+
+def test_the_reference_of_an_adapter_that_goes_on_is_still_the_policy_without_it(tmp_path: Path) -> None:
+    policy = tiny_policy(tmp_path)
+    grpo(policy, tmp_path, max_steps=20).train()
+    trainer = grpo(policy, tmp_path, max_steps=2, learning_rate=1e-6, beta=0.01, going_on=True)
+    trainer.train()
+    logged = [entry["kl"] for entry in trainer.state.log_history if "kl" in entry]
+    assert min(logged) > 0.05
+    assert list(policy.model.peft_config) == ["default"]  # type: ignore[arg-type]
 
 
 def sft(policy: Policy, folder: Path, third: dict[str, float], *, merged: bool = True) -> MaskedSFTTrainer:

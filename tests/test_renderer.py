@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import http.server
 import io
 import json
 import os
@@ -175,6 +176,33 @@ def test_a_server_that_is_away_leaves_its_rows_to_the_others(
         renderer = Renderer(config, str(tmp_path / str(first)), first_server=lambda first=first: first)
         [row] = render(renderer, rows(plain_api, 60 + first))
         assert row["error_type"] is None
+
+
+class Poorer(http.server.BaseHTTPRequestHandler):
+    """A server of the same version that lacks a model."""
+
+    def answer(self, status: int, body: Api) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_GET(self) -> None:
+        self.answer(200, {"system": {"comfyui_version": "0.3.75"}})
+
+    def do_POST(self) -> None:
+        self.answer(400, {"error": {"message": "Prompt outputs failed validation"}, "node_errors": {}})
+
+
+@pytest.mark.engine
+def test_what_one_server_refuses_another_may_draw(comfy: ComfyClient, tmp_path: Path, plain_api: Api) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), Poorer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        poorer = f"http://127.0.0.1:{server.server_port}"
+        drawn = Renderer(EngineConfig(kind="urls", urls=(poorer, comfy.base_url)), str(tmp_path / "a"))
+        assert render(drawn, rows(plain_api, 70))[0]["error_type"] is None
+        refused = Renderer(EngineConfig(kind="urls", urls=(poorer, poorer)), str(tmp_path / "b"))
+        assert render(refused, rows(plain_api, 71))[0]["error_type"] == "ComfyRejected"
+        server.shutdown()
 
 
 @pytest.mark.parametrize("scheme", ["path", "file://", "memory://"])

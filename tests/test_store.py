@@ -112,6 +112,24 @@ def test_a_corrupt_part_is_moved_aside_and_named(
     assert not caplog.text
 
 
+def test_a_network_that_fails_condemns_no_part(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What pyarrow says of it has no error number."""
+    store.append(rows("a"))
+
+    class Away:
+        def __getattr__(self, name: str):
+            return getattr(store_fs, name)
+
+        def open_input_file(self, path: str):
+            raise OSError("AWS Error NETWORK_CONNECTION")
+
+    store_fs, store._fs = store._fs, Away()  # type: ignore[assignment]
+    with pytest.raises(OSError, match="NETWORK"):
+        store.rows()
+    store._fs = store_fs
+    assert len(store.rows()) == 1
+
+
 def test_an_unfinished_part_is_not_read(store: Store, tmp_path: Path):
     store.append(rows("a"))
     (tmp_path / "data" / "rows" / ".part-x.tmp").write_bytes(b"half")

@@ -48,6 +48,17 @@ def test_summary_names_what_a_person_would_choose():
     )
 
 
+def test_texts_and_slots_of_other_nodes_are_no_file_names():
+    nodes = {
+        "1": {
+            "class_type": "CLIPTextEncodeFlux",
+            "inputs": {"clip_l": "{prompt}, 3/4 view", "t5xxl": "{prompt}", "guidance": 3.5},
+        },
+        "2": {"class_type": "RandomNoise", "inputs": {"noise_seed": "{seed}"}},
+    }
+    assert summary(Workflow.from_api(nodes)) == "CLIPText Encode Flux “{prompt}, 3/4 view” 3.5 · Random Noise"
+
+
 def test_the_plain_prompt_says_nothing_and_long_texts_are_cut():
     nodes = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "{prompt}"}}}
     assert summary(Workflow.from_api(nodes)) == ""

@@ -73,6 +73,12 @@ def test_widgets_that_came_later_have_their_defaults(ui, catalog):
     assert ui_to_api(ui, catalog)["7"]["inputs"]["cfg"] == 8.0
 
 
+def test_braces_that_were_escaped_lose_their_backslash(ui, catalog):
+    """As in the editor's own export; a bare {prompt} is what it would take the braces from."""
+    node(ui, 5)["widgets_values"] = [r"\{prompt\}, {red|green}"]
+    assert ui_to_api(ui, catalog)["5"]["inputs"]["text"] == "{prompt}, {red|green}"
+
+
 def test_widget_values_by_name(ui, catalog):
     node(ui, 6)["widgets_values"] = {"width": 96, "height": 32, "batch_size": 1}
     assert ui_to_api(ui, catalog)["6"]["inputs"] == {"width": 96, "height": 32, "batch_size": 1}

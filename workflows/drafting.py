@@ -3,7 +3,8 @@
 `draft` writes the TOML that `space.py` reads, for a person to edit: the node classes of the workflows with
 the values that they have, every installed model of the kinds that they load, numbers around theirs, and stock
 nodes that fit in between (a LoRA, an upscaler, a second pass). Promises: the workflows lie in the space, if
-all their nodes may be in it and none of their values comes from another node. Nodes that are no part of
+all their nodes may be in it, none of their values comes from another node, and no node's inputs change with
+what feeds them. Nodes that are no part of
 ComfyUI itself, read or write files, or call a network are left out and named in a comment: a person may add
 them. Does not know which models go together; that a LoRA is of another family shows in the scores.
 """
@@ -123,7 +124,9 @@ def _table(
             values = [texts.name(v) for v in values]
         elif values:
             values = _around(one, values, second_pass=second_pass and spec.class_type in PASS)
-        implied = values == [one.default] and one.type != "STRING"
+        # The default of a list of files is whichever comes first, and tomorrow's may come before it.
+        declared = one.type != COMBO or "default" in one.options
+        implied = values == [one.default] and one.type != "STRING" and declared
         if values and not implied:
             table[name] = values
     return table

@@ -72,7 +72,10 @@ def with_prompt(flow: Workflow) -> Workflow:
         found = {where for link in starts if isinstance(link, Link) for where in _texts_behind(flow, link)}
         if found:
             return _changed(flow, found, lambda _: PROMPT)
-    raise WorkflowError(f"no text leads to its sampler; write {PROMPT} where the prompt belongs")
+    raise WorkflowError(
+        f"no text leads to its sampler; write {PROMPT} where the prompt belongs (in ComfyUI's editor "
+        r"\{prompt\}, for it takes braces away)"
+    )
 
 
 def is_negative(flow: Workflow, node_id: str) -> bool:

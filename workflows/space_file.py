@@ -173,6 +173,9 @@ class RulesReader:
         )
 
     def _outputs(self, node: NodeSpec) -> tuple[str, ...]:
+        """What other nodes may read; SaveImage ends a design, though newer ones pass their picture on."""
+        if node.is_output:
+            return ()
         return tuple(self.types.get(f"{node.class_type}.{kind}", kind) for kind in node.outputs)
 
 

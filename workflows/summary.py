@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .graph import PROMPT, Link, Workflow
-from .slots import is_negative
+from .graph import FILENAME, PROMPT, SEED, Link, Workflow
+from .slots import TEXTS, is_negative
 
 PLUMBING = frozenset({"VAEDecode", "VAEEncode", "SaveImage", "PreviewImage", "ImageUpscaleWithModel"})
 LONGEST_TEXT = 48
@@ -52,7 +52,8 @@ def _part(class_type: str, values: Mapping[str, Any]) -> str:
         case name, {"width": width, "height": height} if name.startswith("Empty"):
             return f"{width}×{height}"
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", class_type)
-    return " ".join([words, *(_value(value) for value in values.values())])
+    told = [_text(value) if name in TEXTS else _value(value) for name, value in values.items()]
+    return " ".join([words, *filter(None, told)])
 
 
 def _text(text: str) -> str:
@@ -63,6 +64,8 @@ def _text(text: str) -> str:
 
 
 def _value(value: Any) -> str:
+    if value in (SEED, FILENAME):
+        return ""
     if isinstance(value, str):
         return _stem(value)
     return _number(value) if isinstance(value, float) else str(value)

@@ -2,7 +2,9 @@
 
 `ui_to_api` does what ComfyUI's front end does when it queues a graph: widget values get their names from
 the catalog, reroutes and primitives disappear, bypassed nodes pass through, muted ones vanish, and
-subgraphs are expanded (node 7 in instance 10 becomes "10:7", as there). It does not know the front ends of
+subgraphs are expanded (node 7 in instance 10 becomes "10:7", as there). Braces that were escaped in a text
+lose their backslash; random choices (`{red|green}`) are not drawn, for a workflow holds what it may be. It
+does not know the front ends of
 node packs that keep their own widgets or virtual nodes; a class that the catalog lacks is an error.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -275,7 +278,10 @@ def _take(specs: Iterable[InputSpec], values: deque[Any], prefix: str, inputs: d
             chosen = Catalog.from_object_info({name: {"input": options[inputs[name]]}})[name]
             _take(chosen.inputs.values(), values, f"{name}.", inputs)
         elif not spec.is_link:
-            inputs[name] = no_link(values.popleft() if values else spec.default)
+            value = values.popleft() if values else spec.default
+            if isinstance(value, str) and spec.options.get("dynamicPrompts"):
+                value = re.sub(r"\\([{}|])", r"\1", value)
+            inputs[name] = no_link(value)
             controlled = spec.options.get("control_after_generate") or spec.is_seed
             if controlled and values and values[0] in CONTROLS:
                 values.popleft()  # the front end's own widget, which stands behind a seed
