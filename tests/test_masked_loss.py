@@ -13,8 +13,14 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from flowtailor.errors import FlowtailorError
-from flowtailor.models.constrained import CachedDecoder, sample
-from flowtailor.models.masked_trainer import MaskedGRPOTrainer, MaskedSFTTrainer, WordIds, tree_logits
+from flowtailor.models.constrained import CachedDecoder, prompt_reader, sample
+from flowtailor.models.masked_trainer import (
+    MaskedGRPOTrainer,
+    MaskedSFTTrainer,
+    WordIds,
+    score_words,
+    tree_logits,
+)
 from flowtailor.models.policy import Policy, policy_prompt
 
 WISH = WORDS.index("steps=12")
@@ -122,12 +128,12 @@ def test_what_is_served_is_what_was_trained(tmp_path: Path) -> None:
     trainer.train()
     policy.save_adapter(tmp_path / "grpo")
     served = Policy.load(tmp_path / "sft", WORDS, {"grpo": tmp_path / "grpo"})
-    prompt = served.encode_prompt(policy_prompt("a red apple"))
-    decoder = CachedDecoder(served.model, served.columns, pad_id=0, adapters=("grpo",))
-    drawn = sample(decoder, toy_masks(), [prompt], seeds=range(4), temperatures=[1.0] * 4)
-    for one in drawn:
-        trained, _ = trainer._score(policy.model, [prompt], torch.tensor([one.words]))
-        assert torch.allclose(trained[0], torch.tensor(one.logprobs), atol=1e-4)
+    prompt = [served.encode_prompt(policy_prompt("a prompt that was not read before"))]
+    words = torch.tensor([[WORDS.index(word) for word in ("Save", "Steps", "steps=12", "<end>")]])
+    reader = prompt_reader(served.model)  # type: ignore[arg-type]
+    logits = tree_logits(served.model, prompt, words, served.columns, reader)
+    trained = trainer._score(policy.model, prompt, words)[1]
+    assert torch.allclose(score_words(logits, words, toy_masks())[1], trained, atol=1e-4)
 
 
 def test_the_reference_of_an_adapter_that_goes_on_is_still_the_policy_without_it(tmp_path: Path) -> None:
