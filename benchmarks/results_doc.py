@@ -76,6 +76,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "One seed each.",
         "## The reward ensemble",
         reward_table(summary["reward"]),
+        *older_told(summary["reward"]),
         "Rank correlations are within prompts; the ceiling is what a perfect predictor could reach. Regret "
         "is the score that is lost by taking the row that is foreseen best instead of the best one.",
         "## Learning",
@@ -154,6 +155,16 @@ def reward_table(reward: Mapping[str, Any]) -> str:
         if reward.get(split, {}).get("rows")
     ]
     return markdown_table(["split", "rows", *columns], lines, "lr")
+
+
+def older_told(reward: Mapping[str, Any]) -> list[str]:
+    """The same of all rows, by the scorers that none of them is older than; nothing where all have all."""
+    older = {split: numbers["all_rows"] for split, numbers in reward.items() if "all_rows" in numbers}
+    if not older:
+        return []
+    weights = next(iter(older.values()))["weights"]
+    by = " and ".join(f"`{name}` ({weight:g})" for name, weight in weights.items())
+    return [f"Rows that are older than a scorer lack its score. All of them, by {by}:", reward_table(older)]
 
 
 def guidance_table(guidance: Mapping[str, Any]) -> str:

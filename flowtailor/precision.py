@@ -11,7 +11,10 @@ import torch
 def compute_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     """bfloat16 where the device multiplies it natively, else float32 (bfloat16 is the slower one there)."""
     kind = torch.device(device).type
-    native = torch.cuda.is_bf16_supported() if kind == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 

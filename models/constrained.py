@@ -133,13 +133,12 @@ class CachedDecoder:
         self.device = next(model.parameters()).device
 
     def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        config = self.model.config
         if self.reader is None:
-            self.cache = DynamicCache(config=config)  # type: ignore[arg-type]
+            self.cache = DynamicCache(config=self.model.config)  # type: ignore[arg-type]
             self.mask = torch.zeros((len(prompts) * self.copies, 0), dtype=torch.long, device=self.device)
             return self._forward(prompts)
         tree, paths = self.reader.read(prompts)
-        self.cache, self.mask = tree.rows(paths * self.copies, config)
+        self.cache, self.mask = tree.rows(paths * self.copies)
         self.mask = self.mask.to(self.device)
         return self._forward([prompt[-1:] for prompt in prompts])
 

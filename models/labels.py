@@ -93,11 +93,13 @@ class Labels:
 def fit_head(features_PD: Tensor, told: Sequence[str]) -> Head:
     """What tells the classes from prompt features (P, D); its layer is not to be trained.
 
-    told: the class of each prompt. With one alone, C is 1 and all prompts are of it.
+    told: the class of each prompt, "" where nothing tells. With one alone, C is 1 and all prompts are of it.
     """
     from sklearn.linear_model import LogisticRegression  # a second of import, which only fitting needs
 
-    classes, class_P = np.unique(list(told), return_inverse=True)
+    named = [place for place, name in enumerate(told) if name] or list(range(len(told)))
+    features_PD = features_PD[named]
+    classes, class_P = np.unique([told[place] for place in named], return_inverse=True)
     layer = _layer(len(classes))
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

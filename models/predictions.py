@@ -21,7 +21,7 @@ class Predictions:
 
     mean: np.ndarray  # (N, S)
     std: np.ndarray  # (N, S), of a single picture's score
-    doubt: np.ndarray  # (N, S), the part of it about the workflow: what no rendered one tells
+    doubt: np.ndarray  # (N, S), about the workflow: what no rendered one tells
     seconds: np.ndarray  # (N,)
     seconds_std: np.ndarray  # (N,)
     seconds_latest: np.ndarray  # (N,), what 19 of 20 renders stay below

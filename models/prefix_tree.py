@@ -66,7 +66,7 @@ class PrefixTree:
         they were read then."""
         weight = next(model.parameters())
         new = slice(self.seen, len(self))
-        cache = DynamicCache(ddp_cache_data=self._memory, config=model.config)
+        cache = _cache(self._memory)
         logits = model(
             input_ids=torch.tensor([self._tokens[new]], device=weight.device),
             position_ids=torch.tensor([[len(path) - 1 for path in self._paths[new]]], device=weight.device),
@@ -78,7 +78,7 @@ class PrefixTree:
         self.seen = len(self)
         return logits
 
-    def rows(self, paths: Sequence[Sequence[int]], config: Any) -> tuple[DynamicCache, torch.Tensor]:
+    def rows(self, paths: Sequence[Sequence[int]]) -> tuple[DynamicCache, torch.Tensor]:
         """What was read along the paths as a cache of R rows, and which of its places are real, (R, P).
 
         Paths are padded on the left.
@@ -87,11 +87,11 @@ class PrefixTree:
         padded = torch.tensor([[0] * (longest - len(path)) + list(path) for path in paths])
         real = torch.tensor([[0] * (longest - len(path)) + [1] * len(path) for path in paths])
         if not longest:
-            return DynamicCache(config=config), real.long()
+            return _cache([]), real.long()
         device = self._memory[0][0].device
         place = padded.to(device)
         taken = [tuple(part[0][:, place].transpose(0, 1) for part in layer) for layer in self._memory]
-        return DynamicCache(ddp_cache_data=taken, config=config), real.to(device)
+        return _cache(taken), real.to(device)
 
     def _bias(self, dtype: torch.dtype) -> torch.Tensor:
         """(1, 1, M, N) added to the attention: 0 where the column is the row's ancestor or itself."""
@@ -101,6 +101,11 @@ class PrefixTree:
         bias = torch.full((len(new), len(self)), torch.finfo(dtype).min, dtype=dtype)
         bias[readers, seen] = 0.0
         return bias[None, None]
+
+
+def _cache(memory: Sequence[tuple[torch.Tensor, ...]]) -> DynamicCache:
+    """What a model goes on from that has read them: keys and values of each layer, or nothing."""
+    return DynamicCache(ddp_cache_data=memory) if memory else DynamicCache()
 
 
 class PromptReader:

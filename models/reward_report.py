@@ -35,16 +35,32 @@ def splits(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def report(
     ensemble: RewardEnsemble, frame: pd.DataFrame, weights: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
-    """Metrics per split, ready for JSON, of the rendered rows in `frame` that have every score.
+    """Metrics per split, ready for JSON, of the rendered rows in `frame` that have every score; under
+    `all_rows` of all of them, by the scorers that saw each.
 
     The baselines learn from as many rows as the ensemble did: where a score is missing, from its word.
     """
     training = ensemble.filled(splits(frame)["training"])
+    complete = frame.dropna(subset=[score_column(name) for name in weights])
+    told = _told(ensemble, splits(complete), training, weights)
+    older = {name: weight for name, weight in weights.items() if frame[score_column(name)].notna().all()}
+    if 0 < len(older) < len(weights):
+        for split, numbers in _told(ensemble, splits(frame), training, older).items():
+            told[split]["all_rows"] = {"weights": older, **numbers}
+    return told
+
+
+def _told(
+    ensemble: RewardEnsemble,
+    parts: Mapping[str, pd.DataFrame],
+    training: pd.DataFrame,
+    weights: Mapping[str, float],
+) -> dict[str, dict[str, Any]]:
+    """Metrics of each part, whose rows have all scores, and of the baselines that `training` teaches."""
     prompts, tokens = list(training["prompt"]), list(training["tokens"])
     guesses = baselines(prompts, tokens, weighted_score(training, weights), ensemble.encoder)
-    told = {}
-    complete = frame.dropna(subset=[score_column(name) for name in weights])
-    for name, rows in splits(complete).items():
+    told: dict[str, dict[str, Any]] = {}
+    for name, rows in parts.items():
         if rows.empty:
             told[name] = {"rows": 0}
             continue

@@ -113,7 +113,7 @@ class Auditor:
         texts = [prompt.text for prompt in self._prompts]
         model = self._designer.policy.model
         training = model.training
-        model.eval()  # PEFT chooses adapters by name in this mode only
+        model.eval()
         drawn = self._designer.design(
             texts, temperature=grpo.temperature, seed=seed, adapter=self._designer.adapters[0]
         )

@@ -23,7 +23,7 @@ from ..datasets.prompts import Prompt
 from ..workflows.codec import decode
 from ..workflows.summary import summary
 from .methods import Choice, Materials, best_design, timed
-from .statistics import Interval, bootstrap_mean, workflow_effects
+from .statistics import Interval, bootstrap_mean, prompt_level, workflow_effects
 
 Z95 = 1.96
 FEWEST_RENDERS = 3  # behind a fixed workflow's point
@@ -118,7 +118,7 @@ def fixed_points(materials: Materials) -> list[dict[str, Any]]:
     met easy ones is no better for it.
     """
     rows = materials.rows
-    level = float(rows.groupby("prompt")["score"].mean().mean())
+    level = prompt_level(rows)
     seconds, tokens = (
         rows.groupby("workflow_key")["seconds"].mean(),
         rows.groupby("workflow_key")["tokens"].first(),

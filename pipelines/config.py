@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -113,6 +114,17 @@ class RewardConfig(Section):
     novelty: NonNegativeFloat = 0.0  # score that a policy gives up to design what was not rendered before
 
 
+def _shared_prompts(options: dict[str, Any]) -> dict[str, Any]:
+    if options.get("gradient_checkpointing"):
+        raise ValueError(
+            "gradient_checkpointing keeps no cache, by which designs share prompts; leave it out"
+        )
+    return options
+
+
+TrlOptions = Annotated[dict[str, Any], AfterValidator(_shared_prompts)]
+
+
 class SftConfig(Section):
     base: str = "smollm2-135m-instruct"
     steps: PositiveInt = 70
@@ -125,7 +137,7 @@ class SftConfig(Section):
     designs_per_prompt: PositiveInt = 2  # that the teacher shows each time it is asked
     budgeted: float = Field(default=0.5, ge=0, le=1)  # share of its answers that keep a time budget
     score_conditioned_steps: PositiveInt = 40
-    trl: dict[str, Any] = Field(default_factory=dict)
+    trl: TrlOptions = Field(default_factory=dict)
 
 
 class GrpoConfig(Section):
@@ -142,7 +154,7 @@ class GrpoConfig(Section):
     audit_every: NonNegativeInt = 20  # steps between audits by really rendering; 0: none
     audit_designs: int = Field(default=16, ge=2)  # of one audit, each for a prompt of its own
     audit_max_gap: float = 0.15  # predicted less rendered score that stops the run
-    trl: dict[str, Any] = Field(default_factory=dict)
+    trl: TrlOptions = Field(default_factory=dict)
 
 
 class RefineConfig(Section):

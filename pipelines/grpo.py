@@ -23,7 +23,7 @@ from .config import Config
 from .examples import seconds_range, training_rows
 from .known import read_known
 from .objective import Objective, Words, limit
-from .policy_training import train, train_in_ray, trainer_options, worker_device
+from .policy_training import ADAPTER_FORMAT, train, train_in_ray, trainer_options, worker_device
 from .questions import Question, askable, draw_questions
 from .stage import Run, fingerprint, is_done, stage_output
 from .trained import need
@@ -92,6 +92,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
         "scorers": config.scorers,
         "max_tokens": config.space.max_tokens,
         "seed": config.run.seed,
+        "format": ADAPTER_FORMAT,
     }
 
 
@@ -212,8 +213,9 @@ def _trl_options(config: Config, device: Any, seed: int) -> dict[str, Any]:
         "temperature": grpo.temperature,
         "beta": grpo.beta,
         # In the reward's own unit, so that `beta` is a temperature: the policy tends to the SFT policy times
-        # exp(reward / beta). Scaled by a deviation, designs that differ by a hair push as hard as any, and it
-        # ends with one workflow for everything.
+        # exp(reward (G - 1) / (G beta)) in groups of G, whose mean each design is part of. Scaled by a
+        # deviation, designs that differ by a hair push as hard as any, and it ends with one workflow for
+        # everything.
         "scale_rewards": "none",
         "lr_scheduler_type": "constant_with_warmup",
         "shuffle_dataset": False,

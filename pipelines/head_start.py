@@ -9,7 +9,7 @@ score, and is rendered where it was planned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -48,10 +48,21 @@ def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFra
             f"catalog ({', '.join(world)})",
             flush=True,
         )
-    lent = rows.loc[same & ~rows["row_id"].isin(store.known_ids())].reset_index(drop=True)
+    lent = _new_to(store, rows.loc[same], config.scorers.weights).reset_index(drop=True)
     if len(lent):
         print(f"head start: {len(lent)} rows come from {config.collect.head_start}, no pictures", flush=True)
     return lent
+
+
+def _new_to(store: Store, rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:
+    """The rows that the store has not, or took over when a scorer was younger whose score they have now."""
+    taken = store.settled().loc[lambda held: held["image"].isna()].set_index("row_id")
+    newer = pd.Series(False, rows.index)
+    for name in map(score_column, scorers):
+        held = rows["row_id"].map(taken[name]) if name in taken else pd.Series(np.nan, rows.index)
+        newer |= rows[name].notna() & held.isna()
+    known, taken_over = rows["row_id"].isin(store.known_ids()), rows["row_id"].isin(taken.index)
+    return rows.loc[~known | (taken_over & newer)]
 
 
 def beside(missing: pd.DataFrame, lent: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:

@@ -31,4 +31,14 @@ def write_known(folder: Path, rows: pd.DataFrame) -> None:
 def read_known(run: Run) -> list[Words]:
     """The workflows of the training rows when SFT began, sorted; FlowtailorError where no note tells."""
     need(run.dir, f"policy/sft/{FILE}")
-    return [tuple(text.split()) for text in json.loads(run.path(f"policy/sft/{FILE}").read_text())]
+    return _noted(run.path("policy/sft"))
+
+
+def known_to(base: str, rows: pd.DataFrame) -> list[Words]:
+    """Those that a policy in the folder `base` noted, which goes on; to any other language model, those of
+    the rows."""
+    return _noted(Path(base)) if (Path(base) / FILE).is_file() else workflows_of(rows)
+
+
+def _noted(folder: Path) -> list[Words]:
+    return [tuple(text.split()) for text in json.loads((folder / FILE).read_text())]

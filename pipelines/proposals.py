@@ -53,7 +53,7 @@ class Proposer:
         config, pairs = self.one.config, []
         for prompts in self._batches("validation"):
             wishes = {
-                "guidance": [config.design.guidance] * len(prompts),
+                "guidance": [self.one.guidance] * len(prompts),
                 "temperature": [config.design.temperature] * len(prompts),
                 "budget_s": [None] * len(prompts),
                 "seed": [config.run.seed] * len(prompts),
@@ -94,7 +94,7 @@ class Proposer:
             drawn = self.designer.design(
                 [prompt.text for prompt in prompts],
                 n=config.refine.draws,
-                guidance=config.design.guidance,
+                guidance=self.one.guidance,
                 temperature=config.design.temperature,
                 seed=config.run.seed + self.one.number,
             )

@@ -11,7 +11,7 @@ best workflows hardly differ, so that a policy which learns from them has more t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,11 +33,15 @@ QUANTILES = (TIGHTEST, 0.1, 0.3, 0.6)  # of the rendered workflows' seconds, the
 
 
 def repertoire(
-    rendered: Sequence[Words], prompts: Sequence[str], ensemble: RewardEnsemble, space: Space, config: Config
+    rendered: Sequence[Words],
+    known: Collection[Words],
+    prompts: Sequence[str],
+    ensemble: RewardEnsemble,
+    space: Space,
+    config: Config,
 ) -> list[Words]:
-    """The best of `rendered`, which are known, and of `sft.variants` edits of them, by the objective."""
+    """The best of `rendered` and of `sft.variants` edits of them, by the objective."""
     judges = prompts[:: max(1, len(prompts) // JUDGES)]
-    known = set(rendered)
     told = Objective.table(ensemble, judges, rendered, known, config)
     limits = [math.inf, *np.quantile(told.latest_N.mean(0), QUANTILES)]
     seeds = [rendered[w] for w in best(told, limits, SEEDS)]

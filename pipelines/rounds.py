@@ -22,10 +22,12 @@ from .catalog import WORLD, world_inputs
 from .config import Config
 from .renders import adopt
 from .stage import Run, bring_back, fingerprint, is_recorded, read_record, record, stage_output, write_json
+from .trained import as_evaluated
 
 SFT_PARTS = ("policy/sft", "policy/score_conditioned")
 LEARNED = ("reward", "policy/sft", "policy/grpo")
 STARTS = (*LEARNED, *WORLD)  # of the run, which a round copies
+GUIDANCE = "evaluation/guidance.json"  # too, where the run was evaluated
 LINEAGE = "refined.json"  # in the adapter's folder: the round that made it
 PROMOTING = "promoting.json"  # in the round's folder while `promote` is at work
 
@@ -60,6 +62,11 @@ class Round:
         """Whose SFT policy the round's adapter belongs to: the round's, or the run's, which it left alone."""
         return self.own if self.own.path("policy/sft").is_dir() else self.run
 
+    @property
+    def guidance(self) -> float:
+        """With which the policy of the start designs, and its successor as well: that of its evaluation."""
+        return as_evaluated(self.config, self.start.dir).design.guidance
+
     def inputs(self) -> dict[str, Any]:
         """What a round depends on."""
         config = self.config
@@ -67,7 +74,7 @@ class Round:
             "start": [self.start.path("policy/grpo"), self.start.path("reward")],
             "sft": self.start.path("policy/sft/model.safetensors"),
             "refine": config.refine.model_dump(exclude={"rounds"}),
-            "design": [config.design.guidance, config.design.temperature],
+            "design": [self.guidance, config.design.temperature],
             "reward": config.reward.model_dump(exclude={"workers"}),
             "grpo": config.grpo,
             "prompts": [config.prompts.counts(), prompt_file(config.prompts.file)],
@@ -90,7 +97,7 @@ def begin(one: Round) -> None:
         own.path(PROMOTING).unlink(missing_ok=True)
         shutil.rmtree(own.path("policy"), ignore_errors=True)  # learned from another start
         with stage_output(own, "start", {}) as folder:
-            for part in STARTS:
+            for part in (*STARTS, *([GUIDANCE] if run.path(GUIDANCE).is_file() else [])):
                 _copy(run.path(part), folder / part)
     for part in WORLD:
         _copy(start.path(part), own.path(part))

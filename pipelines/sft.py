@@ -18,8 +18,8 @@ from ..workflows.rules import END
 from .catalog import read_world, world_inputs
 from .config import Config
 from .examples import Example, designable, imitation_examples, score_examples, seconds_range, training_rows
-from .known import workflows_of, write_known
-from .policy_training import train, train_in_ray, trainer_options, worker_device
+from .known import known_to, workflows_of, write_known
+from .policy_training import ADAPTER_FORMAT, train, train_in_ray, trainer_options, worker_device
 from .questions import askable, draw_questions
 from .repertoire import repertoire
 from .stage import Run, fingerprint, is_done, stage_output
@@ -82,11 +82,11 @@ class Imitation:
         if self.by_rows:
             teacher: Teacher = RowsTeacher(rows, sft.keep)
         else:
-            ensemble, rendered = load_ensemble(run), workflows_of(rows)
+            ensemble, rendered, known = load_ensemble(run), workflows_of(rows), set(known_to(sft.base, rows))
             asked = list(dict.fromkeys(question.prompt for question in questions))
-            workflows = repertoire(rendered, asked, ensemble, space, self.config)
+            workflows = repertoire(rendered, known, asked, ensemble, space, self.config)
             print(f"{self.name}: {len(workflows)} workflows to choose from", flush=True)
-            teacher = EnsembleTeacher(ensemble, asked, workflows, set(rendered), self.config)
+            teacher = EnsembleTeacher(ensemble, asked, workflows, known, self.config)
         return imitation_examples(questions, teacher, each=sft.designs_per_prompt, seed=seed)
 
     def policy(self, run: Run, space: Space, dtype: torch.dtype) -> Policy:
@@ -125,7 +125,8 @@ class ScoreConditioned:
     def inputs(self, run: Run) -> dict[str, Any]:
         unused = {"steps", "teacher", "teacher_temperature", "variants", "keep", "budgeted"}
         sft = self.config.sft.model_dump(exclude=unused)
-        return {"sft": sft, "policy": run.path("policy/sft/model.safetensors")}
+        policy = run.path("policy/sft/model.safetensors")
+        return {"sft": sft, "policy": policy, "format": ADAPTER_FORMAT}
 
     def lessons(self, rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
         return _rendered(rows)

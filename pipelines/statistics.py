@@ -104,6 +104,14 @@ def category_effects(rows: pd.DataFrame, *, shrink: float = 5.0, sweeps: int = 2
     return pd.DataFrame(effect_kw, index=pd.Index(categories, name="category"), columns=workflows)
 
 
+def prompt_level(rows: pd.DataFrame, *, shrink: float = 5.0) -> float:
+    """What a prompt scores on average, less what its workflows' `category_effects` added."""
+    table = category_effects(rows, shrink=shrink)
+    place_r = table.index.get_indexer(rows["category"]), table.columns.get_indexer(rows["workflow_key"])
+    level_r = rows["score"] - table.to_numpy()[place_r]
+    return float(level_r.groupby(rows["prompt"]).mean().mean())
+
+
 def workflow_effects(rows: pd.DataFrame, *, shrink: float = 5.0) -> pd.DataFrame:
     """The mean of `category_effects` over prompts, whichever of them a workflow happened to be tried on.
 

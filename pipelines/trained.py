@@ -67,10 +67,10 @@ def open_run(run_dir: str | Path) -> Run:
             f"{place}: its config.resolved.json is not of this version ({type(error).__name__}); "
             "run its stages again"
         ) from None
-    return Run(_as_evaluated(config, place))
+    return Run(as_evaluated(config, place))
 
 
-def _as_evaluated(config: Config, place: Path) -> Config:
+def as_evaluated(config: Config, place: Path) -> Config:
     """With the strength of guidance that an evaluation chose for the adapter that lies there now."""
     file = place / "evaluation/guidance.json"
     if not config.design.choose_guidance or not file.is_file():

@@ -43,6 +43,11 @@ def test_three_classes_are_told_by_probability(encoder):
     assert share.argmax(1).tolist() == [1, 2]
 
 
+def test_a_blank_is_no_class(encoder):
+    head = fit_head(encoder.encode(["a fox", "a pie", "a hammer"]), ["animals", "food", ""])
+    assert head.classes == ("animals", "food")
+
+
 def test_one_class_alone_says_nothing(encoder):
     layer = layer_of({"a fox": "animals", "a cat": "animals"}, encoder)
     assert torch.equal(layer(encoder.encode(["a dog", "a pie"])).softmax(-1), torch.ones(2, 1))

@@ -186,7 +186,7 @@ def test_the_first_upscaler_is_tried_though_no_value_says_it(
         catalog = conftest.saved_catalog("0.3.75")
         return World("comfyui-0.3.75", catalog, Space.default(catalog))
 
-    config = complete_run(tmp_path, offered().space, seed=1)  # trials of seed 0 are held-out workflows
+    config = complete_run(tmp_path, offered().space, seed=2)  # trials of some seeds are held-out workflows
     monkeypatch.setattr(refine, "look", lambda config: offered("u.pth"))
     refine.take_in(config)
     assert "refine: new: UpscaleModelLoader, ImageUpscaleWithModel\n" in capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_rows_of_a_tree_are_a_padded_cache(tmp_path: Path) -> None:
     tree = PrefixTree()
     paths = [tree.add(row) for row in ROWS]
     tree.read(policy.model)
-    cache, real = tree.rows(paths, policy.model.config)
+    cache, real = tree.rows(paths)
     assert real.tolist() == [[0] * (5 - len(row)) + [1] * len(row) for row in ROWS]
     mask = torch.cat([real, torch.ones(len(ROWS), 1, dtype=torch.long)], dim=1)
     after = policy.model(

@@ -19,6 +19,7 @@ from flowtailor.pipelines.picks import FREQUENT, UNSURE, judge, per_prompt, pick
 from flowtailor.pipelines.refine import joined, refine, run_stage
 from flowtailor.pipelines.rounds import Round
 from flowtailor.pipelines.stage import Run, is_done
+from flowtailor.pipelines.trained import adapter_hash
 
 config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
 
@@ -129,6 +130,16 @@ def test_an_interrupted_round_leaves_the_run_alone_and_goes_on(
     run_stage(config)
     assert faked.calls.count("render") == 2
     assert faked.calls[-1] == "train 1"
+
+
+def test_a_round_designs_with_the_guidance_that_the_evaluation_chose(config: Config, faked: Faked) -> None:
+    run, one = Run(config), Round(config, 1)
+    run.path("evaluation").mkdir()
+    told = {"chosen": 0.75, "adapter": adapter_hash(run.dir)}
+    run.path("evaluation/guidance.json").write_text(json.dumps(told))
+    run_stage(config)
+    assert one.guidance == 0.75 != config.design.guidance
+    assert is_done(run, one.name, one.inputs(), output=f"{one.name}/summary.json")
 
 
 def test_a_second_round_starts_from_the_first(

@@ -52,7 +52,7 @@ def rendered(space: Space) -> list[tuple[str, ...]]:
 def chosen(rendered: list[tuple[str, ...]], space: Space, monkeypatch: Any, variants: int) -> list:
     monkeypatch.setattr(repertoire, "KEPT", 5)
     config = load_config(None, ["scorers.weights={alignment = 1.0}", f"sft.variants={variants}"])
-    return repertoire.repertoire(rendered, PROMPTS, LikesCfg3(), space, config)
+    return repertoire.repertoire(rendered, set(rendered), PROMPTS, LikesCfg3(), space, config)
 
 
 def test_without_variants_only_rendered_workflows_are_kept(rendered, space, monkeypatch) -> None:

@@ -163,6 +163,19 @@ def test_report_compares_splits_and_baselines_and_is_json(ensemble, rows):
     assert told["both"]["workflow_mean_spearman_within_prompt"] is None  # constant where all is new
 
 
+def test_rows_that_are_older_than_a_scorer_are_reported_by_the_others(ensemble, rows):
+    older = rows.assign(score_crisp=rows["score_crisp"].where(np.arange(len(rows)) % 3 > 0))
+    told = report(ensemble, older, {"match": 3.0, "crisp": 1.0})["held_out_prompt"]
+    assert told["rows"] < told["all_rows"]["rows"] == (rows["prompt_split"] == "test").sum() - told_both(rows)
+    assert told["all_rows"]["weights"] == {"match": 3.0}
+    assert told["all_rows"]["spearman_within_prompt"] > 0.3
+
+
+def told_both(rows):
+    """How many rows are held out by prompt and by workflow."""
+    return ((rows["prompt_split"] == "test") & (rows["workflow_split"] == "test")).sum()
+
+
 def test_ridge_learns_additive_parts():
     tokens = ["A x=1", "A x=2", "B x=1", "B x=2"] * 5
     scores = np.array([3.0, 2.0, 1.0, 0.0] * 5)

@@ -21,7 +21,7 @@ from flowtailor.models.designing import Designer
 from flowtailor.models.labels import Labels
 from flowtailor.pipelines.config import Config, load_config
 from flowtailor.pipelines.examples import imitation_examples, score_examples, training_rows
-from flowtailor.pipelines.known import read_known, workflows_of
+from flowtailor.pipelines.known import known_to, read_known, workflows_of, write_known
 from flowtailor.pipelines.questions import Question
 from flowtailor.pipelines.sft import run_stage, stage_inputs
 from flowtailor.pipelines.stage import Run
@@ -29,6 +29,14 @@ from flowtailor.pipelines.teachers import RowsTeacher
 from flowtailor.workflows.space import Space
 
 WEIGHTS = {"alignment": 0.7, "sharpness": 0.3}
+
+
+def test_a_policy_that_goes_on_knows_what_it_knew(tmp_path: Path, space: Space) -> None:
+    """What a round of refinement has rendered since is news all the same."""
+    rows = tiny_rows(space)
+    assert known_to("smollm2-135m-instruct", rows) == workflows_of(rows)
+    write_known(tmp_path, rows.head(1))
+    assert known_to(str(tmp_path), rows) == workflows_of(rows.head(1))
 
 
 def test_each_question_gets_its_designs_one_after_another(space: Space) -> None:

@@ -150,6 +150,17 @@ def test_rows_of_another_engine_are_left_where_they_are_and_it_says_so(
     assert "is of this engine and catalog (comfyui-0.1, " in told
 
 
+def test_rows_that_were_taken_over_are_lent_again_where_a_scorer_has_seen_them_since(tmp_path: Path):
+    lent = usable(read_rows("studio"), Config().scorers.weights).iloc[:3]
+    write_rows(lent, tmp_path / "lent.parquet")
+    config = load_config(None, [f"collect.head_start={str(tmp_path / 'lent.parquet')!r}"])
+    store = Store(tmp_path / "dataset")
+    store.append(lent.assign(score_sharpness=[np.nan, np.nan, 0.5]).iloc[1:])
+    assert list(lent_rows(config, lent, store)["row_id"]) == list(lent["row_id"].iloc[:2])
+    store.append(lent)
+    assert lent_rows(config, lent, store).empty
+
+
 def test_a_row_that_times_out_each_time_does_not_stop_a_collection(tmp_path: Path):
     """What earlier calls drew says how fast the machine is."""
     lent = read_rows("studio").iloc[:3]

@@ -10,6 +10,7 @@ from flowtailor.pipelines.statistics import (
     bootstrap_mean,
     category_effects,
     lead,
+    prompt_level,
     win_rate,
     workflow_effects,
 )
@@ -68,6 +69,21 @@ def test_a_prompt_is_won_by_the_mean_of_its_seeds():
     rows = scores({"a": [0.9, 0.4, 0.4, 0.0], "b": [0.5, 0.5, 0.3, 0.3]}, seeds=2)
     rate = win_rate(rows, "a", "b")  # 0.65 against 0.5, 0.2 against 0.3
     assert (rate.value, rate.low, rate.high) == (0.5, 0.0, 1.0)  # two prompts, not four trials
+
+
+def test_the_level_of_prompts_is_that_of_a_workflow_without_effect():
+    """`good` is 0.2 better than `plain`, and drawn far more often; the two prompts are at 0.7 and 0.3."""
+    rows = pd.DataFrame(
+        [
+            (p, w, level + (0.1 if w == "good" else -0.1))
+            for p, level in (("easy", 0.7), ("hard", 0.3))
+            for w in ["good"] * 9 + ["plain"]
+        ],
+        columns=["prompt", "workflow_key", "score"],
+    ).assign(category="any")
+    level = prompt_level(rows, shrink=1e-9)
+    told = {key: level + effect for key, effect in workflow_effects(rows, shrink=1e-9)["effect"].items()}
+    assert told == pytest.approx({"good": 0.6, "plain": 0.4}, abs=1e-3)
 
 
 def test_workflow_effects_are_not_fooled_by_easy_prompts():
