@@ -173,8 +173,7 @@ def tracked() -> list[Path]:
 UNSPEAKABLE = re.compile(
     "|".join(
         (
-            r"/" + r"work/(main|shared|scratch|wheels)",
-            r"/" + r"root/",
+            r"/" + r"(work|root|Users)/\w",
             "pypi" + r"\.org",
             "files\\.python" + "hosted",
             "registry\\.npm" + "js",
