@@ -103,7 +103,7 @@ def paced(log_r: pd.Series, tokens: pd.Series, stretch: pd.Series, ours: pd.Seri
     floor = FLOOR * eye_array(len(workflows) + len(stretches))  # what no row tells stays at 0
     for _ in range(ROUNDS):
         weighted = sums.T @ diags_array(weight_r)
-        parts = spsolve((weighted @ sums + floor).tocsc(), weighted @ measured)
+        parts = np.asarray(spsolve((weighted @ sums + floor).tocsc(), weighted @ measured))
         weight_r = told_r / np.maximum(np.abs(measured - sums @ parts), CLOSE)
     pace_r = pd.Series(parts[len(workflows) + stretch_r], log_r.index)
     return log_r - pace_r + pace_r[ours].median()

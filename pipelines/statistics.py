@@ -107,8 +107,9 @@ def category_effects(rows: pd.DataFrame, *, shrink: float = 5.0, sweeps: int = 2
 def prompt_level(rows: pd.DataFrame, *, shrink: float = 5.0) -> float:
     """What a prompt scores on average, less what its workflows' `category_effects` added."""
     table = category_effects(rows, shrink=shrink)
-    place_r = table.index.get_indexer(rows["category"]), table.columns.get_indexer(rows["workflow_key"])
-    level_r = rows["score"] - table.to_numpy()[place_r]
+    category_r = table.index.get_indexer(pd.Index(rows["category"]))
+    workflow_r = table.columns.get_indexer(pd.Index(rows["workflow_key"]))
+    level_r = rows["score"] - table.to_numpy()[category_r, workflow_r]
     return float(level_r.groupby(rows["prompt"]).mean().mean())
 
 
