@@ -29,13 +29,12 @@ def main() -> None:
     policy = random_policy(space)
     policy.model.eval()
     prompts = [policy.encode_prompt(policy_prompt(text)) for text in PROMPTS]
-    pad_id = int(policy.tokenizer.pad_token_id)  # type: ignore[arg-type]
 
     def decoder(guided: bool, size: int) -> Decoder:
         if guided:
             w = [1.5] * size
-            return GuidedDecoder(policy.model, policy.columns, pad_id=pad_id, adapter="default", w=w)
-        return CachedDecoder(policy.model, policy.columns, pad_id=pad_id, adapters=("default",))
+            return GuidedDecoder(policy.model, policy.columns, adapter="default", w=w)
+        return CachedDecoder(policy.model, policy.columns, adapters=("default",))
 
     def seconds_per_word(guided: bool, size: int, rows: int, first_seed: int) -> float:
         started = time.perf_counter()

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import DynamicCache
 
 from .prefix_tree import PromptReader
 from .row_lora import BASE, with_rows
@@ -107,11 +106,12 @@ def prompt_reader(model: PeftModel) -> PromptReader:
 
 
 class CachedDecoder:
-    """A model behind a KV cache; of a PEFT model's adapters the active one, as they are now.
+    """A model that reads every beginning once (`prefix_tree.py`); of a PEFT model's adapters the active one,
+    as they are now.
 
-    With `adapters`, names of them, every row is held once per name (`BASE` is no adapter) in the one
-    batch: logits are then (len(adapters) * R, V), the rows of the first name first. Adapters act from the
-    last token of a prompt on; the rest is read by the model without them, or by `reader`, which does so too.
+    With `adapters`, names of them, all is said once per name (`BASE` is no adapter) in the one batch: logits
+    are then (len(adapters) * R, V), the rows of the first name first. Adapters act from the last token of a
+    prompt on; the rest is read by the model without them, or by `reader`, which does so too.
     """
 
     def __init__(
@@ -119,57 +119,34 @@ class CachedDecoder:
         model: nn.Module,
         columns: torch.Tensor,
         *,
-        pad_id: int,
         adapters: Sequence[str] = (),
         reader: PromptReader | None = None,
     ) -> None:
-        self.model, self.reader = model, None
+        self._model, self._reader = model, reader or PromptReader(model)
         if isinstance(model, PeftModel):
-            names = adapters or model.active_adapters
-            self.model = with_rows(model.get_base_model(), names)
-            if set(names) != {BASE}:
-                self.reader = reader or prompt_reader(model)
-        self.pad_id, self.columns, self.copies = pad_id, columns.tolist(), max(1, len(adapters))
+            self._model = with_rows(model.get_base_model(), adapters or model.active_adapters)
+            self._reader = reader or prompt_reader(model)
+        self._columns, self._copies = columns.tolist(), max(1, len(adapters))
         self.device = next(model.parameters()).device
 
     def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        if self.reader is None:
-            self.cache = DynamicCache(config=self.model.config)  # type: ignore[arg-type]
-            self.mask = torch.zeros((len(prompts) * self.copies, 0), dtype=torch.long, device=self.device)
-            return self._forward(prompts)
-        tree, paths = self.reader.read(prompts)
-        self.cache, self.mask = tree.rows(paths * self.copies)
-        self.mask = self.mask.to(self.device)
-        return self._forward([prompt[-1:] for prompt in prompts])
+        self._tree, self._paths = self._reader.read(prompts)
+        return self._say([prompt[-1:] for prompt in prompts])
 
     def feed(self, words: Sequence[Sequence[int]]) -> torch.Tensor:
-        return self._forward([[self.columns[word] for word in row] for row in words])
+        return self._say([[self._columns[word] for word in row] for row in words])
 
     def keep(self, rows: Sequence[int]) -> None:
-        size = len(self.mask) // self.copies
-        if list(rows) == list(range(size)):
-            return
-        index = torch.tensor([copy * size + row for copy in range(self.copies) for row in rows])
-        index = index.to(self.device)
-        self.cache.batch_select_indices(index)
-        self.mask = self.mask[index]
+        self._paths = [self._paths[row] for row in rows]
 
     @torch.no_grad()
-    def _forward(self, chunks: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Chunks are padded on the left, so that the last place of each row is real."""
-        longest = max(map(len, chunks))
-        padded = [[self.pad_id] * (longest - len(chunk)) + list(chunk) for chunk in chunks] * self.copies
-        real = [[0] * (longest - len(chunk)) + [1] * len(chunk) for chunk in chunks] * self.copies
-        self.mask = torch.cat([self.mask, torch.tensor(real, device=self.device)], dim=1)  # (B, K)
-        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -longest:]
-        return self.model(
-            input_ids=torch.tensor(padded, device=self.device),
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+    def _say(self, chunks: Sequence[Sequence[int]]) -> torch.Tensor:
+        """What each row says next, after it has said its chunk."""
+        known = self._tree.seen
+        said = [self._tree.add(row, after=path) for row, path in zip(chunks, self._paths, strict=True)]
+        self._paths = [path + nodes for path, nodes in zip(self._paths, said, strict=True)]
+        logits = self._tree.read(self._model, self._copies)
+        return logits[:, [path[-1] - known for path in self._paths]].flatten(0, 1)
 
 
 @dataclass

@@ -143,18 +143,17 @@ class Designer:
 
     def _decoder(self, adapter: str, strengths: list[float]) -> Decoder:
         model, columns = self.policy.model, self.policy.columns
-        pad_id = int(self.policy.tokenizer.pad_token_id)  # type: ignore[arg-type]
         if not any(strengths):
             names = (BASE,) if self.adapters else ()
-            return CachedDecoder(model, columns, pad_id=pad_id, adapters=names)
+            return CachedDecoder(model, columns, adapters=names, reader=self._reader)
         if adapter not in self.adapters:
             raise FlowtailorError(
                 f"adapter {adapter!r}: this policy has {', '.join(self.adapters) or 'none'}; "
                 'train it first, or ask with guidance "sft"'
             )
         if all(w == 1.0 for w in strengths):
-            return CachedDecoder(model, columns, pad_id=pad_id, adapters=(adapter,), reader=self._reader)
-        return GuidedDecoder(model, columns, pad_id=pad_id, adapter=adapter, w=strengths, reader=self._reader)
+            return CachedDecoder(model, columns, adapters=(adapter,), reader=self._reader)
+        return GuidedDecoder(model, columns, adapter=adapter, w=strengths, reader=self._reader)
 
     def _design(self, one: Sample) -> Design:
         words = [self.space.vocabulary[word] for word in one.words]

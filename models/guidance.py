@@ -33,12 +33,11 @@ class GuidedDecoder:
         model: nn.Module,
         columns: torch.Tensor,
         *,
-        pad_id: int,
         adapter: str,
         w: Sequence[float],
         reader: PromptReader | None = None,
     ) -> None:
-        self._pair = CachedDecoder(model, columns, pad_id=pad_id, adapters=(BASE, adapter), reader=reader)
+        self._pair = CachedDecoder(model, columns, adapters=(BASE, adapter), reader=reader)
         self._w = torch.tensor(w, dtype=torch.float32, device=self._pair.device)
 
     def start(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -82,7 +82,7 @@ def tree_logits(
     for row, said in enumerate(_lists(words_BT, words_BT >= 0)):
         nodes = tree.add([prompts[row][-1], *columns[said[:-1]].tolist()], after=paths[row])
         sources[row, : len(said)] = torch.tensor(nodes)
-    return tree.read(model)[sources - known]
+    return tree.read(model)[0, sources - known]
 
 
 SHARE_COLUMNS = ("share_words", "shares")
@@ -185,8 +185,7 @@ class MaskedGRPOTrainer(GRPOTrainer):
     ) -> tuple[list[list[int]], None]:
         """One design per prompt; TRL repeats each prompt `num_generations` times in a row."""
         model = self.accelerator.unwrap_model(self.model)
-        pad_id = int(self.policy.tokenizer.pad_token_id)  # type: ignore[arg-type]
-        decoder = CachedDecoder(model, self.policy.columns, pad_id=pad_id, reader=self.reader)
+        decoder = CachedDecoder(model, self.policy.columns, reader=self.reader)
         first = f"{self.args.seed} {self.accelerator.process_index} {self.state.global_step} {self._step}"
         drawn = sample(
             decoder,

@@ -1,7 +1,7 @@
 """Token sequences that begin alike, each shared beginning computed once.
 
-Shapes: N nodes, one per distinct prefix; M of them read last; V words of the space; R rows; P tokens of the
-longest prompt; H heads of D numbers each.
+Shapes: N nodes, one per distinct prefix; M of them read last; V words of the space; C copies; H heads of D
+numbers each.
 
 A group of GRPO has one prompt, and the surer the policy the longer its designs agree. What a causal model
 says after a prefix depends on the prefix alone; so one forward over a tree, in which a node sees its
@@ -32,7 +32,7 @@ class PrefixTree:
         self._tokens: list[int] = []
         self._paths: list[list[int]] = []  # of each node: its ancestors from the first token on, and itself
         self._children: dict[tuple[int, int, bool], int] = {}  # (parent or -1, token, is said) -> node
-        self._memory: list[tuple[torch.Tensor, torch.Tensor]] = []  # of each layer: keys, values (1, H, N, D)
+        self._memory: list[tuple[torch.Tensor, torch.Tensor]] = []  # of each layer: keys, values (C, H, N, D)
         self.seen = 0  # nodes that were read
 
     def __len__(self) -> int:
@@ -61,37 +61,27 @@ class PrefixTree:
                 self._paths.append(path.copy())
         return path[len(after or ()) :]
 
-    def read(self, model: Any) -> torch.Tensor:
-        """(M, V): what comes after each node that is new since the last reading, and sees the earlier ones as
-        they were read then."""
+    def read(self, model: Any, copies: int = 1) -> torch.Tensor:
+        """(C, M, V): what comes after each node that is new since the last reading, and sees the earlier ones
+        as they were read then.
+
+        copies: C, rows of the batch with the same tokens, for a model that treats its rows differently; what
+        was read in one copy before serves all.
+        """
         weight = next(model.parameters())
         new = slice(self.seen, len(self))
-        cache = _cache(self._memory)
+        places = [len(path) - 1 for path in self._paths[new]]
+        cache = DynamicCache(ddp_cache_data=[_copied(layer, copies) for layer in self._memory] or None)
         logits = model(
-            input_ids=torch.tensor([self._tokens[new]], device=weight.device),
-            position_ids=torch.tensor([[len(path) - 1 for path in self._paths[new]]], device=weight.device),
-            attention_mask=self._bias(weight.dtype).to(weight.device),
+            input_ids=torch.tensor([self._tokens[new]] * copies, device=weight.device),
+            position_ids=torch.tensor([places] * copies, device=weight.device),
+            attention_mask=self._bias(weight.dtype).to(weight.device).expand(copies, -1, -1, -1),
             past_key_values=cache,
             use_cache=True,
-        ).logits[0]
+        ).logits
         self._memory = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[misc]
         self.seen = len(self)
         return logits
-
-    def rows(self, paths: Sequence[Sequence[int]]) -> tuple[DynamicCache, torch.Tensor]:
-        """What was read along the paths as a cache of R rows, and which of its places are real, (R, P).
-
-        Paths are padded on the left.
-        """
-        longest = max(map(len, paths))
-        padded = torch.tensor([[0] * (longest - len(path)) + list(path) for path in paths])
-        real = torch.tensor([[0] * (longest - len(path)) + [1] * len(path) for path in paths])
-        if not longest:
-            return _cache([]), real.long()
-        device = self._memory[0][0].device
-        place = padded.to(device)
-        taken = [tuple(part[0][:, place].transpose(0, 1) for part in layer) for layer in self._memory]
-        return _cache(taken), real.to(device)
 
     def _bias(self, dtype: torch.dtype) -> torch.Tensor:
         """(1, 1, M, N) added to the attention: 0 where the column is the row's ancestor or itself."""
@@ -103,9 +93,9 @@ class PrefixTree:
         return bias[None, None]
 
 
-def _cache(memory: Sequence[tuple[torch.Tensor, ...]]) -> DynamicCache:
-    """What a model goes on from that has read them: keys and values of each layer, or nothing."""
-    return DynamicCache(ddp_cache_data=memory) if memory else DynamicCache()
+def _copied(layer: tuple[torch.Tensor, torch.Tensor], copies: int) -> tuple[torch.Tensor, torch.Tensor]:
+    keys, values = layer
+    return keys.expand(copies, -1, -1, -1), values.expand(copies, -1, -1, -1)
 
 
 class PromptReader:

@@ -33,7 +33,7 @@ def draw(
     policy: Policy, prompts: tuple[str, ...], seeds: list[int], temperature: float = 1.0
 ) -> list[Sample]:
     return sample(
-        CachedDecoder(policy.model, policy.columns, pad_id=0),
+        CachedDecoder(policy.model, policy.columns),
         toy_masks(),
         [policy.encode_prompt(text) for text in prompts],
         seeds=seeds,
@@ -118,13 +118,13 @@ def test_temperature_zero_takes_the_likeliest_word(policy: Policy) -> None:
 def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each forward so far."""
     rows: list[int] = []
-    original = CachedDecoder._forward
+    original = CachedDecoder._say
 
-    def forward(self: CachedDecoder, chunks: Sequence[Sequence[int]]) -> torch.Tensor:
+    def say(self: CachedDecoder, chunks: Sequence[Sequence[int]]) -> torch.Tensor:
         rows.append(len(chunks))
         return original(self, chunks)
 
-    monkeypatch.setattr(CachedDecoder, "_forward", forward)
+    monkeypatch.setattr(CachedDecoder, "_say", say)
     return rows
 
 

@@ -64,7 +64,7 @@ def naive(sft: Policy, grpo: Policy, prompt: str, words: list[int], w: float) ->
 @pytest.mark.parametrize("w", [0.0, 1.0, 1.5, 3.0, -1.0])
 def test_guided_logprobs_equal_two_models(trio: tuple[Policy, Policy, Policy], w: float) -> None:
     both, sft, grpo = trio
-    decoder = GuidedDecoder(both.model, both.columns, pad_id=0, adapter="grpo", w=[w] * len(PROMPTS))
+    decoder = GuidedDecoder(both.model, both.columns, adapter="grpo", w=[w] * len(PROMPTS))
     prompts = [both.encode_prompt(text) for text in PROMPTS]
     drawn = sample(decoder, toy_masks(), prompts, seeds=range(6), temperatures=[1.0] * 6)
     for index, one in enumerate(drawn):
@@ -77,8 +77,8 @@ def test_the_ends_of_the_scale_are_the_two_policies(
     trio: tuple[Policy, Policy, Policy], w: float, name: str
 ) -> None:
     both = trio[0]
-    single = CachedDecoder(both.model, both.columns, pad_id=0, adapters=(name,))
-    guided = GuidedDecoder(both.model, both.columns, pad_id=0, adapter="grpo", w=[w])
+    single = CachedDecoder(both.model, both.columns, adapters=(name,))
+    guided = GuidedDecoder(both.model, both.columns, adapter="grpo", w=[w])
     prompt = [both.encode_prompt("an apple")]
     for words in ([0], [1, 2]):
         for decoder in (single, guided):
@@ -89,10 +89,10 @@ def test_the_ends_of_the_scale_are_the_two_policies(
 def test_each_prompt_has_its_own_w(trio: tuple[Policy, Policy, Policy]) -> None:
     both = trio[0]
     prompts = [both.encode_prompt(text) for text in PROMPTS[:2]]
-    decoder = GuidedDecoder(both.model, both.columns, pad_id=0, adapter="grpo", w=[0.0, 2.0])
+    decoder = GuidedDecoder(both.model, both.columns, adapter="grpo", w=[0.0, 2.0])
     together = decoder.start(prompts)
     for row, w in enumerate((0.0, 2.0)):
-        alone = GuidedDecoder(both.model, both.columns, pad_id=0, adapter="grpo", w=[w])
+        alone = GuidedDecoder(both.model, both.columns, adapter="grpo", w=[w])
         assert torch.allclose(together[row], alone.start([prompts[row]])[0], atol=1e-4)
 
 
@@ -109,8 +109,7 @@ def test_guided_logprobs_equal_two_models_on_the_real_backbone(tmp_path: Path) -
 
     policy = Policy.from_base(resolve("smollm2-135m-instruct"), WORDS)
     both, sft, grpo = adapted(policy, tmp_path)
-    pad_id = both.tokenizer.pad_token_id
-    decoder = GuidedDecoder(both.model, both.columns, pad_id=pad_id, adapter="grpo", w=[1.5] * 2)  # type: ignore[arg-type]
+    decoder = GuidedDecoder(both.model, both.columns, adapter="grpo", w=[1.5] * 2)  # type: ignore[arg-type]
     prompts = [both.encode_prompt(text) for text in PROMPTS[:2]]
     drawn = sample(decoder, toy_masks(), prompts, seeds=range(4), temperatures=[1.0] * 4)
     for index, one in enumerate(drawn):
@@ -128,7 +127,7 @@ def test_tiny_base_is_deterministic(tmp_path: Path) -> None:
 def test_decoding_leaves_the_model_as_it_was(trio: tuple[Policy, Policy, Policy]) -> None:
     both, ids = trio[0], torch.tensor([[5, 6, 7]])
     modules, before = list(both.model.modules()), both.model(ids).logits
-    decoder = CachedDecoder(both.model, both.columns, pad_id=0)  # the active adapter
+    decoder = CachedDecoder(both.model, both.columns)  # the active adapter
     decoder.start([[5, 6, 7]])
     assert list(both.model.modules()) == modules
     assert torch.equal(both.model(ids).logits, before)

@@ -65,7 +65,7 @@ def grpo(policy: Policy, folder: Path, *, going_on: bool = False, **options: Any
 
 def share_of_wish(policy: Policy) -> float:
     drawn = sample(
-        CachedDecoder(policy.model, policy.columns, pad_id=0),
+        CachedDecoder(policy.model, policy.columns),
         toy_masks(),
         [policy.encode_prompt(policy_prompt("a red apple"))],
         seeds=range(100),
@@ -95,7 +95,7 @@ def test_the_loss_sees_the_logprobs_of_sampling(tmp_path: Path, temperature: flo
     trainer = grpo(policy, tmp_path, temperature=temperature)
     prompts = [policy.encode_prompt(policy_prompt(text)) for text in ("an owl", "a long and red apple")]
     drawn = sample(
-        CachedDecoder(policy.model, policy.columns, pad_id=0),
+        CachedDecoder(policy.model, policy.columns),
         toy_masks(),
         prompts,
         seeds=range(8),

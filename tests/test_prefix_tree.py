@@ -35,7 +35,7 @@ def test_logits_and_gradients_are_those_of_the_rows(tmp_path: Path, attention: s
     tree = PrefixTree()
     paths = [tree.add(row) for row in ROWS]
     assert len(tree) == 10 < sum(map(len, ROWS))
-    logits = tree.read(policy.model)
+    logits = tree.read(policy.model)[0]
     once = [logits[path] for path in paths]
     each = [policy.model(torch.tensor([row])).logits[0] for row in ROWS]
     for shared, plain in zip(once, each, strict=True):
@@ -61,28 +61,22 @@ def test_nodes_that_were_read_earlier_are_seen_as_they_were(tmp_path: Path) -> N
     heard = [tree.add(row[:2]) for row in ROWS]
     tree.read(policy.model)
     said = [tree.add(row[2:], after=path) for row, path in zip(ROWS, heard, strict=True)]
-    known, logits = tree.seen, tree.read(policy.model)
+    known, logits = tree.seen, tree.read(policy.model)[0]
     for row, nodes in zip(ROWS, said, strict=True):
         plain = policy.model(torch.tensor([row])).logits[0, 2:]
         assert torch.allclose(logits[[node - known for node in nodes]], plain, atol=1e-5)
 
 
-def test_rows_of_a_tree_are_a_padded_cache(tmp_path: Path) -> None:
+def test_copies_go_on_from_what_was_read_once(tmp_path: Path) -> None:
     policy = tiny_policy(tmp_path)
     tree = PrefixTree()
-    paths = [tree.add(row) for row in ROWS]
+    path = tree.add([5, 6, 7])
     tree.read(policy.model)
-    cache, real = tree.rows(paths)
-    assert real.tolist() == [[0] * (5 - len(row)) + [1] * len(row) for row in ROWS]
-    mask = torch.cat([real, torch.ones(len(ROWS), 1, dtype=torch.long)], dim=1)
-    after = policy.model(
-        torch.full((len(ROWS), 1), 13),
-        attention_mask=mask,
-        position_ids=real.sum(dim=1, keepdim=True),
-        past_key_values=cache,
-    ).logits[:, -1]
-    for row, logits in zip(ROWS, after, strict=True):
-        assert torch.allclose(logits, policy.model(torch.tensor([[*row, 13]])).logits[0, -1], atol=1e-5)
+    for token, before in ((8, [5, 6, 7]), (9, [5, 6, 7, 8])):
+        path += tree.add([token], after=path)
+        logits = tree.read(policy.model, copies=2)
+        plain = policy.model(torch.tensor([[*before, token]])).logits[0, -1]
+        assert torch.allclose(logits[:, 0], plain.expand(2, -1), atol=1e-5)
 
 
 def test_prompts_are_read_once(tmp_path: Path) -> None:
