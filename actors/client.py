@@ -160,7 +160,7 @@ class ComfyClient:
         ComfyInterrupted, ComfyTimeout or ComfyUnavailable (ComfyBusy where it never began).
         """
         self._connect()
-        prompt_id = self.submit(_with_new_files(workflow) if self._output_dir else _shown(workflow))
+        prompt_id = self.submit(_placed(workflow, ours=self._output_dir is not None))
         entry = self._wait(prompt_id, timeout_s, on_progress)
         if entry is None:
             if self._waits(prompt_id):
@@ -302,23 +302,21 @@ def png_size(png: bytes) -> tuple[int, int]:
     return struct.unpack(">II", png[16:24])
 
 
-def _with_new_files(workflow: Api) -> Api:
-    """Give each SaveImage a name of its own: a cached result would name a file that is long gone."""
+def _placed(workflow: Api, *, ours: bool) -> Api:
+    """Where each SaveImage puts its picture.
+
+    On an engine of ours under a name of its own: a cached result would name a file that is long gone. On
+    somebody else's it is shown instead of saved.
+    """
     fresh = dict(workflow)
     for node_id, node in workflow.items():
         if isinstance(node, dict) and node.get("class_type") == "SaveImage":
-            prefix = f"{node.get('inputs', {}).get('filename_prefix', '')}-{uuid.uuid4().hex[:8]}"
-            fresh[node_id] = {**node, "inputs": {**node.get("inputs", {}), "filename_prefix": prefix}}
-    return fresh
-
-
-def _shown(workflow: Api) -> Api:
-    """Pictures are shown instead of saved."""
-    fresh = dict(workflow)
-    for node_id, node in workflow.items():
-        if isinstance(node, dict) and node.get("class_type") == "SaveImage":
-            inputs = {name: v for name, v in node.get("inputs", {}).items() if name != "filename_prefix"}
-            fresh[node_id] = {**node, "class_type": "PreviewImage", "inputs": inputs}
+            inputs = dict(node.get("inputs", {}))
+            prefix = inputs.pop("filename_prefix", "")
+            if ours:
+                inputs["filename_prefix"] = f"{prefix}-{uuid.uuid4().hex[:8]}"
+            shown = node["class_type"] if ours else "PreviewImage"
+            fresh[node_id] = {**node, "class_type": shown, "inputs": inputs}
     return fresh
 
 

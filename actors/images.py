@@ -25,9 +25,7 @@ from ..datasets.store import filesystem_of
 UNREADABLE = (OSError, SyntaxError, ValueError)  # what PIL says of damaged pictures
 KEY = "flowtailor"  # of the PNG text chunk
 _HEADER_END = 33  # signature and IHDR chunk
-Image.MAX_IMAGE_PIXELS = (
-    None  # an engine of the user's own drew them, two upscalers after one another perhaps
-)
+Image.MAX_IMAGE_PIXELS = None  # an engine of the user's own drew them, through two upscalers perhaps
 
 
 @dataclass(frozen=True)
