@@ -1,7 +1,6 @@
 """Sampling under a grammar, and the same mask for the loss.
 
-Shapes: B rows, P prompts (B = P * repeat), R distinct rows, T words of a design, L tokens of a chunk,
-K tokens so far, V words of the space.
+Shapes: B rows, P prompts (B = P * repeat), R distinct rows, T words of a design, V words of the space.
 
 Promises: every sampled sequence is one that the grammar accepts; a row depends on its own seed alone,
 not on what else is in the batch (up to rounding); a word that the grammar forces costs neither a
@@ -100,9 +99,9 @@ class Decoder(Protocol):
         ...
 
 
-def prompt_reader(model: PeftModel) -> PromptReader:
-    """Of prompts that adapters of the model answer: it reads with none of them."""
-    return PromptReader(with_rows(model.get_base_model(), (BASE,)))
+def prompt_reader(model: Any) -> PromptReader:
+    """Of prompts that the model answers, or adapters of it: it reads with none of them."""
+    return PromptReader(with_rows(model.get_base_model(), (BASE,)) if isinstance(model, PeftModel) else model)
 
 
 class CachedDecoder:
@@ -122,10 +121,9 @@ class CachedDecoder:
         adapters: Sequence[str] = (),
         reader: PromptReader | None = None,
     ) -> None:
-        self._model, self._reader = model, reader or PromptReader(model)
-        if isinstance(model, PeftModel):
-            self._model = with_rows(model.get_base_model(), adapters or model.active_adapters)
-            self._reader = reader or prompt_reader(model)
+        names = adapters or getattr(model, "active_adapters", ())
+        self._model = with_rows(model.get_base_model(), names) if isinstance(model, PeftModel) else model
+        self._reader = reader or prompt_reader(model)
         self._columns, self._copies = columns.tolist(), max(1, len(adapters))
         self.device = next(model.parameters()).device
 

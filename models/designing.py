@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from peft import PeftModel
-
 from flowtailor.errors import FlowtailorError
 from flowtailor.precision import compute_dtype
 
@@ -50,7 +48,7 @@ class Designer:
         self.policy, self.space = policy, space
         self.masks = AllowedMasks(Grammar(space, max_tokens=max_tokens), len(space.vocabulary))
         self.adapters = tuple(getattr(policy.model, "peft_config", {}))
-        self._reader = prompt_reader(policy.model) if isinstance(policy.model, PeftModel) else None
+        self._reader = prompt_reader(policy.model)
         self._lock = threading.Lock()
 
     @classmethod

@@ -123,7 +123,7 @@ class MaskedSFTTrainer(SFTTrainer):
             data_collator=ShareCollator(pad_id, len(policy.columns)),
             **kwargs,
         )
-        self.reader = None if merged else prompt_reader(policy.model)  # type: ignore[arg-type]
+        self.reader = None if merged else prompt_reader(policy.model)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["input_ids", "labels", *SHARE_COLUMNS]
@@ -174,7 +174,7 @@ class MaskedGRPOTrainer(GRPOTrainer):
         if "ref" in getattr(policy.model, "peft_config", {}):
             # TRL's copy of the adapter as it was: of one that goes on, the reference would be no longer SFT.
             policy.model.delete_adapter("ref")  # type: ignore[operator]
-        self.reader = prompt_reader(policy.model)  # type: ignore[arg-type]
+        self.reader = prompt_reader(policy.model)
         self.eos_token_ids = [int(policy.columns[-1])]  # a space's last word is its end
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:

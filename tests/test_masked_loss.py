@@ -130,7 +130,7 @@ def test_what_is_served_is_what_was_trained(tmp_path: Path) -> None:
     served = Policy.load(tmp_path / "sft", WORDS, {"grpo": tmp_path / "grpo"})
     prompt = [served.encode_prompt(policy_prompt("a prompt that was not read before"))]
     words = torch.tensor([[WORDS.index(word) for word in ("Save", "Steps", "steps=12", "<end>")]])
-    reader = prompt_reader(served.model)  # type: ignore[arg-type]
+    reader = prompt_reader(served.model)
     logits = tree_logits(served.model, prompt, words, served.columns, reader)
     trained = trainer._score(policy.model, prompt, words)[1]
     assert torch.allclose(score_words(logits, words, toy_masks())[1], trained, atol=1e-4)
