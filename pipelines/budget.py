@@ -23,7 +23,7 @@ from ..datasets.prompts import Prompt
 from ..workflows.codec import decode
 from ..workflows.summary import summary
 from .methods import Choice, Materials, best_design, timed
-from .statistics import Interval, bootstrap_mean, prompt_level, workflow_effects
+from .statistics import Interval, bootstrap_mean, workflow_effects
 
 Z95 = 1.96
 FEWEST_RENDERS = 3  # behind a fixed workflow's point
@@ -117,21 +117,17 @@ def fixed_points(materials: Materials) -> list[dict[str, Any]]:
     The score is that of an average training prompt: workflows met different prompts, and one that
     met easy ones is no better for it.
     """
-    rows = materials.rows
-    level = prompt_level(rows)
-    seconds, tokens = (
-        rows.groupby("workflow_key")["seconds"].mean(),
-        rows.groupby("workflow_key")["tokens"].first(),
+    by_workflow = materials.rows.groupby("workflow_key")
+    fixed = workflow_effects(materials.rows).assign(
+        seconds=by_workflow["seconds"].mean(), tokens=by_workflow["tokens"].first()
     )
-    found = []
-    for key, effect, renders in workflow_effects(rows).itertuples():
-        if renders >= FEWEST_RENDERS and not math.isnan(seconds[key]):
-            found.append(
-                {
-                    "summary": summary(decode(str(tokens[key]).split(), materials.space)),
-                    "score": level + effect,
-                    "seconds": float(seconds[key]),
-                    "renders": int(renders),
-                }
-            )
-    return found
+    often = fixed.loc[(fixed["renders"] >= FEWEST_RENDERS) & fixed["seconds"].notna()]
+    return [
+        {
+            "summary": summary(decode(row["tokens"].split(), materials.space)),
+            "score": float(row["score"]),
+            "seconds": float(row["seconds"]),
+            "renders": int(row["renders"]),
+        }
+        for _, row in often.iterrows()
+    ]

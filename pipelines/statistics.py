@@ -104,23 +104,20 @@ def category_effects(rows: pd.DataFrame, *, shrink: float = 5.0, sweeps: int = 2
     return pd.DataFrame(effect_kw, index=pd.Index(categories, name="category"), columns=workflows)
 
 
-def prompt_level(rows: pd.DataFrame, *, shrink: float = 5.0) -> float:
-    """What a prompt scores on average, less what its workflows' `category_effects` added."""
-    table = category_effects(rows, shrink=shrink)
-    category_r = table.index.get_indexer(pd.Index(rows["category"]))
-    workflow_r = table.columns.get_indexer(pd.Index(rows["workflow_key"]))
-    level_r = rows["score"] - table.to_numpy()[category_r, workflow_r]
-    return float(level_r.groupby(rows["prompt"]).mean().mean())
-
-
 def workflow_effects(rows: pd.DataFrame, *, shrink: float = 5.0) -> pd.DataFrame:
-    """The mean of `category_effects` over prompts, whichever of them a workflow happened to be tried on.
+    """How good each workflow is for prompts in general, whichever of them it happened to be tried on.
 
-    Returns workflow_key -> effect, renders (a frame indexed by workflow_key, best first, ties by key).
+    Returns a frame indexed by workflow_key, best first, ties by key: `effect`, the mean of its
+    `category_effects` over prompts; `score`, which an average prompt has with it; `renders`.
     """
     table = category_effects(rows, shrink=shrink)
     prompts_k = rows.drop_duplicates("prompt")["category"].value_counts(dropna=False)
     effect_w = np.average(table, axis=0, weights=prompts_k.reindex(table.index))
-    renders_w = rows["workflow_key"].value_counts().reindex(table.columns)
-    frame = pd.DataFrame({"workflow_key": table.columns, "effect": effect_w, "renders": renders_w.to_numpy()})
-    return frame.sort_values(["effect", "workflow_key"], ascending=[False, True]).set_index("workflow_key")
+    category_r = table.index.get_indexer(pd.Index(rows["category"]))
+    workflow_r = table.columns.get_indexer(pd.Index(rows["workflow_key"]))
+    level_r = rows["score"] - table.to_numpy()[category_r, workflow_r]
+    score_w = float(level_r.groupby(rows["prompt"]).mean().mean()) + effect_w
+    renders_w = rows["workflow_key"].value_counts().reindex(table.columns).to_numpy()
+    frame = pd.DataFrame({"effect": effect_w, "score": score_w, "renders": renders_w}, index=table.columns)
+    frame.index.name = "workflow_key"
+    return frame.sort_values(["effect", "workflow_key"], ascending=[False, True])

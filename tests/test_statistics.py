@@ -10,7 +10,6 @@ from flowtailor.pipelines.statistics import (
     bootstrap_mean,
     category_effects,
     lead,
-    prompt_level,
     win_rate,
     workflow_effects,
 )
@@ -71,7 +70,7 @@ def test_a_prompt_is_won_by_the_mean_of_its_seeds():
     assert (rate.value, rate.low, rate.high) == (0.5, 0.0, 1.0)  # two prompts, not four trials
 
 
-def test_the_level_of_prompts_is_that_of_a_workflow_without_effect():
+def test_a_workflow_scores_what_an_average_prompt_has_with_it():
     """`good` is 0.2 better than `plain`, and drawn far more often; the two prompts are at 0.7 and 0.3."""
     rows = pd.DataFrame(
         [
@@ -81,8 +80,7 @@ def test_the_level_of_prompts_is_that_of_a_workflow_without_effect():
         ],
         columns=["prompt", "workflow_key", "score"],
     ).assign(category="any")
-    level = prompt_level(rows, shrink=1e-9)
-    told = {key: level + effect for key, effect in workflow_effects(rows, shrink=1e-9)["effect"].items()}
+    told = workflow_effects(rows, shrink=1e-9)["score"].to_dict()
     assert told == pytest.approx({"good": 0.6, "plain": 0.4}, abs=1e-3)
 
 
