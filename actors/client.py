@@ -1,8 +1,9 @@
 """One conversation with a running ComfyUI: ask what it has, submit, follow, fetch.
 
 Promises: what the engine says about a workflow comes back as the picture with the seconds that the engine
-spent on it (not those in its queue), or as one of five errors. A lost websocket costs nothing but the
-progress: the engine's history is the truth. Does not check workflows itself, and knows no format but PNG.
+spent on it (not those in its queue), or as one of the errors of comfy_errors.py. A lost websocket costs
+nothing but the progress: the engine's history is the truth. Does not check workflows itself, and knows no
+format but PNG.
 """
 
 from __future__ import annotations
@@ -17,8 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flowtailor.errors import FlowtailorError
 from flowtailor.machine import is_loopback
+
+from .comfy_errors import (
+    ComfyBusy,
+    ComfyExecutionError,
+    ComfyInterrupted,
+    ComfyRejected,
+    ComfyTimeout,
+    ComfyUnavailable,
+    failure,
+)
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -32,46 +42,6 @@ _POLL_S = 0.05
 _OF_THE_WORKFLOW = (200, 400, 413, 500)  # what ComfyUI answers to one; all else a proxy or another program
 _OTHER_PROGRAM = "is a ComfyUI (not another program) there?"
 _RECHECK_S = 1.0  # the history is asked this often even if the websocket says nothing
-
-
-class ComfyUnavailable(FlowtailorError):
-    """Nobody answers at the engine's address, or it went away in the middle."""
-
-
-class ComfyBusy(ComfyUnavailable):
-    """The engine worked for others for as long as there was time to wait."""
-
-
-class ComfyRejected(FlowtailorError):
-    """The engine's validation refused the workflow; `body` is its answer."""
-
-    def __init__(self, body: Api) -> None:
-        self.body = body
-        super().__init__(f"ComfyUI refused the workflow: {_first_complaint(body)}; see `workflow check`")
-
-
-class ComfyExecutionError(FlowtailorError):
-    """A node failed while the workflow ran."""
-
-    def __init__(self, node_id: str, class_type: str, exception_type: str, message: str) -> None:
-        self.node_id, self.class_type = node_id, class_type
-        self.exception_type, self.message = exception_type, message
-        super().__init__(f"node {node_id} ({class_type}) failed: {exception_type}: {message}")
-
-    def __reduce__(self) -> tuple[Any, ...]:  # the default would replay the one joined message
-        return type(self), (self.node_id, self.class_type, self.exception_type, self.message)
-
-
-class ComfyOutOfMemory(ComfyExecutionError):
-    """The GPU's memory was full, perhaps of what others had there."""
-
-
-class ComfyInterrupted(FlowtailorError):
-    """Somebody else stopped the workflow, as with Stop in ComfyUI's page; it is not to blame."""
-
-
-class ComfyTimeout(FlowtailorError):
-    """The picture was not ready in time; the engine was told to stop working on it."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +143,7 @@ class ComfyClient:
             raise ComfyTimeout(f"no picture within {timeout_s:g} s; raise engine.render_timeout_s or do less")
         messages = dict(entry["status"]["messages"])
         if entry["status"]["status_str"] != "success":
-            raise _failure(messages)
+            raise failure(messages)
         png = self._fetch_image(workflow, entry["outputs"])
         milliseconds = messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"]
         return Rendered(png, milliseconds / 1000, *png_size(png))
@@ -318,24 +288,3 @@ def _placed(workflow: Api, *, ours: bool) -> Api:
             shown = node["class_type"] if ours else "PreviewImage"
             fresh[node_id] = {**node, "class_type": shown, "inputs": inputs}
     return fresh
-
-
-def _failure(messages: Api) -> ComfyExecutionError | ComfyInterrupted:
-    detail = messages.get("execution_error")
-    if detail is None:
-        return ComfyInterrupted(
-            "somebody stopped the workflow on the engine; the same command tries it again"
-        )
-    message = " ".join(str(detail["exception_message"]).split())
-    name = detail["exception_type"].rpartition(".")[2]
-    kind = ComfyOutOfMemory if name == "OutOfMemoryError" else ComfyExecutionError
-    return kind(str(detail["node_id"]), detail["node_type"], name, message)
-
-
-def _first_complaint(body: Api) -> str:
-    """One line out of the engine's answer: the first node's first error, or the general one."""
-    for node_id, node in (body.get("node_errors") or {}).items():
-        for error in node.get("errors", []):
-            return f"node {node_id} ({node.get('class_type')}): {error['message']}: {error['details']}"
-    error = body.get("error") or {}
-    return error.get("message", "no reason given") if isinstance(error, dict) else str(error)

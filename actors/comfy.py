@@ -14,33 +14,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flowtailor.machine import has_gpu
+
 from ..studio.engine import EngineProcess, checkout_launch, new_run_dir, studio_launch
 from ..studio.install import install
-from .client import (
-    ComfyBusy,
-    ComfyClient,
-    ComfyExecutionError,
-    ComfyInterrupted,
-    ComfyRejected,
-    ComfyTimeout,
-    ComfyUnavailable,
-    Rendered,
-)
+from .client import ComfyClient
+from .comfy_errors import ComfyUnavailable
 
-__all__ = [
-    "ComfyBusy",
-    "ComfyClient",
-    "ComfyExecutionError",
-    "ComfyInterrupted",
-    "ComfyRejected",
-    "ComfyTimeout",
-    "ComfyUnavailable",
-    "EngineConfig",
-    "Rendered",
-    "engine",
-    "engine_name",
-    "start_engine",
-]
+NOT_ON_A_CPU = ("--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram")  # of ComfyUI's
 
 
 class EngineConfig(BaseModel):
@@ -103,9 +84,19 @@ def _first_that_answers(urls: Sequence[str]) -> ComfyClient:
     raise ValueError("engine.urls: must name a server")
 
 
+def as_here(config: EngineConfig) -> EngineConfig:
+    """The engine as this machine can run it: without a GPU, as on a cluster's head, on the CPU."""
+    if has_gpu() or config.kind == "urls" or "--cpu" in config.args:
+        return config
+    args = [argument for argument in config.args if argument not in NOT_ON_A_CPU]
+    if config.kind == "checkout":
+        args.append("--cpu")
+    return config.model_copy(update={"gpu": False, "args": tuple(args)})
+
+
 def start_engine(config: EngineConfig) -> EngineProcess:
     """Start an engine of kind "studio" or "checkout" on a free port and wait until it answers."""
-    run_dir = new_run_dir()
+    config, run_dir = as_here(config), new_run_dir()
     try:
         if config.kind == "studio":
             launch = studio_launch(install(), run_dir, config.threads, config.args, gpu=config.gpu)

@@ -3,7 +3,8 @@
 A failed render is a row with `error_type` and `error_message`, never an exception. A row whose picture
 exists is not rendered again. `Renderer`, the callable class for `ray.data.Dataset.map_batches`, owns an
 engine, replaces it when it dies or hangs, gives up on a row that brought it down twice, and draws no row
-that was planned for another engine (`EngineChanged`).
+that was planned for another engine (`EngineChanged`). Where no server answers, it waits once for one to come
+back.
 Columns in: row_id, prompt, workflow (JSON with slots), seed, and engine where it matters. Columns out:
 seconds, width, height, image, image_sha256, error_type, error_message.
 """
@@ -11,6 +12,7 @@ seconds, width, height, image, image_sha256, error_type, error_message.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,19 +23,15 @@ from flowtailor.errors import FlowtailorError
 
 from ..studio.engine import EngineProcess
 from ..workflows.graph import SEED, Workflow
-from .comfy import (
-    ComfyClient,
-    ComfyRejected,
-    ComfyTimeout,
-    ComfyUnavailable,
-    EngineConfig,
-    engine_name,
-    start_engine,
-)
+from .client import ComfyClient
+from .comfy import EngineConfig, engine_name, start_engine
+from .comfy_errors import ComfyMachineError, ComfyRejected, ComfyTimeout, ComfyUnavailable
 from .images import Images, Picture
 
 _MESSAGE_CHARACTERS = 500
 _TRIES = 2
+_LOOK_AGAIN_S = 1.0  # for a server that is away
+_OF_THIS_SERVER = (ComfyRejected.__name__, "EngineChanged")  # another one may have its model or its version
 
 
 @dataclass(frozen=True)
@@ -116,6 +114,7 @@ class Renderer:
         self._server = first_server()
         self._client = self._connect()
         self._name: str | None = None  # of the engine, once it was asked
+        self._given_up = False  # waiting for a server
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
         outcomes = [asdict(self._render(row)) for row in batch.itertuples(index=False)]
@@ -132,6 +131,13 @@ class Renderer:
             self._process.stop()
 
     def _render(self, row: Any) -> Outcome:
+        outcome = self._tried(row)
+        if outcome.error_type == ComfyUnavailable.__name__ and self._comes_back():
+            outcome = self._tried(row)
+        return outcome
+
+    def _tried(self, row: Any) -> Outcome:
+        """The row on this engine, and where that says nothing of the row, on others."""
         for _ in range(max(_TRIES, len(self._config.urls))):
             try:
                 self._name = self._name or engine_name(self._config, self._client)
@@ -142,8 +148,10 @@ class Renderer:
                 lost = self._lost(error)
                 self._restart()
                 continue
-            if outcome.error_type == ComfyRejected.__name__ and len(self._config.urls) > 1:
-                lost = outcome  # another server may have the model that this one lacks
+            self._given_up = False
+            here_only = outcome.error_type in _OF_THIS_SERVER and len(self._config.urls) > 1
+            if here_only or outcome.error_type == ComfyMachineError.__name__:
+                lost = outcome
                 self._restart()
                 continue
             if outcome.error_type == ComfyTimeout.__name__ and not self._client.wait_idle():
@@ -157,6 +165,20 @@ class Renderer:
             return Outcome.failed(error)
         died = FlowtailorError(f"ComfyUI died {_TRIES} times on this row: {self._process.log_tail()}")
         return Outcome.failed(died, "EngineDied")
+
+    def _comes_back(self) -> bool:
+        """Whether a server answers within `start_timeout_s`. Where none did, rows do not wait again until one
+        has answered: thousands of them would."""
+        deadline = time.monotonic() + self._config.start_timeout_s
+        while not self._given_up:
+            try:
+                self._client.system_stats()
+                return True
+            except ComfyUnavailable:
+                self._given_up = time.monotonic() > deadline
+                self._restart()
+                time.sleep(_LOOK_AGAIN_S)
+        return False
 
     def _restart(self) -> None:
         """A new process, or the next server: one that is away must not turn all blocks into errors."""

@@ -11,13 +11,13 @@ holds the numbers, and the table goes to standard output.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from functools import partial
 from typing import Any
 
 import pandas as pd
+import script
 
 from flowtailor.datasets.rows import weighted_score
 from flowtailor.datasets.store import Store
@@ -25,12 +25,12 @@ from flowtailor.errors import FlowtailorError, told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines import evaluate, grpo, sft
 from flowtailor.pipelines.catalog import WORLD, read_world
-from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.methods import choose
+from flowtailor.pipelines.provenance import fingerprint
 from flowtailor.pipelines.renders import rendered_rows
-from flowtailor.pipelines.stage import Run, fingerprint, write_json
-from flowtailor.pipelines.statistics import bootstrap_mean, win_rate
+from flowtailor.pipelines.stage import Run, write_json
+from flowtailor.pipelines.statistics import Interval, bootstrap_mean, win_rate
 from flowtailor.pipelines.trained import open_run
 
 VARIANTS = {
@@ -44,9 +44,7 @@ FOLDERS = ("dataset", "reward", "policy/sft", "policy/score_conditioned", "stage
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("variants", metavar="VARIANT", nargs="*", help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--prompts", type=int, help="fewer than the run's evaluation had")
@@ -67,7 +65,7 @@ def main() -> None:
 
 def variant(run: Run, name: str) -> Run:
     """A run folder of its own, with a copy of what the variant shares with the run."""
-    own = Run(changed(run.config, {"run": {"root": str(run.path("ablations")), "name": name}}))
+    own = Run(run.config.changed(run={"root": str(run.path("ablations")), "name": name}))
     copied = {part: fingerprint(run.path(part)) for part in FOLDERS if part != "stages"}
     note = own.path("copied.json")
     if not note.is_file() or json.loads(note.read_text()) != copied:  # none, half of it, or of another run
@@ -77,14 +75,7 @@ def variant(run: Run, name: str) -> Run:
         write_json(note, copied)
     for part in WORLD:
         shutil.copyfile(run.path(part), own.path(part))
-    return Run(changed(own.config, VARIANTS[name]))
-
-
-def changed(config: Config, sections: dict[str, dict[str, Any]]) -> Config:
-    content = config.model_dump()
-    for section, values in sections.items():
-        content[section] |= values
-    return Config.model_validate(content)
+    return Run(own.config.changed(**VARIANTS[name]))
 
 
 def own_rows(run: Run) -> list[pd.DataFrame]:
@@ -99,7 +90,7 @@ def designed(run: Run, one: Run, name: str, prompts: int | None) -> pd.DataFrame
     materials = evaluate.gather(one, space)
     asked = evaluate.held_out(run.config)[:prompts]
     choices = {method: choose(method, asked, materials) for method in POLICIES}
-    planned = evaluate.plan(one.config, asked, choices, space, run.dataset.latest_engine())
+    planned = evaluate.plan(one.config, asked, choices, space, run.engine())
     known = [run.dataset, Store(run.path("evaluation"))]
     drawn = partial(render, label=name)
     rows = rendered_rows(
@@ -129,18 +120,14 @@ def compare(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def markdown(compared: list[dict[str, Any]]) -> str:
     """The table for a document."""
-    head = ["variant", "policy", "score", "95%", "seconds", "workflows", "the whole recipe wins", "95%"]
+    head = ["variant", "policy", "score (95%)", "seconds", "workflows", "the whole recipe wins (95%)"]
     lines = []
     for one in compared:
-        value, low, high = one["score"]
-        wins = ["-", ""]
-        if one["own_wins"]:
-            rate, least, most = one["own_wins"]
-            wins = [f"{rate:.0%}", f"{least:.0%} to {most:.0%}"]
-        scored = [f"{value:.3f}", f"{low:.3f} to {high:.3f}"]
+        scored = Interval(*one["score"]).told("{:.3f}")
         used = [f"{one['seconds']:.2f}", str(one["unique_workflows"])]
-        lines.append([one["variant"].replace("_", " "), one["policy"], *scored, *used, *wins])
-    return markdown_table(head, lines, "llrcrrrc")
+        wins = Interval(*one["own_wins"]).told("{:.0%}") if one["own_wins"] else "-"
+        lines.append([one["variant"].replace("_", " "), one["policy"], scored, *used, wins])
+    return markdown_table(head, lines, "llr")
 
 
 if __name__ == "__main__":

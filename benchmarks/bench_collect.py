@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from flowtailor.actors.comfy import ComfyClient, EngineConfig, engine
+from flowtailor.actors.client import ComfyClient
+from flowtailor.actors.comfy import EngineConfig, engine
 from flowtailor.datasets.store import Store
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines.catalog import survey

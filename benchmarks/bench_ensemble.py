@@ -24,6 +24,7 @@ from flowtailor.models.traits import Traits
 from flowtailor.pipelines.catalog import survey
 from flowtailor.pipelines.collect import plan
 from flowtailor.pipelines.config import Config
+from flowtailor.workflows.rules import END
 
 SCORERS = ("alignment", "fidelity", "sharpness")
 MEMBERS, CATEGORIES, STYLES, WORKFLOWS = 5, 10, 4, 1300
@@ -41,7 +42,7 @@ def main() -> None:
         rows = plan(config, world)
         bare_loop(client, rows.head(4))  # the models are loaded before the clock starts
         rendered = count / bare_loop(client, rows.tail(count))
-    ensemble = random_ensemble([word for word in world.space.vocabulary if word != "<end>"])
+    ensemble = random_ensemble([word for word in world.space.vocabulary if word != END])
     prompts, tokens = list(rows["prompt"].astype(str)), [str(text).split() for text in rows["tokens"]]
     rates = {
         "rendered, one engine": rendered,

@@ -12,7 +12,8 @@ import time
 from itertools import count
 from statistics import median
 
-from flowtailor.actors.comfy import ComfyClient, EngineConfig, engine
+from flowtailor.actors.client import ComfyClient
+from flowtailor.actors.comfy import EngineConfig, engine
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.datasets.prompts import load_prompts
 from flowtailor.markdown import markdown_table

@@ -8,9 +8,10 @@ The studio's models are linked into the checkout's `models` folder, where the li
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
+
+import script
 
 from flowtailor.actors.comfy import EngineConfig, engine, engine_name
 from flowtailor.datasets.flows import load_seed_flows
@@ -23,9 +24,7 @@ INPUTS = {"checkpoints": "ckpt_name", "loras": "lora_name", "upscale_models": "m
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("checkout", type=Path, metavar="CHECKOUT", help="the folder with main.py")
     parser.add_argument("--out", type=Path, default=Path("runs/every-model"), metavar="DIR")
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="of main.py")

@@ -13,11 +13,11 @@ Desautels et al. 2014).
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
+import script
 
 from flowtailor.datasets.prompts import choose_prompts, load_prompts
 from flowtailor.errors import told_in_one_line
@@ -38,9 +38,7 @@ ALIKE = 0.8  # similarity from which a choice takes doubt off another
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="for the workflows; it must not exist")
     parser.add_argument("--flows", type=int, default=320)

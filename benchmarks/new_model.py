@@ -11,7 +11,6 @@ again; OUT/new_model.json holds the numbers, and the table goes to standard outp
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import script
 
 from flowtailor.datasets.prompts import Prompt, load_prompts
 from flowtailor.datasets.rows import row_id, weighted_score
@@ -30,12 +30,13 @@ from flowtailor.errors import told_in_one_line
 from flowtailor.markdown import markdown_table
 from flowtailor.pipelines import collect, fit_reward, grpo, refine, sft
 from flowtailor.pipelines.catalog import look, read_world
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.plan import designed_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
-from flowtailor.pipelines.statistics import bootstrap_mean
+from flowtailor.pipelines.statistics import Interval, bootstrap_mean
 from flowtailor.pipelines.trained import load_designer
 from flowtailor.studio.engine import EngineProcess, new_run_dir, studio_launch
 from flowtailor.studio.install import install
@@ -46,9 +47,7 @@ SEEDS = 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("checkpoint", nargs="?", default="sprite.ckpt", help="default: sprite.ckpt")
     parser.add_argument("--style", default="pixel", help="of the prompts that it should be better for")
     parser.add_argument("--prompts", type=int, default=40, help="of each kind; default: 40")
@@ -140,7 +139,7 @@ def designed(run: Run, prompts: Sequence[Prompt], when: str) -> pd.DataFrame:
             seed=run.config.run.seed,
         )
         designs = [(prompt, one.tokens) for prompt, (one,) in zip(prompts, drawn, strict=True)]
-        engine = run.dataset.latest_engine()
+        engine = run.engine()
         rows = designed_rows(designs, space, engine=engine, seeds=SEEDS, seed=run.config.run.seed)
         rows.assign(when=when).to_parquet(file, index=False)
     return pd.read_parquet(file)
@@ -184,14 +183,13 @@ def compared(rows: pd.DataFrame, checkpoint: str, style: str) -> list[dict[str, 
 
 def markdown(told: list[dict[str, Any]], checkpoint: str) -> str:
     """The table for a document."""
-    head = ["prompts", "", f"use {checkpoint} before", "after", "score before", "after", "gain", "95%"]
+    head = ["prompts", "", f"use {checkpoint} before", "after", "score before", "after", "gain (95%)"]
     lines = []
     for one in told:
-        gain, low, high = one["gain"]
         shares, scores = [f"{x:.0%}" for x in one["uses"]], [f"{x:.3f}" for x in one["score"]]
-        changed = [f"{gain:.3f}", f"{low:.3f} to {high:.3f}"]
-        lines.append([one["prompts"], str(one["count"]), *shares, *scores, *changed])
-    return markdown_table(head, lines, "lrrrrrrc")
+        gain = Interval(*one["gain"]).told("{:.3f}")
+        lines.append([one["prompts"], str(one["count"]), *shares, *scores, gain])
+    return markdown_table(head, lines, "lr")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ Every number comes from the files of the run; nothing is computed that its repor
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import script
 from PIL import Image, ImageDraw
 
 from flowtailor.errors import told_in_one_line
@@ -35,9 +35,7 @@ BUDGETS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("run", metavar="RUN", type=Path)
     run = parser.parse_args().run
     need(run, "evaluation/summary.json")

@@ -10,26 +10,25 @@ its picture does not ship. The same command goes on where it was stopped.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pandas as pd
+import script
 
 from flowtailor.datasets.prompts import labelled, load_prompts
 from flowtailor.datasets.rows import PLANNED, unscored
 from flowtailor.datasets.shipped import read_rows
 from flowtailor.errors import told_in_one_line
 from flowtailor.pipelines.catalog import World, look, write_world
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.stage import Run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder for the rows and pictures")
     parser.add_argument("--count", type=int, metavar="N", help="rows in all (default: all that lack a score)")
     arguments = parser.parse_args()

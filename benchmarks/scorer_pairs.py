@@ -9,12 +9,12 @@ category.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from pathlib import Path
 
 import numpy as np
+import script
 from PIL import Image
 
 from flowtailor.actors.comfy import EngineConfig, engine
@@ -26,9 +26,7 @@ STEPS, CFG, SIDE = (3, 20), 8.0, 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("--pairs", type=int, default=80)
     parser.add_argument("--out", type=Path, required=True, help="the folder for the two files")
     args = parser.parse_args()

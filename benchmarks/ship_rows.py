@@ -12,12 +12,12 @@ rows that no run has is forgotten; the other scorers' word still counts.
 
 from __future__ import annotations
 
-import argparse
 from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import script
 from scipy.sparse import csr_array, diags_array, eye_array
 from scipy.sparse.linalg import spsolve
 
@@ -43,9 +43,7 @@ UNUSUAL = 0.3  # of the logarithm; renders of one workflow scatter by 0.06
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folder of a run")
     parser.add_argument("--changed", nargs="+", default=[], metavar="SCORER", help="that are new since")
     arguments = parser.parse_args()
@@ -76,7 +74,8 @@ def joined(rows: pd.DataFrame, shipped: pd.DataFrame) -> pd.DataFrame:
     others = shipped.loc[~shipped["row_id"].isin(rows["row_id"])]
     both = pd.concat([rows, others], ignore_index=True)
     ours = pd.Series(both.index < len(rows), both.index)
-    log_r = paced(both["seconds"].map(np.log), both["tokens"], stretches(both["created_at"], ours), ours)
+    stretch = stretches(both["created_at"], ours)
+    log_r = at_the_runs_pace(both["seconds"].map(np.log), both["tokens"], stretch, ours)
     usual_r = log_r.groupby(both["tokens"]).transform("median")
     return both.assign(seconds=log_r.mask((log_r - usual_r).abs() > UNUSUAL, usual_r).map(np.exp))
 
@@ -88,7 +87,7 @@ def stretches(created_at: pd.Series, ours: pd.Series) -> pd.Series:
     return hour + " " + (place // STRETCH).astype(str)
 
 
-def paced(log_r: pd.Series, tokens: pd.Series, stretch: pd.Series, ours: pd.Series) -> pd.Series:
+def at_the_runs_pace(log_r: pd.Series, tokens: pd.Series, stretch: pd.Series, ours: pd.Series) -> pd.Series:
     """Logarithms of seconds as they would be at the pace of the run's median row.
 
     Each is what its workflow takes and the pace of its stretch, by least absolute deviations (least squares,

@@ -5,10 +5,10 @@ python benchmarks/studio_curves.py runs/studio-training          # writes docs/i
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
+import script
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -30,9 +30,7 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder of the training")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     arguments = parser.parse_args()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import script
 from PIL import Image
 from study_montage import extremes, montage
 from study_report import Study, plot, report
@@ -34,7 +35,8 @@ from flowtailor.datasets.studio_prompts import read_scenes
 from flowtailor.errors import FlowtailorError, told_in_one_line
 from flowtailor.pipelines.catalog import World, look, write_world
 from flowtailor.pipelines.cli import DEFAULT_CONFIG
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.head_start import lent_rows, take_over
 from flowtailor.pipelines.plan import Candidate, planned_rows
@@ -60,18 +62,11 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     for name, size in FULL.items():
         parser.add_argument(f"--{name}", type=int, default=size, metavar="N", help=f"default: {size}")
     parser.add_argument("--out", type=Path, default=Path("runs/studio-study"), metavar="DIR")
-    parser.add_argument(
-        "--pictures",
-        type=Path,
-        default=Path("runs/studio-training/pictures"),
-        help="where studio train keeps them",
-    )
+    script.add_pictures(parser)
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="whose engine, space and scorers to use")
     arguments = parser.parse_args()
     for name, least in LEAST.items():

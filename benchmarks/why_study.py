@@ -10,13 +10,13 @@ table goes to standard output. Needs a run with a policy; a failed render scores
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import script
 
 from flowtailor.datasets.prompts import Prompt, choose_prompts, load_prompts
 from flowtailor.datasets.rows import weighted_score
@@ -30,6 +30,7 @@ from flowtailor.pipelines.judging import Wish, draw
 from flowtailor.pipelines.plan import designed_rows
 from flowtailor.pipelines.renders import rendered_rows
 from flowtailor.pipelines.stage import Run, write_json
+from flowtailor.pipelines.statistics import Interval
 from flowtailor.pipelines.trained import load_designer, load_ensemble, open_run
 from flowtailor.pipelines.why import Contribution, contributions
 from flowtailor.workflows.space import Space
@@ -40,9 +41,7 @@ Told = tuple[Prompt, tuple[str, ...], list[Contribution]]  # a prompt, its desig
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__doc__)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--designs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=1, help="pictures of each workflow")
@@ -84,7 +83,7 @@ def rendered(run: Run, space: Space, designs: Sequence[Told], seeds: int) -> pd.
         for prompt, tokens, parts in designs
         for words in [tokens, *(part.without for part in parts)]
     ]
-    engine = run.dataset.latest_engine()
+    engine = run.engine()
     planned = designed_rows(pairs, space, engine=engine, seeds=seeds, seed=config.run.seed)
     rows = rendered_rows(
         config,
@@ -160,14 +159,13 @@ def markdown(told: dict[str, dict[str, Any]], seeds: int) -> str:
     """The table for a document; "same sign" is of the parts that the ensemble is sure of."""
     score = told["score"]
     facts = f"{score['designs']} designs with {score['parts']} parts, {seeds} seeds each; 95% over designs."
-    head = ["difference", "rank correlation", "95%", "within a design", "same sign", "within ± 1 bar"]
+    head = ["difference", "rank correlation", "within a design", "same sign", "within ± 1 bar"]
     lines = []
     for name, values in told.items():
-        value, low, high = values["spearman"]
         sign = "-" if values["same_sign"] is None else f"{values['same_sign']:.0%}"
-        ranked = [f"{value:.2f}", f"{low:.2f} to {high:.2f}", f"{values['spearman_within_design']:.2f}"]
+        ranked = [Interval(*values["spearman"]).told("{:.2f}"), f"{values['spearman_within_design']:.2f}"]
         lines.append([name, *ranked, sign, f"{values['coverage_1']:.0%}"])
-    return f"{facts}\n\n{markdown_table(head, lines, 'lrcr')}"
+    return f"{facts}\n\n{markdown_table(head, lines, 'lr')}"
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ RETRYABLE_ERRORS = frozenset(
     {
         "ComfyBusy",
         "ComfyInterrupted",
+        "ComfyMachineError",
         "ComfyOutOfMemory",
         "ComfyTimeout",
         "ComfyUnavailable",
@@ -55,10 +56,8 @@ RETRYABLE_ERRORS = frozenset(
         "PictureUnreadable",
     }
 )
-LOST = RETRYABLE_ERRORS - {
-    "ComfyOutOfMemory",
-    "ComfyTimeout",
-}  # those that say nothing of the design that was to be drawn
+# Those that say nothing of the design that was to be drawn; the others it may have brought about.
+LOST = RETRYABLE_ERRORS - {"ComfyMachineError", "ComfyOutOfMemory", "ComfyTimeout"}
 
 
 def text_hash(text: str) -> str:

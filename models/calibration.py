@@ -90,6 +90,14 @@ def row_weights(new_N: np.ndarray, prompt_N: np.ndarray) -> np.ndarray:
     return weight_N
 
 
+def pairs_within_prompts(prompt_N: np.ndarray, tokens_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """one_M and other_M: each row beside the next one of its prompt, where that has another workflow."""
+    order_N = np.argsort(prompt_N, kind="stable")
+    prompt_N, tokens_N = prompt_N[order_N], tokens_N[order_N]
+    pair_M = (prompt_N[1:] == prompt_N[:-1]) & (tokens_N[1:] != tokens_N[:-1])
+    return order_N[1:][pair_M], order_N[:-1][pair_M]
+
+
 def difference_widths(error_MO: np.ndarray, spread_MO: np.ndarray) -> np.ndarray:
     """(O,): by how much the doubt about a difference must be widened to cover 68.27%.
 

@@ -30,6 +30,7 @@ from .calibration import (
     error_correlation,
     fit_bars,
     late_deviations,
+    pairs_within_prompts,
     row_weights,
 )
 from .predictions import Predictions
@@ -158,7 +159,7 @@ class RewardEnsemble:
         if whole_N.any():
             weight_N = row_weights(new_N[whole_N], prompt_N[whole_N])
             self.correlation_SS = error_correlation(distance_NO[whole_N, :-1], weight_N)
-        one_M, other_M = _pairs(frame)
+        one_M, other_M = pairs_within_prompts(prompt_N, frame["tokens"].to_numpy())
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO
             gap_KMO = error_KNO[:, one_M] - error_KNO[:, other_M]
@@ -275,15 +276,6 @@ class RewardEnsemble:
             content["late"],
             content["known"],
         )
-
-
-def _pairs(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """one_M and other_M: each row beside the next one of its prompt, where that has another workflow."""
-    order_N = np.argsort(rows["prompt"].to_numpy(dtype=str), kind="stable")
-    sorted_rows = rows.iloc[order_N]
-    prompt_N, tokens_N = sorted_rows["prompt"].to_numpy(), sorted_rows["tokens"].to_numpy()
-    pair_M = (prompt_N[1:] == prompt_N[:-1]) & (tokens_N[1:] != tokens_N[:-1])
-    return order_N[1:][pair_M], order_N[:-1][pair_M]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Auditor:
         self._render = render
         self._prompts = audit_prompts(config)
         self._collected, self._store = run.dataset, Store(run.path("policy/audit"))
-        self._engine = self._collected.latest_engine()
+        self._engine = run.engine()
 
     def __call__(self, step: int) -> Audit:
         """Audit the policy as it stands. Raises FlowtailorError where an engine was lost."""
@@ -178,7 +178,7 @@ def alarm_callback(alarm: Alarm, every: int) -> TrainerCallback:
 
         def _check(self, args: Any, state: Any, control: Any) -> None:
             self._found = logged(alarm.check(state.global_step, Path(args.output_dir)))
-            control.should_training_stop = alarm.raised is not None
+            control.should_training_stop |= alarm.raised is not None
 
     return Audits()
 

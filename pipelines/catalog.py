@@ -12,9 +12,9 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
-from flowtailor.machine import has_gpu
 
-from ..actors.comfy import ComfyClient, EngineConfig, engine, engine_name
+from ..actors.client import ComfyClient
+from ..actors.comfy import engine, engine_name
 from ..datasets.flows import load_seed_flows
 from ..workflows.catalog import Catalog
 from ..workflows.codec import canonical_words
@@ -22,10 +22,9 @@ from ..workflows.drafting import draft
 from ..workflows.rules import Rule
 from ..workflows.space import STUDIO_SPACE, Space
 from .config import Config
-from .stage import Run, forget, write_json
+from .stage import ENGINE, Run, forget, write_json
 
-WORLD = ("catalog.json", "space.toml")  # what `write_world` keeps of an engine
-NOT_ON_A_CPU = ("--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram")  # of ComfyUI's
+WORLD = (ENGINE, "catalog.json", "space.toml")  # what `write_world` keeps of an engine
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,8 @@ def survey(config: Config, client: ComfyClient) -> World:
 
 def look(config: Config) -> World:
     """The same of the configured engine, started for it where that is ours to do."""
-    with engine(asked_here(config.engine)) as client:
+    with engine(config.engine) as client:
         return survey(config, client)
-
-
-def asked_here(config: EngineConfig) -> EngineConfig:
-    """The engine as this machine can run it: a cluster's head may have no GPU, and has nothing to draw."""
-    if has_gpu() or config.kind == "urls" or "--cpu" in config.args:
-        return config
-    args = [argument for argument in config.args if argument not in NOT_ON_A_CPU]
-    if config.kind == "checkout":
-        args.append("--cpu")
-    return config.model_copy(update={"gpu": False, "args": tuple(args)})
 
 
 def space_file(config: Config) -> Path | None:
@@ -103,7 +92,7 @@ def _unsaid(rule: Rule | None) -> dict[str, Any]:
 
 
 def write_world(run: Run, world: World) -> None:
-    """Keep catalog and space in the run folder: `catalog.json`, `space.toml`.
+    """Keep the engine's name, catalog and space in the run folder (`WORLD`).
 
     Where others were there the collection is no longer up to date: its record knows the configuration only,
     and would call the world of another configuration its own.
@@ -111,6 +100,7 @@ def write_world(run: Run, world: World) -> None:
     run.open()
     if not _is_kept(run, world):
         forget(run, "collect")
+    write_json(run.path(ENGINE), {"engine": world.engine})
     write_json(run.path("catalog.json"), world.catalog.to_json())
     with written_whole(run.path("space.toml")) as new:
         new.write_text(world.space.text)
@@ -120,8 +110,9 @@ def _is_kept(run: Run, world: World) -> bool:
     files = [run.path(part) for part in WORLD]
     if not all(file.is_file() for file in files):
         return False
-    catalog, text = files
-    return text.read_text() == world.space.text and Catalog.load(catalog).hash == world.catalog.hash
+    _, catalog, text = files
+    same = text.read_text() == world.space.text and Catalog.load(catalog).hash == world.catalog.hash
+    return same and run.engine() == world.engine
 
 
 def world_inputs(run: Run) -> list[Any]:
@@ -143,10 +134,10 @@ def read_world(run: Run) -> tuple[Catalog, Space]:
 
 
 def write_catalog(config: Config) -> None:
-    """The command `flowtailor catalog`."""
+    """The command `flowtailor catalog`. Raises FlowtailorError, and writes nothing, where the run's policy
+    does not know some of what is installed."""
     world = compatible(config, look(config))
     run = Run(config)
-    write_world(run, world)
     print(f"{world.engine}: {len(world.catalog.nodes)} node classes, catalog {world.catalog.hash}")
     print(f"space {world.space.source}: {len(world.space.vocabulary)} words")
     if world.space.missing:
@@ -158,4 +149,20 @@ def write_catalog(config: Config) -> None:
             canonical_words(flow.canonical(world.catalog), world.space)
         except FlowtailorError as error:
             print(f"workflow {name} lies outside of it: {error}")
+    refuse_unknown(run, world.space)
+    write_world(run, world)
     print(f"written: {run.path('catalog.json')}, {run.path('space.toml')}")
+
+
+def refuse_unknown(run: Run, space: Space) -> None:
+    """Raise FlowtailorError where the run has a policy that lacks words of the space: it could not design."""
+    if not run.path("policy/sft").is_dir():
+        return
+    from ..models.vocabulary import Vocabulary
+
+    known = Vocabulary.load(run.path("policy/sft")).ids
+    if new := [word for word in space.vocabulary if word not in known]:
+        raise FlowtailorError(
+            f"{', '.join(new)}: the policy of {run.dir} does not know them, so nothing was written; take "
+            "them in with `flowtailor refine --new-models`, or start a new run (run.name)"
+        )

@@ -7,17 +7,16 @@ is one line on stderr and exit code 2, Ctrl-C is 130; `--debug` shows the traceb
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flowtailor.errors import FlowtailorError, told_in
+from .failures import one_line
 
 # verb -> (file of this folder, help); each offers `run_stage(config, *, dry_run)`.
 STAGES = {
@@ -31,8 +30,6 @@ STAGES = {
     "run": ("run", "all stages in order, each skipped where it is up to date"),
 }
 DEFAULT_CONFIG = "quickstart"
-LOST_WORKERS = ("ActorDiedError", "NodeDiedError", "OutOfMemoryError", "WorkerCrashedError")
-NO_SPACE = "no space left on the disk; free some and repeat the command, what is finished stays"
 DEFAULT_RUN = "runs/quickstart"
 DRAWS_TO_MEASURE = "; draws up to six pictures to measure it"
 MODELS_DIR = "runs/studio-training"
@@ -55,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit flush complains
         return 141
     except Exception as error:
-        line = _one_line(error)
+        line = one_line(error)
         if line is None or arguments.debug:
             raise
         print(f"flowtailor: error: {line}", file=sys.stderr)
@@ -203,7 +200,7 @@ def _add_serve(verbs: Any) -> None:
 
 
 def _stage(arguments: argparse.Namespace) -> None:
-    from .config import load_config
+    from .config_file import load_config
 
     config = load_config(arguments.config, arguments.overrides)
     file = importlib.import_module(f".{STAGES[arguments.verb][0]}", __package__)
@@ -241,7 +238,7 @@ def _studio_train(arguments: argparse.Namespace) -> None:
 
 def _catalog(arguments: argparse.Namespace) -> None:
     from .catalog import write_catalog
-    from .config import load_config
+    from .config_file import load_config
 
     write_catalog(load_config(arguments.config, arguments.overrides))
 
@@ -281,41 +278,6 @@ def _serve(arguments: argparse.Namespace) -> None:
     # its own, and imports nothing from it.
     service = importlib.import_module("flowtailor.serving.command")
     service.serve(arguments.run, host=arguments.host, port=arguments.port)
-
-
-def _one_line(error: BaseException) -> str | None:
-    """What to tell the user, or None for an error of the program that keeps its traceback."""
-    for cause in _causes(error):
-        if isinstance(cause, FlowtailorError):
-            return str(cause)
-        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            return NO_SPACE
-        if type(cause).__module__.startswith("ray."):  # some of Ray's errors keep the cause as text only
-            if (line := told_in(str(cause))) is not None:
-                return line
-            if "[Errno 28]" in str(cause):
-                return NO_SPACE
-            if type(cause).__name__ in LOST_WORKERS:
-                reason = str(cause).strip().splitlines()[0]
-                return f"a worker was lost ({reason}); repeat the command, what is finished stays"
-    return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from; Ray keeps a worker's error in `cause`, or raises while it handles it.
-
-    What else was raised while an error of ours was handled is a mistake of the program, and no cause.
-    """
-    seen: set[int] = set()
-    queue: list[BaseException | None] = [error]
-    while queue:
-        current = queue.pop(0)
-        if isinstance(current, BaseException) and id(current) not in seen:
-            seen.add(id(current))
-            queue += [getattr(current, "cause", None), current.__cause__]
-            if type(current).__module__.startswith("ray."):
-                queue.append(current.__context__)
-            yield current
 
 
 def _stop_ray() -> None:

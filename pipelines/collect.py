@@ -2,7 +2,8 @@
 
 Whatever kills the command, finished blocks stay, and finished pictures of an unfinished block are not
 rendered again (`engines.py`). A failed render is a row with an error; only failures of the moment (timeout,
-lost engine) are tried again by the next call. Rows that were rendered elsewhere may be taken over
+full memory) are tried again by the next call. Where engines were lost for good the command ends in an error,
+so that nothing is learned from what happens to be there. Rows that were rendered elsewhere may be taken over
 (`head_start.py`).
 """
 
@@ -10,13 +11,19 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from ..actors.comfy import ComfyClient, EngineConfig, engine
+from flowtailor.errors import FlowtailorError
+
+from ..actors.client import ComfyClient, Rendered
+from ..actors.comfy import EngineConfig, as_here, engine
+from ..actors.comfy_errors import ComfyUnavailable
+from ..actors.renderer import drawn_anew
 from ..datasets.card import STUDIO_LICENCES, dataset_card
 from ..datasets.flows import load_seed_flows
 from ..datasets.prompts import choose_prompts, load_prompts, prompt_file
@@ -25,12 +32,14 @@ from ..datasets.shipped import rows_file
 from ..datasets.store import Store
 from ..models.metrics import noise_ceiling
 from ..workflows.graph import Workflow
-from .catalog import World, asked_here, compatible, space_file, survey, write_world
+from .catalog import World, compatible, space_file, survey, write_world
 from .config import Config
 from .engines import render
 from .head_start import beside, lent_rows, take_over
 from .plan import balanced, candidates, planned_rows
-from .stage import Run, is_done, provenance, record
+from .provenance import provenance
+from .renders import render_missing
+from .stage import Run, is_done, record
 
 MEASURED = 5  # renders behind an estimate
 ROW_BYTES = 300  # of Parquet, measured
@@ -44,8 +53,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         return
     started = time.monotonic()
     store = run.dataset
-    here = asked_here(config.engine)
-    with engine(here) as client:
+    with engine(config.engine) as client:
         world = compatible(config, survey(config, client))
         planned = plan(config, world)
         missing = store.missing(planned, config.scorers.weights)
@@ -54,13 +62,14 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         missing = beside(missing, lent, config.scorers.weights)
         _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
         if dry_run:
-            slower = "" if here == config.engine else "; there is no GPU here, so that was on the CPU"
-            _say(estimate(client, missing, config.engine) + slower)
+            as_asked = as_here(config.engine) == config.engine
+            on_cpu = "" if as_asked else "; there is no GPU here, so that was on the CPU"
+            _say(estimate(client, missing, config.engine) + on_cpu)
             return
     write_world(run, world)
     take_over(config, lent, store, partial(render, label="pace"))
     if len(missing):
-        render(config, missing, store)
+        render_missing(config, planned, missing, store, render)
         store.compact()
     if finish(run, store, planned, world):
         record(run, "collect", inputs, output="dataset", seconds=time.monotonic() - started)
@@ -107,21 +116,31 @@ def estimate(client: ComfyClient, missing: pd.DataFrame, engines: EngineConfig) 
     if missing.empty:
         return "nothing to render"
     spread = [len(missing) * i // MEASURED for i in range(MEASURED)]
-    seconds, file_bytes = [], []
-    for position in [spread[-1], *spread]:
-        row = missing.iloc[position]
-        # A seed of its own, or the engine would answer from its cache.
-        api = Workflow.loads(row["workflow"]).bind(row["prompt"], len(seconds)).to_api()
-        rendered = client.render(api, engines.render_timeout_s)
-        seconds.append(rendered.seconds)
-        file_bytes.append(len(rendered.png))
-    mean_s = sum(seconds[1:]) / MEASURED
-    megabytes = len(missing) * (sum(file_bytes[1:]) / MEASURED + ROW_BYTES) / 1e6
+    drawn = [_sample(client, missing.iloc[i], engines.render_timeout_s) for i in [spread[-1], *spread]]
+    measured = [rendered for rendered in drawn[1:] if rendered]
+    if not measured:
+        return f"would render {len(missing)} pictures; none of {MEASURED} samples could be drawn"
+    failed = f", {MEASURED - len(measured)} failed" if len(measured) < MEASURED else ""
+    mean_s = sum(rendered.seconds for rendered in measured) / len(measured)
+    file_bytes = sum(len(rendered.png) for rendered in measured) / len(measured)
     return (
         f"would render {len(missing)} pictures on {engines.count} engines: "
         f"about {len(missing) * mean_s / engines.count / 60:.1f} minutes "
-        f"({mean_s:.2f} s a picture, measured on {MEASURED}) and {megabytes:.1f} MB of disk"
+        f"({mean_s:.2f} s a picture, measured on {len(measured)}{failed}) "
+        f"and {len(missing) * (file_bytes + ROW_BYTES) / 1e6:.1f} MB of disk"
     )
+
+
+def _sample(client: ComfyClient, row: pd.Series, timeout_s: float) -> Rendered | None:
+    """One row's picture, which no engine has in its cache; None where it cannot be drawn, which
+    `collect` would keep as a row."""
+    try:
+        flow = drawn_anew(Workflow.loads(row["workflow"]), uuid.uuid4().hex)
+        return client.render(flow.bind(row["prompt"], int(row["seed"])).to_api(), timeout_s)
+    except ComfyUnavailable:
+        raise
+    except FlowtailorError:
+        return None
 
 
 def finish(run: Run, store: Store, planned: pd.DataFrame, world: World) -> bool:

@@ -1,4 +1,4 @@
-"""The configuration of a run: one TOML file into frozen models, unknown keys refused.
+"""The configuration of a run: frozen models, unknown keys refused. config_file.py reads it.
 
 Units are in the names (`_s` seconds). TRL's and Ray's own options stand under `[sft.trl]`,
 `[grpo.trl]` and `[ray.init]` and are passed on as they are.
@@ -6,10 +6,7 @@ Units are in the names (`_s` seconds). TRL's and Ray's own options stand under `
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,11 +18,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
 )
-
-from flowtailor.errors import FlowtailorError
 
 from ..actors.comfy import EngineConfig
 
@@ -230,91 +224,10 @@ class Config(Section):
     serve: ServeConfig = ServeConfig()
     ray: RayConfig = RayConfig()
 
+    def changed(self, **sections: Mapping[str, Any]) -> Config:
+        """A copy in which keys of sections have other values, as in `changed(sft={"steps": 7})`.
 
-CONFIGS = Path(__file__).parent / "configs"
-
-
-def load_config(path: str | Path | None = None, overrides: list[str] | None = None) -> Config:
-    """Read a TOML file (or the name of a shipped one), apply `section.key=value` overrides.
-
-    Raises FlowtailorError on a missing file, broken TOML, an unknown key or a wrong value.
-    """
-    data: dict[str, Any] = {}
-    if path is not None:
-        file = _config_file(path)
-        try:
-            data = tomllib.loads(file.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise FlowtailorError(f"{file}: not valid TOML ({error}); mend the line it names") from None
-    for override in overrides or []:
-        _apply(data, override)
-    try:
-        return _with_whole_paths(Config.model_validate(data))
-    except ValidationError as error:
-        raise FlowtailorError("; ".join(_explain(e) for e in error.errors())) from None
-
-
-def _with_whole_paths(config: Config) -> Config:
-    """The same files for processes that work in another folder, as Ray's workers do."""
-
-    def whole(section: Any, *keys: str) -> Any:
-        named = {key: getattr(section, key) for key in keys}
-        found = {key: value for key, value in named.items() if value is not None and Path(value).exists()}
-        return section.model_copy(update={k: type(v)(Path(v).resolve()) for k, v in found.items()})
-
-    sections = {
-        "engine": whole(config.engine, "path"),
-        "space": whole(config.space, "file", "flows"),
-        "prompts": whole(config.prompts, "file"),
-        "reward": whole(config.reward, "backbone"),
-        "sft": whole(config.sft, "base"),
-    }
-    return config.model_copy(update=sections)
-
-
-def _config_file(path: str | Path) -> Path:
-    for candidate in (Path(path), CONFIGS / f"{path}.toml"):
-        if candidate.is_file():
-            return candidate
-    shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
-    raise FlowtailorError(f"{path}: no such config file; name a TOML file or one of: {shipped}")
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or len(parts) < 2:
-        raise FlowtailorError(f"--set {override}: must read section.key=value, as in grpo.steps=50")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
-    target = data
-    for depth, part in enumerate(parts[:-1], start=1):
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            name = ".".join(parts[:depth])
-            raise FlowtailorError(f"--set {override}: {name} is no section; set it as in {name}=VALUE")
-    target[parts[-1]] = value
-
-
-def _explain(error: Any) -> str:
-    *section, name = (str(part) for part in error["loc"])
-    key = ".".join([*section, name])
-    if error["type"] != "extra_forbidden":
-        reason = error["msg"].removeprefix("Value error, ")
-        return (
-            f"{key} = {error['input']!r}: {reason}" if error["type"] != "value_error" else f"{key}: {reason}"
-        )
-    known = sorted(_fields(section))
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {'.'.join([*section, *close])}?" if close else f"there are {', '.join(known)}"
-    return f"{key}: unknown config key; {hint}"
-
-
-def _fields(section: list[str]) -> Iterable[str]:
-    """The keys of a section; those of the whole configuration for an empty path."""
-    model: Any = Config
-    for part in section:
-        model = model.model_fields[part].annotation
-    return model.model_fields
+        The values are not checked.
+        """
+        others = {name: getattr(self, name).model_copy(update=values) for name, values in sections.items()}
+        return self.model_copy(update=others)

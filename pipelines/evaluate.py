@@ -159,7 +159,7 @@ def _rendered(
 ) -> pd.DataFrame:
     return rendered_rows(
         run.config,
-        plan(run.config, prompts, choices, space, run.dataset.latest_engine()),
+        plan(run.config, prompts, choices, space, run.engine()),
         Store(run.path("evaluation")),
         known=[run.dataset],
         render=partial(render, label="evaluate"),

@@ -28,7 +28,8 @@ from ..datasets.rows import learnable, text_hash, usable
 from ..models.reward_file import FORMAT
 from .cluster import ensure_ray, share_of, training_run
 from .config import Config
-from .stage import Run, fingerprint, is_done, stage_output, write_json
+from .provenance import fingerprint
+from .stage import Run, is_done, stage_output, write_json
 
 if TYPE_CHECKING:  # torch and ray, seconds of import that a dry run can spare
     from ray.train import Checkpoint

@@ -24,8 +24,9 @@ from .examples import seconds_range, training_rows
 from .known import read_known
 from .objective import Objective, Words, limit
 from .policy_training import ADAPTER_FORMAT, train, train_in_ray, trainer_options, worker_device
+from .provenance import fingerprint
 from .questions import Question, askable, draw_questions
-from .stage import Run, fingerprint, is_done, stage_output
+from .stage import Run, is_done, stage_output
 from .trained import need
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from .config import Config
 from .renders import Render
 
 WORLD = ("engine", "catalog_hash")
-PACED = 16  # rows that are rendered again
+DRAWN_AGAIN = 16  # rows, to learn the pace of this machine
 
 
 def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFrame:
@@ -78,7 +78,7 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
     """
     if rows.empty or not config.collect.head_start:
         return
-    again = paced(rows)
+    again = to_draw_again(rows)
     if len(again):
         render(config, again[PLANNED], store)
     here = store.rows()
@@ -94,8 +94,8 @@ def take_over(config: Config, rows: pd.DataFrame, store: Store, render: Render) 
     print(f"head start: this machine takes {ratio:.2f} times their seconds", flush=True)
 
 
-def paced(rows: pd.DataFrame) -> pd.DataFrame:
+def to_draw_again(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows that took from little to long, evenly: a machine may draw faster and yet load models slower."""
     drawn = rows.loc[rows["error_type"].isna()].sort_values(["seconds", "row_id"])
-    places = np.linspace(0.05, 0.95, PACED) * (len(drawn) - 1)
+    places = np.linspace(0.05, 0.95, DRAWN_AGAIN) * (len(drawn) - 1)
     return drawn.iloc[np.unique(places.round().astype(int))] if len(drawn) else drawn

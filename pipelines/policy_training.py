@@ -60,8 +60,7 @@ def train_in_ray(
 
 def absolute(config: Config) -> Config:
     """The same configuration for a process that works in another folder."""
-    root = str(Path(config.run.root).resolve())
-    return config.model_copy(update={"run": config.run.model_copy(update={"root": root})})
+    return config.changed(run={"root": str(Path(config.run.root).resolve())})
 
 
 def worker_device() -> Any:

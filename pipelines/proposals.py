@@ -111,7 +111,7 @@ class Proposer:
         return rows.assign(predicted=predictions.score(weights)[0], doubt=predictions.doubted(weights))
 
     def _planned(self, pairs: Sequence[tuple[Prompt, Sequence[str]]]) -> pd.DataFrame:
-        engine = self.one.run.dataset.latest_engine()
+        engine = self.one.run.engine()
         return designed_rows(pairs, self.space, engine=engine, seeds=1, seed=self.one.config.run.seed)
 
     def _batches(self, split: str) -> Iterator[Sequence[Prompt]]:

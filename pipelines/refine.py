@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ import pandas as pd
 
 from flowtailor.errors import FlowtailorError
 
-from ..datasets.rows import weighted_score
+from ..datasets.rows import unscored, weighted_score
 from ..datasets.store import Store
 from ..workflows.space import Space
 from . import fit_reward, grpo, sft
@@ -40,9 +40,10 @@ from .known import FILE as KNOWN
 from .newcomers import admit, finish, newcomers
 from .picks import judge, pick
 from .proposals import Proposer
+from .provenance import fingerprint
 from .renders import rendered_rows
 from .rounds import LINEAGE, STARTS, Round, begin, lineage, promote
-from .stage import Run, fingerprint, is_done, read_json_lines, stage_output, write_json
+from .stage import Run, is_done, read_json_lines, stage_output, write_json
 from .trained import load_designer, load_ensemble, need
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ def take_in(config: Config, *, dry_run: bool = False) -> None:
     print(f"refine: new: {', '.join(words) or 'nothing'}", flush=True)
     if not words:
         return
+    if world.engine != run.engine():
+        raise FlowtailorError(
+            f"the engine is {world.engine} now, and the run's rows are of {run.engine()}: what is new cannot "
+            "be compared with them; go back to that version, or start a new run (run.name)"
+        )
     one = Round(config, lineage(run.dir) + 1)
     print(describe(one, words), flush=True)
     if not dry_run:
@@ -136,8 +142,7 @@ def refine(one: Round, new: Sequence[str] = ()) -> None:
 def draw(one: Round, space: Space, new: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows to render: the policy's designs for validation prompts, and the picks for training prompts."""
     config, own = one.config, one.own
-    collected, taken = one.run.dataset.rows(), own.dataset.rows()["row_id"]
-    own.dataset.append(collected[~collected["row_id"].isin(taken)])
+    _bring_up_to_date(own.dataset, one.run.dataset.rows(), config.scorers.weights)
     inputs = one.inputs() | {"reward": None, "grpo": None, "new": list(new)}
     if not is_done(own, "designs", inputs):
         with stage_output(own, "designs", inputs) as folder:
@@ -152,13 +157,18 @@ def draw(one: Round, space: Space, new: Sequence[str]) -> tuple[pd.DataFrame, pd
     return before, picks
 
 
+def _bring_up_to_date(store: Store, collected: pd.DataFrame, scorers: Iterable[str]) -> None:
+    """Add what was collected, and drawn or scored again, since an earlier attempt at the round."""
+    missing = store.missing(collected, scorers)
+    taken = missing["row_id"].isin(store.rows()["row_id"])
+    store.append(missing[~(taken & unscored(missing, scorers))])
+
+
 def teach(one: Round) -> None:
     """SFT from the policy of the start, taught by the new ensemble; what it had designed stays new to it."""
     own, start = one.own, one.start.path("policy/sft")
     again = {"base": str(start.resolve()), "steps": one.config.refine.sft_steps}
-    sft.train_part(
-        own.config.model_copy(update={"sft": own.config.sft.model_copy(update=again)}), own, "policy/sft"
-    )
+    sft.train_part(own.config.changed(sft=again), own, "policy/sft")
     shutil.copyfile(start / KNOWN, own.path("policy/sft") / KNOWN)
 
 
@@ -174,10 +184,9 @@ def go_on(one: Round) -> None:
     }
     if is_done(own, "policy/grpo", inputs):
         return
-    steps = config.grpo.model_copy(update={"steps": config.refine.grpo_steps})
     with stage_output(own, "policy/grpo", inputs) as folder:
         grpo.train_adapter(
-            config.model_copy(update={"grpo": steps}),
+            config.changed(grpo={"steps": config.refine.grpo_steps}),
             own.path("reward"),
             f"refine-{fingerprint(inputs)[:12]}",
             folder,

@@ -1,6 +1,6 @@
 """Pictures for planned rows: taken from datasets that have them already, and rendered where none has.
 
-What evaluate, refine, the audits of GRPO and the studies have in common. Promises: nothing whose
+What collect, evaluate, refine, the audits of GRPO and the studies have in common. Promises: nothing whose
 picture a store has is rendered again; a design is not blamed for an engine that went away. Does not know how
 pictures are made: `render` is passed in.
 """
@@ -35,9 +35,22 @@ def rendered_rows(
     missing = store.missing(planned, config.scorers.weights)
     print(f"{label}: {len(set(planned['row_id']))} pictures, {len(missing)} to render", flush=True)
     if len(missing):
-        render(config, missing, store)
-        refuse_lost(config, store, planned)
+        render_missing(config, planned, missing, store, render)
     return with_results(planned, store.rows())
+
+
+def render_missing(
+    config: Config, planned: pd.DataFrame, missing: pd.DataFrame, store: Store, render: Render
+) -> None:
+    """Render what is missing of the planned rows; what is lost on the way gets a second chance.
+
+    Raises FlowtailorError where that is lost too, which is no fault of the designs.
+    """
+    render(config, missing, store)
+    if len(lost := lost_rows(store, planned)):
+        print(f"{len(lost)} renders were lost, no fault of the designs; once more", flush=True)
+        render(config, lost, store)
+        refuse_lost(config, store, planned)
 
 
 def with_results(planned: pd.DataFrame, rendered: pd.DataFrame) -> pd.DataFrame:
@@ -62,19 +75,27 @@ def adopt(source: Store, target: Store, planned: pd.DataFrame, scorers: Sequence
     target.append(rows)
 
 
+def lost_rows(store: Store, planned: pd.DataFrame) -> pd.DataFrame:
+    """The planned rows that say nothing of their designs, each id once: not there, or `LOST`."""
+    rows = store.rows()
+    settled = rows.loc[~rows["error_type"].isin(list(LOST)), "row_id"]
+    once = planned.drop_duplicates("row_id")
+    return once.loc[~once["row_id"].isin(settled)].reset_index(drop=True)
+
+
 def refuse_lost(config: Config, store: Store, planned: pd.DataFrame) -> None:
-    """Raise FlowtailorError where renders were lost (`LOST`): no fault of the designs.
+    """Raise FlowtailorError where renders were lost: no fault of the designs.
 
     Where the engine is another one than the run's rows were made on, the collection is no longer up to date.
     """
+    lost = lost_rows(store, planned)
+    if lost.empty:
+        return
     rows = store.rows()
-    away = rows["error_type"].isin(list(LOST))
-    lost = set(planned["row_id"]) - set(rows.loc[~away, "row_id"])
-    if lost:
-        if (rows.loc[rows["row_id"].isin(list(lost)), "error_type"] == "EngineChanged").any():
-            forget(Run(config), "collect")
-        told = rows.loc[away & rows["row_id"].isin(list(lost)), "error_message"]
-        raise FlowtailorError(
-            f"{len(lost)} of {len(set(planned['row_id']))} renders were lost, no fault of the designs"
-            f"{f' ({told.iloc[0]})' if len(told) else ''}; the same command tries them again"
-        )
+    failed = rows.loc[rows["row_id"].isin(lost["row_id"])]
+    if (failed["error_type"] == "EngineChanged").any():
+        forget(Run(config), "collect")
+    raise FlowtailorError(
+        f"{len(lost)} of {planned['row_id'].nunique()} renders were lost, no fault of the designs"
+        f"{f' ({failed.error_message.iloc[0]})' if len(failed) else ''}; the same command tries them again"
+    )

@@ -20,8 +20,9 @@ from ..datasets.prompts import prompt_file
 from . import fit_reward, grpo, sft
 from .catalog import WORLD, world_inputs
 from .config import Config
+from .provenance import fingerprint
 from .renders import adopt
-from .stage import Run, bring_back, fingerprint, is_recorded, read_record, record, stage_output, write_json
+from .stage import Run, bring_back, is_recorded, read_record, record, stage_output, write_json
 from .trained import as_evaluated
 
 SFT_PARTS = ("policy/sft", "policy/score_conditioned")

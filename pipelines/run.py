@@ -43,6 +43,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
                 raise
             print(f"{name}: what it would do depends on stages before it ({error})", flush=True)
     if not dry_run:
+        run.open()  # with what no stage depends on, such as [serve] and [engine], as it is now
         print(closing(run, time.monotonic() - started), flush=True)
 
 

@@ -19,7 +19,8 @@ from ..datasets.scenes import Scene, caption
 from ..models.alignment import AlignmentNet, HeldOutNet
 from ..models.degrade import FAULTS_A, FAULTS_B
 from ..models.fidelity_fit import Render, draw_real, fit_fidelity
-from ..models.scorer_fit import HurriedPairs, draw_bank, fit_alignment
+from ..models.scene_bank import draw_bank
+from ..models.scorer_fit import HurriedPairs, fit_alignment
 from ..models.text import TextEncoder
 from ..studio.checkpoint import load_small
 from ..studio.mmdit import MMDiT

@@ -20,9 +20,10 @@ from .config import Config
 from .examples import Example, designable, imitation_examples, score_examples, seconds_range, training_rows
 from .known import known_to, workflows_of, write_known
 from .policy_training import ADAPTER_FORMAT, train, train_in_ray, trainer_options, worker_device
+from .provenance import fingerprint
 from .questions import askable, draw_questions
 from .repertoire import repertoire
-from .stage import Run, fingerprint, is_done, stage_output
+from .stage import Run, is_done, stage_output
 from .teachers import EnsembleTeacher, RowsTeacher, Teacher
 from .trained import load_ensemble
 

@@ -12,22 +12,17 @@ of the same run at once will each write it whole, and the later one stays.
 
 from __future__ import annotations
 
-import datetime
 import functools
 import hashlib
 import json
 import os
 import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.files import written_whole
@@ -37,13 +32,14 @@ from ..datasets.prompts import labelled, load_prompts
 from ..datasets.rows import score_columns
 from ..datasets.store import Store
 from .config import Config
+from .provenance import fingerprint, provenance
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ENGINE = "engine.json"  # in a run's folder: the name of the engine that it was asked of
 # What a row tells beside its scores; its id stands for engine, workflow, prompt and seed.
 TOLD = ("row_id", "category", "prompt_split", "workflow_split", "tokens", "seconds", "error_type")
-VERSIONED = ("flowtailor", "ray", "torch", "transformers", "trl", "peft", "pyarrow")
 
 
 class Run:
@@ -60,21 +56,28 @@ class Run:
     def within(self, folder: str) -> Run:
         """A run of the same configuration in a folder of this one."""
         place = self.path(folder)
-        there = {"root": str(place.parent), "name": place.name}
-        return Run(self.config.model_copy(update={"run": self.config.run.model_copy(update=there)}))
+        return Run(self.config.changed(run={"root": str(place.parent), "name": place.name}))
 
     @functools.cached_property
     def dataset(self) -> Store:
         """The rows and pictures that were collected."""
         return Store(self.path("dataset"))
 
+    def engine(self) -> str:
+        """The engine whose pictures the run is about: the one that was asked last what it has. A few rows
+        of another one, whose collection was given up, have no say; where nothing but rows is there, the
+        latest tells."""
+        file = self.path(ENGINE)
+        return json.loads(file.read_text())["engine"] if file.is_file() else self.dataset.latest_engine()
+
     def comparable_rows(self) -> pd.DataFrame:
-        """Rows of the dataset that may be learned from together: those of its latest engine whose render has
+        """Rows of the dataset that may be learned from together: those of the run's engine whose render has
         ended, with the splits and categories that the prompt file tells now, and its styles."""
+        return labelled(self._of_the_engine(), load_prompts(self.config.prompts.file))
+
+    def _of_the_engine(self) -> pd.DataFrame:
         rows = self.dataset.settled()
-        if len(rows):
-            rows = rows.loc[rows["engine"] == self.dataset.latest_engine()].reset_index(drop=True)
-        return labelled(rows, load_prompts(self.config.prompts.file))
+        return rows.loc[rows["engine"] == self.engine()].reset_index(drop=True) if len(rows) else rows
 
     def rows_hash(self) -> str:
         """Stands for the rows that stages learn from, in whatever files they lie.
@@ -84,7 +87,7 @@ class Run:
         """
         from pandas.util import hash_pandas_object
 
-        rows = self.dataset.settled()
+        rows = self._of_the_engine().sort_values("row_id")
         told = rows[[*TOLD, *sorted(score_columns(rows.columns))]]
         digest = hashlib.sha256(json.dumps(list(told.columns)).encode())
         digest.update(hash_pandas_object(told, index=False).to_numpy().tobytes())
@@ -174,25 +177,6 @@ def forget(run: Run, name: str) -> None:
     _record_file(run, name).unlink(missing_ok=True)
 
 
-def fingerprint(value: Any) -> str:
-    """SHA-256 of a value made of plain data, pydantic models and paths; files count by content.
-
-    A path that does not exist has a hash of its own, so that its appearance is a change.
-    """
-    digest = hashlib.sha256()
-    _feed(digest, value)
-    return digest.hexdigest()
-
-
-def provenance() -> dict[str, Any]:
-    """Versions of what computes, the git revision if there is one, and the time."""
-    return {
-        "versions": _versions(),
-        "git_revision": _git_revision(),
-        "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write JSON through a temporary name, so that a reader never sees half a file."""
     with written_whole(path) as new:
@@ -248,59 +232,3 @@ def _sweep(place: Path) -> None:
         pid = left.name.removeprefix(start)
         if pid.isdecimal() and not is_running(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _feed(digest: Any, value: Any) -> None:
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    if isinstance(value, Path):
-        _feed_path(digest, value)
-    elif isinstance(value, Mapping):
-        digest.update(b"{")
-        for key in sorted(value, key=str):
-            digest.update(str(key).encode() + b":")
-            _feed(digest, value[key])
-        digest.update(b"}")
-    elif isinstance(value, list | tuple):
-        digest.update(b"[")
-        for item in value:
-            _feed(digest, item)
-        digest.update(b"]")
-    else:
-        digest.update(json.dumps(value).encode() + b",")
-
-
-def _feed_path(digest: Any, path: Path) -> None:
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(str(file.relative_to(path)).encode() + b":")
-            _feed_path(digest, file)
-    elif path.is_file():
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    else:
-        digest.update(b"missing")
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-@functools.cache
-def _git_revision() -> str | None:
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():  # an installed wheel: some other repository may lie around it
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None

@@ -17,7 +17,8 @@ from flowtailor.errors import FlowtailorError
 
 from ..workflows.space import Space
 from .config import Config
-from .stage import Run, bring_back, fingerprint
+from .provenance import fingerprint
+from .stage import Run, bring_back
 
 if TYPE_CHECKING:
     from ..models.designing import Designer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MAKERS = {
     "config.resolved.json": "run",
+    "engine.json": "collect",
     "catalog.json": "collect",
     "space.toml": "collect",
     "dataset/rows": "collect",
@@ -87,7 +89,7 @@ def adapter_hash(run_dir: Path) -> str:
 
 def with_guidance(config: Config, guidance: float) -> Config:
     """The configuration with another strength of guidance for designs."""
-    return config.model_copy(update={"design": config.design.model_copy(update={"guidance": guidance})})
+    return config.changed(design={"guidance": guidance})
 
 
 def load_designer(

@@ -18,7 +18,9 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from ..actors.comfy import ComfyBusy, ComfyClient, ComfyTimeout, ComfyUnavailable, EngineConfig, engine
+from ..actors.client import ComfyClient
+from ..actors.comfy import EngineConfig, engine
+from ..actors.comfy_errors import ComfyBusy, ComfyTimeout, ComfyUnavailable
 from .events import Done, Event, Failure, Picture, Progress, Ready
 
 Api = dict[str, Any]

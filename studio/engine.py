@@ -75,6 +75,9 @@ def checkout_launch(path: Path, run_dir: Path, threads: int, extra: tuple[str, .
     own = [main.parent / name / "bin" / "python" for name in (".venv", "venv")]
     python = next((str(p) for p in own if p.exists()), sys.executable)
     arguments = ["--output-directory", str(run_dir / "output"), "--temp-directory", str(run_dir)]
+    options = main.parent / "comfy" / "cli_args.py"
+    if options.is_file() and "--database-url" in options.read_text():  # one process at a time may have it
+        arguments += ["--database-url", f"sqlite:///{run_dir / 'comfyui.db'}"]
     return Launch(main, (*arguments, *extra), python, _thread_limits(threads))
 
 

@@ -1,4 +1,4 @@
-"""What several tests share: saved catalogs, the embedded engine, a plain workflow for it."""
+"""What several tests share: saved catalogs, small pictures, the embedded engine, a plain workflow for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-from flowtailor.actors.comfy import ComfyClient, EngineConfig, engine
+from tiny_pictures import tiny_pictures
+
+from flowtailor.actors.client import ComfyClient
+from flowtailor.actors.comfy import EngineConfig, engine
+from flowtailor.datasets.pictures import Pictures
 from flowtailor.studio.install import Studio, install
 from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.space import Space
@@ -76,6 +80,12 @@ def catalog_0300() -> Catalog:
 def space(catalog_0375: Catalog) -> Space:
     """The studio's space on ComfyUI 0.3.75."""
     return Space.default(catalog_0375)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    """Made-up pictures to train on, which no test changes."""
+    return tiny_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from flowtailor.actors.comfy import (
+from flowtailor.actors.client import ComfyClient, Rendered
+from flowtailor.actors.comfy import EngineConfig
+from flowtailor.actors.comfy_errors import (
     ComfyBusy,
-    ComfyClient,
     ComfyExecutionError,
     ComfyRejected,
     ComfyTimeout,
     ComfyUnavailable,
-    EngineConfig,
-    Rendered,
 )
 from flowtailor.errors import FlowtailorError
 

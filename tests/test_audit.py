@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from tiny_rows import PROMPTS, SCORERS, tiny_rows
-from tiny_run import tiny_run
+from tiny_ensemble import RuleEnsemble
+from tiny_rows import PROMPTS, SCORERS
+from tiny_run import run_without_grpo, tiny_config
 from trl.trainer.grpo_config import GRPOConfig
 
 from flowtailor.datasets.store import Store
@@ -21,7 +22,6 @@ from flowtailor.models.constrained import AllowedMasks
 from flowtailor.models.designing import Designer
 from flowtailor.models.masked_trainer import MaskedGRPOTrainer, WordIds
 from flowtailor.models.policy import Policy, policy_prompt
-from flowtailor.models.predictions import Predictions
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines import grpo
 from flowtailor.pipelines.audit import (
@@ -33,7 +33,8 @@ from flowtailor.pipelines.audit import (
     compare,
     stop_on_alarm,
 )
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.statistics import Interval
 from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.space import Space
@@ -117,18 +118,9 @@ def test_without_an_alarm_the_adapter_is_written_and_nothing_said(tmp_path: Path
     assert not (tmp_path / "kept").exists()
 
 
-class LovesOneWord(RewardEnsemble):
-    """Foresees 1 for every design with one word in it, and the truth for the others."""
-
-    def __init__(self) -> None:
-        pass
-
-    def predict(self, prompts: Any, tokens: Any) -> Predictions:
-        mean = np.array([[1.0 if LOVED in words else RENDERED] * len(SCORERS) for words in tokens])
-        still = np.zeros(len(mean))
-        alike = np.ones((len(SCORERS), len(SCORERS)))
-        sure = np.zeros_like(mean)
-        return Predictions(mean, sure, sure, still + 1.0, still, still + 1.0, SCORERS, alike)
+def loves_one_word() -> RewardEnsemble:
+    """It foresees 1 for every design with one word in it, and the truth for the others."""
+    return RuleEnsemble(lambda _, words: (1.0 if LOVED in words else RENDERED, 1.0), SCORERS)
 
 
 def pretend_to_render(config: Config, missing: pd.DataFrame, store: Store) -> None:
@@ -138,12 +130,10 @@ def pretend_to_render(config: Config, missing: pd.DataFrame, store: Store) -> No
 @pytest.fixture
 def config(tmp_path: Path, space: Space) -> Config:
     """A configuration whose run has rows, a random policy and a random ensemble, but no adapter."""
-    run = tiny_run(tmp_path / "tiny", space)
-    (run / "policy/grpo").rename(run / "policy/random")
-    Store(run / "dataset").append(tiny_rows(space).assign(engine="comfyui-0.3.75"))
-    settings = ["run.name=tiny", "grpo.audit_every=4", "grpo.audit_designs=4", "space.max_tokens=32"]
+    run_without_grpo(tmp_path, space)
+    settings = ["grpo.audit_every=4", "grpo.audit_designs=4", "space.max_tokens=32"]
     tiny = ["grpo.prompts_per_step=2", "grpo.num_generations=4", "engine.count=1"]
-    return load_config(None, [f"run.root={str(tmp_path)!r}", *settings, *tiny])
+    return tiny_config(tmp_path, *settings, *tiny)
 
 
 def trained(
@@ -153,7 +143,7 @@ def trained(
     torch.manual_seed(0)
     policy = Policy.load(Path(config.run.root) / "tiny/policy/sft", space.vocabulary)
     policy.add_adapter(8)
-    to_words, ensemble = WordIds(policy.columns), LovesOneWord()
+    to_words, ensemble = WordIds(policy.columns), loves_one_word()
 
     def words_of(ids: list[int]) -> tuple[str, ...]:
         return tuple(space.vocabulary[word] for word in to_words(torch.tensor(ids)).tolist()[:-1])
@@ -199,7 +189,7 @@ def test_a_policy_that_fools_the_ensemble_is_stopped(config: Config, space: Spac
 
 
 def test_audits_change_nothing_in_training(config: Config, space: Space, tmp_path: Path) -> None:
-    often = config.model_copy(update={"grpo": config.grpo.model_copy(update={"audit_every": 1})})
+    often = config.changed(grpo={"audit_every": 1})
     weights = []
     for max_gap in (None, 1.0):
         options: dict[str, Any] = {"steps": 3, "max_gap": max_gap, "learning_rate": 1e-2}
@@ -216,7 +206,7 @@ def test_known_designs_are_not_rendered_again(config: Config, space: Space, tmp_
         rendered.append(len(missing))
         pretend_to_render(config, missing, store)
 
-    auditor = Auditor(config, space, designer, LovesOneWord(), render)
+    auditor = Auditor(config, space, designer, loves_one_word(), render)
     assert auditor(0).gap == auditor(4).gap
     assert rendered == [4]
 
@@ -227,16 +217,15 @@ def test_known_designs_are_not_rendered_again(config: Config, space: Space, tmp_
 def test_the_stage_audits_on_an_engine_and_stops(config: Config, tmp_path: Path) -> None:
     """A tiny run whose pictures are all worse than its ensemble foresees (limit 0), then a patient one."""
     run = tmp_path / "tiny"
-    grpo_config = config.grpo.model_copy(update={"steps": 2, "audit_every": 2, "audit_max_gap": 0.0})
+    strict = config.changed(grpo={"steps": 2, "audit_every": 2, "audit_max_gap": 0.0})
     with pytest.raises(FlowtailorError, match=r"no adapter passed.*grpo\.beta or the limit"):
-        grpo.run_stage(config.model_copy(update={"grpo": grpo_config}))
+        grpo.run_stage(strict)
     assert not (run / "policy/grpo").exists()
     assert (run / "policy/grpo-stopped/log.jsonl").is_file()
     rows = Store(run / "policy/audit").rows()
     assert len(rows) == 4
 
-    patient = grpo_config.model_copy(update={"audit_max_gap": 1.0})
-    grpo.run_stage(config.model_copy(update={"grpo": patient}))
+    grpo.run_stage(strict.changed(grpo={"audit_max_gap": 1.0}))
     log = [json.loads(line) for line in (run / "policy/grpo/log.jsonl").read_text().splitlines()]
     assert [entry["audit_step"] for entry in log] == [0, 2]
     assert set(rows["row_id"]) <= set(Store(run / "policy/audit").rows()["row_id"])

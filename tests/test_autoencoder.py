@@ -12,21 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_pictures import tiny_pictures
+from tiny_pictures import silent
 
 from flowtailor.studio import autoencoder
 from flowtailor.studio.autoencoder import Autoencoder, export, measure, standardise, train_autoencoder
 from flowtailor.studio.install import Studio
 from flowtailor.studio.pixels import draw_pool, to_tensor
-
-
-def silent(_: str) -> None:
-    pass
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return tiny_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")

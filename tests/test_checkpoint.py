@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_weights import random_model, random_vae, word_features
 
-from flowtailor.actors.comfy import ComfyClient
+from flowtailor.actors.client import ComfyClient
 from flowtailor.errors import FlowtailorError
 from flowtailor.studio.checkpoint import assemble, load_small, save_small, save_text_encoder
 from flowtailor.studio.engine import EngineProcess, new_run_dir, studio_launch

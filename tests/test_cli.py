@@ -77,7 +77,7 @@ class ActorDiedError(Exception):
             "no space left on the disk",
         ),
         (WorkerFailure(FlowtailorError("port 1: taken")), 2, "error: port 1: taken"),
-        (WorkerFailure(text="a\nflowtailor.actors.client.ComfyTimeout: too slow\nb"), 2, "error: too slow"),
+        (WorkerFailure(text="a\nflowtailor.actors.comfy_errors.ComfyTimeout: slow\nb"), 2, "error: slow"),
         (ActorDiedError("The actor died.\nlong"), 2, "a worker was lost (The actor died.); repeat"),
         (WorkerFailure(text="a\nOSError: [Errno 28] Error writing bytes\nb"), 2, "no space left"),
     ],

@@ -17,12 +17,15 @@ import pandas as pd
 import psutil
 import pytest
 
+from flowtailor.actors.client import ComfyClient
+from flowtailor.actors.comfy_errors import ComfyRejected
 from flowtailor.datasets.flows import SHIPPED
 from flowtailor.datasets.rows import row_id
 from flowtailor.datasets.shipped import write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.pipelines import collect, head_start
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.engines import render
 from flowtailor.pipelines.stage import Run
 
@@ -98,13 +101,8 @@ def test_rows_that_were_rendered_elsewhere_are_taken_over_in_seconds_of_this_mac
     older = lent.sort_values("seconds").index[len(lent) // 2]  # than a scorer; the pace is told by others
     lent.loc[older, "score_alignment"] = None
     write_rows(lent.assign(seconds=lent["seconds"] / 10), elsewhere)
-    monkeypatch.setattr(head_start, "PACED", 2)
-    config = config.model_copy(
-        update={
-            "run": config.run.model_copy(update={"name": "again"}),
-            "collect": config.collect.model_copy(update={"head_start": str(elsewhere)}),
-        }
-    )
+    monkeypatch.setattr(head_start, "DRAWN_AGAIN", 2)
+    config = config.changed(run={"name": "again"}, collect={"head_start": str(elsewhere)})
     capsys.readouterr()
     collect.run_stage(config)
     told = capsys.readouterr().out
@@ -118,6 +116,26 @@ def test_rows_that_were_rendered_elsewhere_are_taken_over_in_seconds_of_this_mac
     pace = (again["seconds"] / rows["seconds"])[again["image"].isna()] * 10
     assert pace.std() == pytest.approx(0, abs=1e-6)
     assert 2 < pace.iloc[0] < 50
+
+
+def test_a_dry_run_leaves_out_what_cannot_be_drawn(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The fault is injected: every other sample fails."""
+    whole, calls = ComfyClient.render, []
+
+    def render_every_other(self: ComfyClient, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) % 2:
+            return whole(self, *arguments)
+        raise ComfyRejected({"error": {"message": "no such sampler"}})
+
+    monkeypatch.setattr(ComfyClient, "render", render_every_other)
+    collect.run_stage(config, dry_run=True)
+    told = capsys.readouterr().out
+    assert "would render 12 pictures on 1 engines: about" in told
+    assert "measured on 2, 3 failed)" in told
+    assert not Run(config).path("dataset").exists()
 
 
 def failing_flows() -> dict[str, dict[str, Any]]:

@@ -7,7 +7,8 @@ import pytest
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.reward_net import MAX_WORDS
-from flowtailor.pipelines.config import CONFIGS, Config, load_config
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import CONFIGS, load_config
 
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
@@ -111,9 +112,21 @@ def test_a_config_is_frozen():
         Config().run.name = "other"  # pyright: ignore
 
 
-def test_the_config_module_stays_light():
-    """It is read before anything heavy: neither torch nor ray nor pyarrow at import."""
-    tree = ast.parse((CONFIGS.parent / "config.py").read_text())
+def test_a_changed_copy_keeps_all_else():
+    config = load_config(None, ["grpo.steps=3", "sft.batch_size=2"])
+    changed = config.changed(sft={"steps": 7}, run={"name": "other"})
+    differing = {
+        "sft": {**config.sft.model_dump(), "steps": 7},
+        "run": {**config.run.model_dump(), "name": "other"},
+    }
+    assert changed.model_dump() == {**config.model_dump(), **differing}
+    assert config.sft.steps != 7
+
+
+@pytest.mark.parametrize("file", ["config.py", "config_file.py"])
+def test_the_config_modules_stay_light(file: str):
+    """They are read before anything heavy: neither torch nor ray nor pyarrow at import."""
+    tree = ast.parse((CONFIGS.parent / file).read_text())
     roots = {
         (node.module or "").split(".")[0]
         if isinstance(node, ast.ImportFrom)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from conftest import saved_catalog
 
-from flowtailor.actors.comfy import ComfyClient
+from flowtailor.actors.client import ComfyClient
 from flowtailor.pipelines.catalog import read_world, write_catalog
-from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.stage import Run
 from flowtailor.workflows.augment import augment
 from flowtailor.workflows.catalog import Catalog

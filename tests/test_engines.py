@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from flowtailor.actors import comfy
 from flowtailor.actors.comfy import EngineConfig
-from flowtailor.pipelines import catalog
-from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.engines import _actors
 
 BOX = {"CPU": 16.0, "GPU": 1.0}
@@ -38,14 +38,14 @@ def test_engines_that_draw_elsewhere_leave_them_alone() -> None:
     assert asked(BOX, kind="checkout", path='"/comfyui"', count=2)[0]["num_gpus"] == 0.5
 
 
-def test_a_node_without_a_gpu_asks_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_without_a_gpu_asks_and_draws_on_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = EngineConfig(kind="checkout", path=Path("/comfyui"), args=("--lowvram", "--fast"))
     studio = EngineConfig(gpu=True)
-    monkeypatch.setattr(catalog, "has_gpu", lambda: True)
-    assert catalog.asked_here(checkout) == checkout
-    monkeypatch.setattr(catalog, "has_gpu", lambda: False)
-    assert catalog.asked_here(checkout).args == ("--fast", "--cpu")  # it refuses the other beside it
-    assert not catalog.asked_here(studio).gpu
+    monkeypatch.setattr(comfy, "has_gpu", lambda: True)
+    assert comfy.as_here(checkout) == checkout
+    monkeypatch.setattr(comfy, "has_gpu", lambda: False)
+    assert comfy.as_here(checkout).args == ("--fast", "--cpu")  # it refuses the other beside it
+    assert not comfy.as_here(studio).gpu
 
 
 @pytest.mark.parametrize("cores", [1, 2, 16, 64])

@@ -17,6 +17,6 @@ def test_a_script_ends_in_one_line(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_traceback_tells_its_last_error_of_ours():
-    first = "Traceback:\nflowtailor.actors.comfy.ComfyUnavailable: no engine\n\nDuring handling ...\n"
+    first = "Traceback:\nflowtailor.actors.comfy_errors.ComfyUnavailable: no engine\n\nDuring handling ...\n"
     assert told_in(f"{first}flowtailor.errors.FlowtailorError: mend engine.urls\n") == "mend engine.urls"
     assert told_in("Traceback:\nTypeError: flowtailor.errors") is None

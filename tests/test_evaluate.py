@@ -118,6 +118,24 @@ def test_another_engine_makes_the_collection_out_of_date(space: Space, tmp_path:
     assert not is_recorded(Run(config), "collect", {})
 
 
+def test_what_an_engine_lost_is_drawn_once_more(space: Space, tmp_path: Path):
+    config = Config.model_validate({"run": {"root": str(tmp_path), "name": "made"}})
+    plan, store = planned(space), Store(tmp_path / "evaluation")
+    asked: list[int] = []
+
+    def away_at_first(config: Config, missing: pd.DataFrame, store: Store) -> None:
+        asked.append(len(missing))
+        lost = missing.assign(error_type="ComfyUnavailable", error_message="away", created_at="2026-01-01")
+        if len(asked) == 1:
+            store.append(pd.concat([lost.head(2), with_results(missing.tail(4), tmp_path / "images")]))
+        else:
+            store.append(with_results(missing, tmp_path / "images"))
+
+    rows = renders.rendered_rows(config, plan, store, known=(), render=away_at_first, label="evaluate")
+    assert asked == [6, 2]
+    assert rows["error_type"].isna().all()
+
+
 @pytest.mark.parametrize(
     "adapter, guidance", [("as it was", 2.0), ("trained again", Config().design.guidance)]
 )

@@ -1,22 +1,21 @@
 """The fit-reward stage: which rows count, what it says, and that a killed worker changes nothing."""
 
 import json
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
+from killing import KillOneWorker
 from safetensors.torch import load_file
+from tiny_run import tiny_config
 
 from flowtailor.datasets.rows import usable
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_fit import MemberFit
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.fit_reward import _Plan, not_held_out, prepare, run_stage, settings_of, summary
 from flowtailor.pipelines.stage import Run
 
@@ -25,23 +24,14 @@ from .synthetic_rows import synthetic_rows
 
 def config_in(folder: Path, *overrides: str) -> Config:
     """A run in `folder` with the synthetic scorers and little training."""
-    return load_config(
-        None,
-        [
-            f"run.root={str(folder)!r}",
-            "run.name=test",
-            "scorers.weights={match = 0.7, crisp = 0.3}",
-            "reward.members=3",
-            "reward.epochs=40",
-            *overrides,
-        ],
-    )
+    settings = ["scorers.weights={match = 0.7, crisp = 0.3}", "reward.members=3", "reward.epochs=40"]
+    return tiny_config(folder, *settings, *overrides)
 
 
 @pytest.fixture
 def collected(tmp_path) -> Path:
     """A root folder with a run that has a dataset and nothing else."""
-    Store(tmp_path / "test" / "dataset").append(synthetic_rows(per_prompt=6))
+    Store(tmp_path / "tiny/dataset").append(synthetic_rows(per_prompt=6))
     return tmp_path
 
 
@@ -67,7 +57,7 @@ def test_every_worker_has_the_same_cycles():
 def test_dry_run_says_what_and_does_nothing(collected, capsys):
     run_stage(config_in(collected), dry_run=True)
     assert "3 members, 40 epochs" in capsys.readouterr().out
-    assert not (collected / "test" / "reward").exists()
+    assert not (collected / "tiny/reward").exists()
 
 
 def test_an_empty_dataset_is_explained(tmp_path):
@@ -90,18 +80,18 @@ def test_the_summary_names_each_held_out_split():
 @pytest.mark.ray
 def test_a_killed_worker_resumes_and_the_second_call_skips(collected, capsys):
     config = config_in(collected)
-    killer = KillOneWorker(collected / "test" / "ray")
+    killer = KillOneWorker(collected / "tiny/ray", "*/cycle-0000/cycle-*.json")
     killer.start()
     run_stage(config)
     killer.join()
     assert killer.killed
 
-    folder = collected / "test" / "reward"
+    folder = collected / "tiny/reward"
     predictions = RewardEnsemble.load(folder).predict(["a pie"], [["VAEDecode", "KSampler", "steps=4"]])
     assert predictions.scorers == ("crisp", "match")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training"]["spearman_within_prompt"] > 0.5
-    assert not list((collected / "test" / "ray").iterdir())
+    assert not list((collected / "tiny/ray").iterdir())
     for k, whole in enumerate(uninterrupted(config)):
         fitted = load_file(folder / f"member-{k}.safetensors")
         for name, weight in whole.state_dict().items():
@@ -122,22 +112,3 @@ def uninterrupted(config: Config) -> list[torch.nn.Module]:
             fit.run_epoch()
         nets.append(fit.net)
     return nets
-
-
-class KillOneWorker(threading.Thread):
-    """Kills one Ray Train worker of this process as soon as a checkpoint has been written."""
-
-    def __init__(self, storage: Path) -> None:
-        super().__init__(daemon=True)
-        self.storage, self.killed = storage, False
-
-    def run(self) -> None:
-        deadline = time.monotonic() + 120
-        while not self.killed and time.monotonic() < deadline:
-            if next(self.storage.glob("*/cycle-0000/cycle-*.json"), None):
-                for process in psutil.Process().children(recursive=True):
-                    if "RayTrainWorker" in " ".join(process.cmdline()):
-                        process.kill()
-                        self.killed = True
-                        break
-            time.sleep(0.05)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_pictures import tiny_pictures
+from tiny_pictures import silent
 from tiny_weights import WordTokenizer, word_features
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,11 +37,6 @@ def encode(images: Tensor) -> Tensor:
 
 def decode(latents: Tensor) -> Tensor:
     return F.interpolate(latents[:, :3] / 2 + 0.5, scale_factor=8)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return tiny_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +99,6 @@ def test_noise_levels_cover_everything_and_prefer_the_middle() -> None:
     assert (draw_sigma(16, np.random.default_rng(1)).sort().values.diff() < 0.3).all()
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A shell's background jobs ignore SIGINT; here it must do what it does in the foreground."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_training_that_was_stopped_ends_the_same(
     pictures: Pictures, pools: dict[int, Pool], captions: Captions, tmp_path: Path
 ) -> None:
@@ -127,10 +112,10 @@ def test_training_that_was_stopped_ends_the_same(
 
     batches = Batches(pools, caption)
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint(RECIPE, batches, captions, out=tmp_path, name="parts", echo=quiet)
+        train_checkpoint(RECIPE, batches, captions, out=tmp_path, name="parts", echo=silent)
     assert (tmp_path / "parts.state.pt").exists()
-    parts = train_checkpoint(RECIPE, batches, captions, out=tmp_path, name="parts", echo=quiet)
-    whole = train_checkpoint(RECIPE, batches, captions, out=tmp_path, name="whole", echo=quiet)
+    parts = train_checkpoint(RECIPE, batches, captions, out=tmp_path, name="parts", echo=silent)
+    whole = train_checkpoint(RECIPE, batches, captions, out=tmp_path, name="whole", echo=silent)
     assert all(torch.equal(parts[name], weight) for name, weight in whole.items())
 
 
@@ -138,7 +123,7 @@ def test_learns_and_shows_what_it_learned(batches: Batches, captions: Captions, 
     recipe = dataclasses.replace(RECIPE, steps=30, ema=0.9)
     montage = Montage(captions, ["thing 1", "thing 2"], decode, tmp_path / "previews", (64, 96), steps=2)
     weights = train_checkpoint(
-        recipe, batches, captions, out=tmp_path, name="all", echo=quiet, preview=montage, preview_every=30
+        recipe, batches, captions, out=tmp_path, name="all", echo=silent, preview=montage, preview_every=30
     )
     with Image.open(tmp_path / "previews" / "000030.png") as sheet:
         assert sheet.size == (192, 192)
@@ -159,7 +144,7 @@ def test_learns_and_shows_what_it_learned(batches: Batches, captions: Captions, 
         out=tmp_path,
         name="lora",
         rank=4,
-        echo=quiet,
+        echo=silent,
     )
     assert lora["joint_blocks.0.x_block.attn.qkv.down"].shape == (4, 256)
     assert lora["joint_blocks.3.x_block.mlp.fc2.up"].any()
@@ -171,7 +156,3 @@ def error(model: MMDiT, batches: Batches, captions: Captions) -> float:
     torch.manual_seed(0)
     x0, texts = batches.draw(64, 16, np.random.default_rng(0))
     return float(flow_loss(model, x0, torch.linspace(0.05, 0.95, 16), *captions(texts), captions).mean())
-
-
-def quiet(_: str) -> None:
-    """In place of print."""

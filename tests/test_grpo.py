@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from tiny_rows import SCORERS, tiny_rows
-from tiny_run import tiny_run
+from tiny_ensemble import RuleEnsemble
+from tiny_rows import SCORERS
+from tiny_run import run_without_grpo, tiny_config
 
-from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.designing import Designer
-from flowtailor.models.predictions import Predictions
-from flowtailor.models.reward import RewardEnsemble
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.grpo import reward_function, run_stage, stage_inputs
 from flowtailor.pipelines.stage import Run
 from flowtailor.workflows.space import Space
@@ -25,24 +22,12 @@ from flowtailor.workflows.space import Space
 
 def config_in(folder: Path, *overrides: str) -> Config:
     settings = ["grpo.steps=3", "grpo.prompts_per_step=2", "grpo.num_generations=4", "grpo.audit_every=0"]
-    return load_config(None, [f"run.root={str(folder)!r}", "run.name=tiny", *settings, *overrides])
+    return tiny_config(folder, *settings, *overrides)
 
 
-class CountingEnsemble(RewardEnsemble):
-    """Scores are counted words, not learnt: three tenths a word; a second a word.
-
-    It doubts all of them by 0.1, and a single picture scatters by 0.3.
-    """
-
-    def __init__(self) -> None:
-        pass
-
-    def predict(self, prompts: Any, tokens: Any) -> Predictions:
-        words = np.array([len(design) for design in tokens], dtype=float)
-        mean = np.stack([0.3 * words] * len(SCORERS), axis=1)
-        alike = np.ones((len(SCORERS), len(SCORERS)))
-        std, doubt = np.full_like(mean, 0.3), np.full_like(mean, 0.1)
-        return Predictions(mean, std, doubt, words, np.zeros_like(words), words, SCORERS, alike)
+def counted(prompt: str, words: tuple[str, ...]) -> tuple[float, float]:
+    """Three tenths a word, a second a word."""
+    return 0.3 * len(words), len(words)
 
 
 def rewards(
@@ -52,7 +37,8 @@ def rewards(
     known: Collection[tuple[str, ...]] = (),
 ) -> tuple[list[float], dict]:
     metrics: dict[str, float] = {}
-    score = reward_function(CountingEnsemble(), config, lambda ids: tuple(str(i) for i in ids), known)
+    ensemble = RuleEnsemble(counted, SCORERS, std=0.3, doubt=0.1)
+    score = reward_function(ensemble, config, lambda ids: tuple(str(i) for i in ids), known)
     given = score(
         completion_ids=designs,
         text=["an owl"] * len(designs),
@@ -97,9 +83,7 @@ def test_settings_of_audits_count_only_where_there_are_any(tmp_path: Path) -> No
 @pytest.fixture
 def folder(tmp_path: Path, space: Space) -> Path:
     """A root folder with the run "tiny": rows, a random policy, a random ensemble; no adapter yet."""
-    run = tiny_run(tmp_path / "tiny", space)
-    (run / "policy/grpo").rename(run / "policy/random")
-    Store(run / "dataset").append(tiny_rows(space))
+    run_without_grpo(tmp_path, space)
     return tmp_path
 
 

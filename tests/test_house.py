@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.config_file import load_config
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {"workflows": 1, "datasets": 2, "models": 3, "studio": 3, "actors": 4, "pipelines": 5, "serving": 6}

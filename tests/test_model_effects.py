@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import pandas as pd
-import pytest
+from model_effects import compared, specialists
 
 from flowtailor.workflows.space import Space
 
@@ -20,30 +17,24 @@ TEXT_ALONE = (
 )
 
 
-@pytest.fixture
-def bench() -> Any:
-    """The benchmark, which stands outside the package."""
-    return importlib.import_module("model_effects")
-
-
 def rows(scores: dict[str, float], prompt: str = "a castle", style: str = "3d") -> pd.DataFrame:
     told = {"prompt": prompt, "seed": 1, "category": "places", "style": style}
     return pd.DataFrame([{**told, "tokens": tokens, "score": score} for tokens, score in scores.items()])
 
 
-def test_a_model_is_compared_with_the_same_workflow_without_it(bench: Any, space: Space):
+def test_a_model_is_compared_with_the_same_workflow_without_it(space: Space):
     drawn = rows({PLAIN: 0.5, TOWN: 0.7, LORA: 0.4, TEXT_ALONE: 0.9})
     other_seed = rows({TOWN: 0.1}).assign(seed=2)
-    pairs = bench.compared(pd.concat([drawn, other_seed], ignore_index=True), space)
+    pairs = compared(pd.concat([drawn, other_seed], ignore_index=True), space)
     assert dict(zip(pairs["model"], pairs["gain"].round(6), strict=True)) == {
         "town": 0.2,
         "LoRA fine_detail": -0.1,
     }
 
 
-def test_a_specialist_is_told_on_its_own_subjects_and_elsewhere(bench: Any, space: Space):
+def test_a_specialist_is_told_on_its_own_subjects_and_elsewhere(space: Space):
     parts = [rows({PLAIN: 0.5, TOWN: 0.6}, f"a castle {i}") for i in range(6)]
     parts += [rows({PLAIN: 0.5, TOWN: 0.2}, f"a drawn castle {i}", style="line") for i in range(6)]
-    table = bench.specialists(bench.compared(pd.concat(parts, ignore_index=True), space))
+    table = specialists(compared(pd.concat(parts, ignore_index=True), space))
     [town] = [line for line in table.splitlines() if line.startswith("| `town` |")]
     assert town.endswith("| +0.100 (+0.100 to +0.100), 6 | - | -0.300 (-0.300 to -0.300), 6 |")

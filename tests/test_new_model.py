@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
+import new_model as study
 import pandas as pd
 import pytest
-
-study = importlib.import_module("new_model")
 
 
 def test_it_asks_prompts_of_the_style_and_as_many_others():
@@ -39,4 +36,4 @@ def test_designs_are_compared_prompt_by_prompt():
     assert (pixel["count"], pixel["uses"]) == (2, [0.0, 0.5])
     assert pixel["gain"][0] == pytest.approx(0.1)
     assert (others["count"], others["uses"], others["gain"]) == (1, [0.0, 0.0], [0.0, 0.0, 0.0])
-    assert "| pixel | 2 | 0% | 50% | 0.550 | 0.650 | 0.100 " in study.markdown(told, "sprite.ckpt")
+    assert "| pixel | 2 | 0% | 50% | 0.550 | 0.650 | 0.100 (" in study.markdown(told, "sprite.ckpt")

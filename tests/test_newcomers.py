@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import conftest
@@ -15,7 +16,7 @@ from tiny_refine import Faked, complete_run, inputs_of
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.policy import Policy
-from flowtailor.pipelines import collect, refine, rounds, sft
+from flowtailor.pipelines import catalog, collect, refine, rounds, sft
 from flowtailor.pipelines import newcomers as newcomers_file
 from flowtailor.pipelines.catalog import World, compatible, read_world
 from flowtailor.pipelines.config import Config
@@ -65,6 +66,27 @@ def test_a_new_model_is_tried_until_it_has_rows(
     refine.take_in(config)
     assert "refine: new: nothing" in capsys.readouterr().out
     assert len(faked.calls) == done
+
+
+def test_a_model_that_came_with_another_engine_is_not_taken_in(
+    config: Config, faked: Faked, larger: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pictures could not be compared with the run's."""
+    monkeypatch.setattr(refine, "look", lambda config: replace(larger, engine="comfyui-0.30.0"))
+    with pytest.raises(FlowtailorError, match=r"is comfyui-0\.30\.0 now.*rows are of comfyui-0\.3\.75"):
+        refine.take_in(config)
+    assert not faked.calls
+    assert not Run(config).path(newcomers_file.ADMITTED).exists()
+
+
+def test_the_catalog_of_a_trained_run_is_left_to_refine(
+    config: Config, larger: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "look", lambda config: larger)
+    before = Run(config).path("catalog.json").read_text()
+    with pytest.raises(FlowtailorError, match=r"ckpt_name=a_watercolour\.ckpt: .*refine --new-models"):
+        catalog.write_catalog(config)
+    assert Run(config).path("catalog.json").read_text() == before
 
 
 def test_a_round_that_was_killed_while_it_took_its_place_is_finished(
@@ -121,7 +143,7 @@ def killed(config: Config, faked: Faked, larger: World, monkeypatch: pytest.Monk
 
 
 def test_such_a_round_counts_as_made_by_the_configuration_that_made_it(killed: Config) -> None:
-    later = killed.model_copy(update={"sft": killed.sft.model_copy(update={"steps": 7})})
+    later = killed.changed(sft={"steps": 7})
     rounds.finish(later)
     assert rounds.lineage(Run(killed).dir) == 1
     assert not is_done(Run(later), "policy/sft", inputs_of(later)["policy/sft"])
@@ -200,8 +222,8 @@ def test_new_models_are_tried_by_turns(config: Config, faked: Faked, monkeypatch
     monkeypatch.setitem(conftest.INSTALLED, key, [*conftest.INSTALLED[key], "u.ckpt", "v.ckpt"])
     catalog = conftest.saved_catalog("0.3.75")
     monkeypatch.setattr(refine, "look", lambda _: World("comfyui-0.3.75", catalog, Space.default(catalog)))
-    more = {"prompts": {"train": 6}, "refine": {"renders": 12}}  # two trials a prompt: one of each model
-    config = config.model_copy(update={k: getattr(config, k).model_copy(update=v) for k, v in more.items()})
+    # Two trials a prompt: one of each model.
+    config = config.changed(prompts={"train": 6}, refine={"renders": 12})
     refine.take_in(config)
     picks = pd.read_parquet(Run(config).path("refine/round-1/designs/picks.parquet"))
     tried = [set(text.split()) for text in picks.loc[picks["why"] == "new", "tokens"]]
@@ -253,7 +275,7 @@ def test_what_was_cut_short_in_admitting_is_finished(
         patched.setattr(newcomers_file, "write_world", killed)
         with pytest.raises(KeyboardInterrupt):
             admit(config, larger)
-    later = config.model_copy(update={"sft": config.sft.model_copy(update={"steps": 7})})
+    later = config.changed(sft={"steps": 7})
     finish(later)
     assert all(is_done(run, name, inputs) for name, inputs in inputs_of(config).items())
     assert not is_done(run, "policy/sft", inputs_of(later)["policy/sft"])  # nobody made it with these steps

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
-from tiny_pictures import tiny_pictures
+from tiny_pictures import silent
 
 from flowtailor.datasets.pictures import STYLES
 from flowtailor.studio.pixels import detail_loss, draw_pool, psnr, to_tensor, turned
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return tiny_pictures(tmp_path_factory.mktemp("pictures"))
-
-
 def test_a_pool_is_drawn_the_same_again_and_has_all_styles(pictures):
-    pools = [draw_pool(pictures, {64: 8, 96: 4}, seed=1, echo=lambda _: None) for _ in range(2)]
+    pools = [draw_pool(pictures, {64: 8, 96: 4}, seed=1, echo=silent) for _ in range(2)]
     assert [p.shape for p in pools[0].pictures] == [(8, 64, 64, 3), (4, 96, 96, 3)]
     assert pools[0].styles == (STYLES * 2, STYLES)
     assert all(np.array_equal(a, b) for a, b in zip(pools[0].pictures, pools[1].pictures, strict=True))
@@ -30,12 +24,12 @@ def test_held_out_subjects_are_in_no_training_pool(pictures, monkeypatch):
     blank = np.zeros((64, 64, 3), np.uint8)
     for held_out, scenes in seen.items():
         monkeypatch.setattr(pixels, "draw", lambda _, scene, *__, s=scenes: s.add(scene.subject) or blank)
-        draw_pool(pictures, {64: 40}, seed=0, held_out=held_out, echo=lambda _: None)
+        draw_pool(pictures, {64: 40}, seed=0, held_out=held_out, echo=silent)
     assert seen[True] and len(seen[False]) > 10 and not seen[True] & seen[False]
 
 
 def test_crops_depend_on_the_generator_alone(pictures):
-    pool = draw_pool(pictures, {64: 4, 96: 4}, seed=0, echo=lambda _: None)
+    pool = draw_pool(pictures, {64: 4, 96: 4}, seed=0, echo=silent)
     a, b, c = (pool.crops(5, 32, np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert a.shape == (5, 3, 32, 32) and a.min() >= 0 and a.max() <= 1
     assert torch.equal(a, b) and not torch.equal(a, c)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tiny_pictures import SUBJECTS, tiny_pictures
+from tiny_pictures import SUBJECTS
 
+from flowtailor.datasets.pictures import Pictures
 from flowtailor.datasets.prompts import (
     SPLITS,
     STUDIO_PROMPTS,
@@ -83,8 +84,7 @@ def test_the_studio_captions_hold_out_names():
     assert [row["text"] for row in rows if wrong.search(row["text"])] == []
 
 
-def test_prompts_are_written_the_same_again(tmp_path: Path):
-    pictures = tiny_pictures(tmp_path)
+def test_prompts_are_written_the_same_again(pictures: Pictures, tmp_path: Path):
     for name in ("a.csv", "b.csv"):
         write_prompts(pictures, tmp_path / name, prompts=80, styled=20)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
@@ -95,8 +95,7 @@ def test_prompts_are_written_the_same_again(tmp_path: Path):
     assert len({row["name"] for row in rows}) == SUBJECTS
 
 
-def test_the_scene_of_a_prompt_is_read_again(tmp_path: Path):
-    pictures = tiny_pictures(tmp_path)
+def test_the_scene_of_a_prompt_is_read_again(pictures: Pictures, tmp_path: Path):
     write_prompts(pictures, tmp_path / "p.csv", prompts=80, styled=20)
     scenes = read_scenes(pictures, tmp_path / "p.csv")
     assert [*scenes] == [prompt.text for prompt in load_prompts(tmp_path / "p.csv")]

@@ -10,7 +10,7 @@ from tiny_rows import PROMPTS
 
 from flowtailor.datasets.prompts import load_prompts
 from flowtailor.errors import FlowtailorError
-from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.questions import Question, askable, draw_questions
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowtailor.pipelines.cluster import WORKER_ENVIRONMENT, ensure_ray
-from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.config_file import load_config
 
 
 @pytest.fixture

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny_refine
 from tiny_refine import Faked, inputs_of
+from tiny_rows import SCORERS, tiny_rows
 
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.picks import FREQUENT, UNSURE, judge, per_prompt, pick
-from flowtailor.pipelines.refine import joined, refine, run_stage
+from flowtailor.pipelines.refine import _bring_up_to_date, joined, refine, run_stage
 from flowtailor.pipelines.rounds import Round
 from flowtailor.pipelines.stage import Run, is_done
 from flowtailor.pipelines.trained import adapter_hash
+from flowtailor.workflows.space import Space
 
 config, faked = tiny_refine.config, tiny_refine.faked  # fixtures
 
@@ -145,7 +148,7 @@ def test_a_round_designs_with_the_guidance_that_the_evaluation_chose(config: Con
 def test_a_second_round_starts_from_the_first(
     config: Config, faked: Faked, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    twice = config.model_copy(update={"refine": config.refine.model_copy(update={"rounds": 2})})
+    twice = config.changed(refine={"rounds": 2})
     run_stage(config)
     run_stage(twice)
     run = Run(config)
@@ -153,7 +156,7 @@ def test_a_second_round_starts_from_the_first(
     assert json.loads(run.path("refine/summary.json").read_text())["round"] == 2
     assert json.loads(run.path("policy/grpo/refined.json").read_text()) == {"round": 2}
 
-    fewer = twice.model_copy(update={"refine": twice.refine.model_copy(update={"renders": 2})})
+    fewer = twice.changed(refine={"renders": 2})
     run_stage(fewer)
     assert "refine/round-1: stays as it is, round 2 went on from it" in capsys.readouterr().out
     assert faked.calls.count("fit") == 3  # the second round was made again
@@ -169,7 +172,7 @@ def test_a_policy_that_was_trained_anew_is_refined_anew(config: Config, faked: F
 
 
 def test_stages_that_were_out_of_date_stay_so(config: Config, faked: Faked) -> None:
-    later = config.model_copy(update={"sft": config.sft.model_copy(update={"steps": 7})})
+    later = config.changed(sft={"steps": 7})
     faked.fail_at = "fit"
     with pytest.raises(KeyboardInterrupt):  # they were up to date by the configuration that it began with
         run_stage(config)
@@ -184,6 +187,19 @@ def test_a_run_that_was_only_collected_is_told_what_to_do_first(config: Config) 
         refine(Round(config, 1))
 
 
+def test_a_round_that_is_made_again_learns_what_scorers_have_seen_since(tmp_path: Path, space: Space) -> None:
+    collected, own = tiny_rows(space), Store(tmp_path)
+    unseen = collected.assign(score_sharpness=np.nan)
+    own.append(unseen.iloc[1:])
+    parts = len(list(tmp_path.rglob("*.parquet")))
+    _bring_up_to_date(own, unseen.iloc[1:], SCORERS)  # nothing new, nothing written
+    assert len(list(tmp_path.rglob("*.parquet"))) == parts
+    _bring_up_to_date(own, collected.assign(created_at="2027"), SCORERS)
+    rows = own.rows()
+    assert len(rows) == len(collected)
+    assert rows["score_sharpness"].notna().all()
+
+
 def test_dry_run_says_what_it_takes(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     run_stage(config, dry_run=True)
     said = capsys.readouterr().out
@@ -192,7 +208,7 @@ def test_dry_run_says_what_it_takes(config: Config, capsys: pytest.CaptureFixtur
 
 
 def test_without_validation_prompts_there_is_nothing_to_judge_by(config: Config) -> None:
-    none = config.model_copy(update={"prompts": config.prompts.model_copy(update={"validation": 0})})
+    none = config.changed(prompts={"validation": 0})
     with pytest.raises(FlowtailorError, match=r"prompts\.validation = 0"):
         run_stage(none)
 

@@ -8,8 +8,11 @@ import io
 import json
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +23,12 @@ import pytest
 from PIL import Image
 
 from flowtailor.actors import renderer as renderer_module
-from flowtailor.actors.comfy import ComfyClient, EngineConfig
+from flowtailor.actors.client import ComfyClient
+from flowtailor.actors.comfy import EngineConfig
+from flowtailor.actors.comfy_errors import ComfyMachineError
 from flowtailor.actors.images import Images, pixel_sha256, with_text
 from flowtailor.actors.renderer import Renderer
+from flowtailor.studio.engine import free_port
 
 Api = dict[str, Any]
 
@@ -162,9 +168,23 @@ def test_a_row_that_kills_the_engine_twice_is_given_up(
 
 
 def test_a_server_that_is_away_gives_retryable_rows(tmp_path: Path, plain_api: Api) -> None:
-    config = EngineConfig(kind="urls", urls=("http://127.0.0.1:9",))
-    [row] = render(Renderer(config, str(tmp_path)), rows(plain_api, 50))
-    assert row["error_type"] == "ComfyUnavailable"
+    config = EngineConfig(kind="urls", urls=("http://127.0.0.1:9",), start_timeout_s=0.1)
+    renderer = Renderer(config, str(tmp_path))
+    assert [row["error_type"] for row in render(renderer, rows(plain_api, 50))] == ["ComfyUnavailable"]
+    started = time.monotonic()
+    done = render(renderer, rows(plain_api, *range(51, 71)))  # it has waited once
+    assert {row["error_type"] for row in done} == {"ComfyUnavailable"}
+    assert time.monotonic() - started < 5
+
+
+def test_a_server_that_comes_back_is_waited_for(tmp_path: Path, plain_api: Api) -> None:
+    port = free_port()
+    renderer = Renderer(
+        EngineConfig(kind="urls", urls=(f"http://127.0.0.1:{port}",), start_timeout_s=30), str(tmp_path)
+    )
+    with poorer(port, after_s=1.5):
+        [row] = render(renderer, rows(plain_api, 52))
+    assert row["error_type"] == "ComfyRejected"  # it answered
 
 
 @pytest.mark.engine
@@ -181,28 +201,91 @@ def test_a_server_that_is_away_leaves_its_rows_to_the_others(
 class Poorer(http.server.BaseHTTPRequestHandler):
     """A server of the same version that lacks a model."""
 
+    version = "0.3.75"
+
     def answer(self, status: int, body: Api) -> None:
         self.send_response(status)
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
 
     def do_GET(self) -> None:
-        self.answer(200, {"system": {"comfyui_version": "0.3.75"}})
+        self.answer(200, {"system": {"comfyui_version": self.version}})
 
     def do_POST(self) -> None:
         self.answer(400, {"error": {"message": "Prompt outputs failed validation"}, "node_errors": {}})
 
 
+@contextmanager
+def poorer(port: int, *, after_s: float = 0.0) -> Iterator[str]:
+    """The address of such a server, which answers some time later."""
+    with http.server.HTTPServer(("127.0.0.1", port), Poorer, bind_and_activate=False) as server:
+
+        def serve() -> None:
+            time.sleep(after_s)
+            server.server_bind()
+            server.server_activate()
+            server.serve_forever()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        if not after_s:
+            wait_for_port(port)
+        yield f"http://127.0.0.1:{port}"
+        server.shutdown()
+        thread.join()
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.01)
+    pytest.fail("the server did not start")
+
+
 @pytest.mark.engine
 def test_what_one_server_refuses_another_may_draw(comfy: ComfyClient, tmp_path: Path, plain_api: Api) -> None:
-    with http.server.HTTPServer(("127.0.0.1", 0), Poorer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        poorer = f"http://127.0.0.1:{server.server_port}"
-        drawn = Renderer(EngineConfig(kind="urls", urls=(poorer, comfy.base_url)), str(tmp_path / "a"))
+    with poorer(free_port()) as url:
+        drawn = Renderer(EngineConfig(kind="urls", urls=(url, comfy.base_url)), str(tmp_path / "a"))
         assert render(drawn, rows(plain_api, 70))[0]["error_type"] is None
-        refused = Renderer(EngineConfig(kind="urls", urls=(poorer, poorer)), str(tmp_path / "b"))
+        refused = Renderer(EngineConfig(kind="urls", urls=(url, url)), str(tmp_path / "b"))
         assert render(refused, rows(plain_api, 71))[0]["error_type"] == "ComfyRejected"
-        server.shutdown()
+
+
+@pytest.mark.engine
+def test_rows_for_one_version_go_to_the_server_that_has_it(
+    comfy: ComfyClient, tmp_path: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Poorer, "version", "0.30.0")
+    with poorer(free_port()) as url:
+        config = EngineConfig(kind="urls", urls=(url, comfy.base_url))
+        planned = rows(plain_api, 72).assign(engine="comfyui-0.3.75")
+        assert render(Renderer(config, str(tmp_path)), planned)[0]["error_type"] is None
+
+
+@pytest.mark.engine
+def test_an_engine_whose_machine_failed_is_replaced(
+    studio: object, tmp_path: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is injected: the first render meets a GPU that lost its context."""
+    whole, failures = (
+        ComfyClient.render,
+        [ComfyMachineError("5", "KSampler", "AcceleratorError", "CUDA error")],
+    )
+
+    def render_once_failing(self: ComfyClient, *arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(ComfyClient, "render", render_once_failing)
+    renderer = Renderer(EngineConfig(), str(tmp_path))
+    first = renderer._process
+    assert render(renderer, rows(plain_api, 73))[0]["error_type"] is None
+    assert renderer._process is not first
+    renderer.close()
 
 
 @pytest.mark.parametrize("scheme", ["path", "file://", "memory://"])

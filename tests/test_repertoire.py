@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_ensemble import RuleEnsemble
 from tiny_rows import tiny_rows
 
-from flowtailor.models.predictions import Predictions
-from flowtailor.models.reward import RewardEnsemble
 from flowtailor.pipelines import repertoire
-from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.objective import Objective
 from flowtailor.workflows.codec import canonical_words, decode
 from flowtailor.workflows.space import Space
@@ -21,26 +19,9 @@ from flowtailor.workflows.space import Space
 PROMPTS = ["an owl", "a taco"]
 
 
-class LikesCfg3(RewardEnsemble):
-    """Foresees that `cfg=3` is good, above all for owls, and that each word takes a tenth of a second."""
-
-    def __init__(self) -> None:
-        pass
-
-    def predict(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> Predictions:
-        asked = zip(prompts, tokens, strict=True)
-        score = np.array([(1 + (p == "an owl")) * min(1, list(w).count("cfg=3")) / 4 for p, w in asked])
-        seconds, nothing = np.array([len(words) / 10 for words in tokens]), np.zeros((len(prompts), 1))
-        return Predictions(
-            score[:, None],
-            nothing,
-            nothing,
-            seconds,
-            nothing[:, 0],
-            seconds,
-            ("alignment",),
-            np.ones((1, 1)),
-        )
+def likes_cfg_3(prompt: str, words: tuple[str, ...]) -> tuple[float, float]:
+    """`cfg=3` is good, above all for owls, and each word takes a tenth of a second."""
+    return (1 + (prompt == "an owl")) * ("cfg=3" in words) / 4, len(words) / 10
 
 
 @pytest.fixture
@@ -52,7 +33,8 @@ def rendered(space: Space) -> list[tuple[str, ...]]:
 def chosen(rendered: list[tuple[str, ...]], space: Space, monkeypatch: Any, variants: int) -> list:
     monkeypatch.setattr(repertoire, "KEPT", 5)
     config = load_config(None, ["scorers.weights={alignment = 1.0}", f"sft.variants={variants}"])
-    return repertoire.repertoire(rendered, set(rendered), PROMPTS, LikesCfg3(), space, config)
+    ensemble = RuleEnsemble(likes_cfg_3, ["alignment"])
+    return repertoire.repertoire(rendered, set(rendered), PROMPTS, ensemble, space, config)
 
 
 def test_without_variants_only_rendered_workflows_are_kept(rendered, space, monkeypatch) -> None:

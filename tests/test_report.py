@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import results_doc
 from PIL import Image
 
 from flowtailor.datasets.store import Store
@@ -275,7 +275,6 @@ def test_audits_and_rounds_of_refinement_are_shown_where_there_are_any(run_dir: 
 def test_the_results_page_is_written_from_the_same_files(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results_doc = importlib.import_module("results_doc")
     monkeypatch.setattr(results_doc, "DOCS", tmp_path / "docs")
     monkeypatch.setattr(sys, "argv", ["results_doc.py", str(run_dir)])
     results_doc.main()

@@ -1,17 +1,21 @@
 """`flowtailor run`: stages in order, a dry run that does not need what it would make."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines import run
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """Stages that only note that they were called; `grpo` finds something missing in a dry run."""
+    monkeypatch.chdir(tmp_path)  # where `runs` is made
     seen: list[tuple[str, bool]] = []
 
     def stage(name: str) -> SimpleNamespace:
@@ -49,6 +53,14 @@ def test_a_round_that_was_killed_while_it_took_its_place_is_finished_first(
 def test_rounds_of_refinement_come_between_grpo_and_evaluation(calls: list[tuple[str, bool]]):
     run.run_stage(load_config(None, ["refine.rounds=1"]))
     assert [name for name, _ in calls][3:5] == ["grpo", "refine"]
+
+
+def test_what_no_stage_depends_on_reaches_a_finished_run(calls: list[tuple[str, bool]]):
+    """`design` and `serve` read the run's own configuration."""
+    for timeout_s in (60, 600):
+        run.run_stage(load_config(None, [f"engine.render_timeout_s={timeout_s}"]))
+    resolved = json.loads(Path("runs/quickstart/config.resolved.json").read_text())
+    assert resolved["config"]["engine"]["render_timeout_s"] == 600
 
 
 def test_a_dry_run_does_not_hide_that_the_first_stage_cannot_run():

@@ -1,4 +1,4 @@
-"""How scorers are trained, on made-up pictures and a few steps: what counts as true, in order, resumed."""
+"""How scorers are trained, on made-up pictures and a few steps: what counts as wrong, in order, resumed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_pictures import tiny_pictures
+from tiny_pictures import silent
 
 from flowtailor.datasets.pictures import Pictures
 from flowtailor.models.alignment import AlignmentNet, HeldOutNet, TwoTowers
@@ -21,26 +21,17 @@ from flowtailor.models.fidelity_fit import (
     order_gaps,
     ordered_pairs,
 )
+from flowtailor.models.scene_bank import Bank, draw_bank
 from flowtailor.models.scorer_fit import (
     HURRY,
     ORDER,
-    Bank,
     HurriedPairs,
-    K,
-    also_true,
     contrast,
-    draw_bank,
     fit_alignment,
     hurry_loss,
     moved,
-    sample_group,
 )
 from flowtailor.studio.training import train
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return tiny_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
@@ -60,36 +51,6 @@ def test_every_fault_keeps_the_size_and_repeats_itself(kind: str):
 def test_text_is_drawn_in():
     plain = np.full((64, 64, 3), 255, np.uint8)
     assert (with_text(plain, "a red apple", np.random.default_rng(0)) < 128).any()
-
-
-def test_a_group_is_one_subject_in_different_scenes(pictures: Pictures):
-    scenes = sample_group(pictures, np.random.default_rng(0))
-    assert len(set(scenes)) == K
-    assert len({scene.subject for scene in scenes}) == 1
-
-
-def test_a_bank_is_drawn_once(pictures: Pictures, tmp_path: Path):
-    first = draw_bank(pictures, tmp_path, groups=2, seed=3)
-    drawn = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    again = draw_bank(pictures, tmp_path, groups=2, seed=3)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == drawn
-    assert np.array_equal(first.pixels, again.pixels) and first.captions == again.captions
-
-
-def test_captions_hold_for_all_that_they_do_not_rule_out():
-    """Columns: subject, style (0: the one that needs no word), count, colour, background (-1: none)."""
-    facts = np.array(
-        [[5, 0, 1, -1, -1], [5, 2, 1, -1, -1], [5, 0, 1, 7, -1], [5, 0, 1, -1, 9], [6, 0, 1, -1, -1]]
-    )
-    captions = ["a cat", "pixel art of a cat", "a blue cat", "a cat on a red background", "a dog"]
-    assert also_true(facts, captions).astype(int).tolist() == [
-        [1, 1, 0, 1, 0],  # a cat may be in pixel art and anywhere, but is not blue
-        [0, 1, 0, 0, 0],
-        [0, 0, 1, 0, 0],
-        [0, 0, 0, 1, 0],
-        [0, 0, 0, 0, 1],
-    ]
-    assert not also_true(facts, ["a 3d icon of a cat", *captions[1:]])[0, 1]
 
 
 def test_pairs_that_hold_too_are_no_mistakes():
@@ -141,7 +102,7 @@ def test_a_resumed_fit_ends_as_an_uninterrupted_one(
         torch.manual_seed(0)
         return kind()  # pyright: ignore[reportCallIssue]
 
-    options = {"train": train, "name": "net", "seed": 1, "batch": 8, "pairs": pairs, "echo": lambda _: None}
+    options = {"train": train, "name": "net", "seed": 1, "batch": 8, "pairs": pairs, "echo": silent}
 
     def stopped_at_2(step, net, **given):
         def stopped(i: int):
@@ -186,7 +147,7 @@ def test_fidelity_learns_from_pictures_and_renders(pictures: Pictures, tmp_path:
         for i in range(2)
         for level in (0.1, 0.9)
     ]
-    options = {"steps": 3, "train": train, "seed": 0, "batch": 2, "echo": lambda _: None}
+    options = {"steps": 3, "train": train, "seed": 0, "batch": 2, "echo": silent}
     path = tmp_path / "fidelity.safetensors"
     fit_fidelity(real, captions, renders, path, out=tmp_path, **options)
     scores = FidelityNet.load(path).score(torch.zeros(2, 3, 192, 192))

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_scorers import SIDE, changed, tiles
 from PIL import Image
 
 from flowtailor.errors import FlowtailorError
 from flowtailor.models import scorers
-from flowtailor.models.degrade import FAULTS_A, degrade, with_text
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.models.degrade import FAULTS_A, with_text
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 
 DATA = Path(__file__).parent / "data"
-SIDE = 128
 SHIPPED = ["alignment", "fidelity", "sharpness", "held_out_alignment"]
 MATCHING = ["alignment", "held_out_alignment"]
 
@@ -30,13 +31,7 @@ def scorer(name: str) -> scorers.Scorer:
     return scorers.load_scorer(name, evaluation=True)
 
 
-def tiles(file: str) -> list[np.ndarray]:
-    sheet = np.asarray(Image.open(DATA / file).convert("RGB"))
-    rows, columns = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
-    return [*sheet.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)]
-
-
-PICTURES = tiles("real_pictures.webp")
+PICTURES = tiles(DATA / "real_pictures.webp")
 CAPTIONS = json.loads((DATA / "real_pictures.json").read_text())
 RIGHT, WRONG = ([caption[key] for caption in CAPTIONS] for key in ("right", "wrong"))
 
@@ -52,15 +47,13 @@ def real_scores(name: str) -> np.ndarray:
     return scores(name, PICTURES)
 
 
-def degraded(kind: str, level: float) -> list[np.ndarray]:
-    return [degrade(picture, kind, level, np.random.default_rng(i)) for i, picture in enumerate(PICTURES)]
-
-
 @pytest.mark.parametrize("name", SHIPPED)
 def test_real_pictures_score_above_degraded_ones(name: str):
     """At two strengths of blur, noise, JPEG, few colours, crop, stains; the last scorer learned others."""
     above = [
-        real_scores(name) > scores(name, degraded(kind, level)) for kind in FAULTS_A for level in (0.5, 0.8)
+        real_scores(name) > scores(name, changed(PICTURES, kind, level))
+        for kind in FAULTS_A
+        for level in (0.5, 0.8)
     ]
     assert np.mean(above) >= 0.95
 
@@ -76,7 +69,7 @@ def test_the_right_prompt_scores_above_a_wrong_one(name: str):
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("trick", ["plain", "saturate", "sharpen", "tile"])
 def test_a_trick_raises_no_score_above_that_of_the_real_picture(name: str, trick: str):
-    tricked = scores(name, degraded(trick, 0.6))
+    tricked = scores(name, changed(PICTURES, trick, 0.6))
     assert tricked.mean() < real_scores(name).mean()
     assert np.mean(tricked <= real_scores(name) + 1e-3) >= 0.9  # saturation leaves black and white alone
 
@@ -102,7 +95,7 @@ def test_the_prompt_written_into_the_picture_does_not_pass_for_it(name: str, gro
 
 def test_twenty_steps_score_above_three():
     prompts = json.loads((DATA / "renders.json").read_text())
-    pictures = tiles("renders.webp")
+    pictures = tiles(DATA / "renders.webp")
     few, many = pictures[: len(prompts)], pictures[len(prompts) :]
     gain = {name: scores(name, many, prompts) - scores(name, few, prompts) for name in SHIPPED}
     weights = Config().scorers.weights

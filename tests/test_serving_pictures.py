@@ -16,7 +16,8 @@ from drawing_backend import ONE, Api, DrawingBackend
 from failing_engine import FAULTS, Engines, flow
 from starlette.testclient import TestClient
 
-from flowtailor.actors.comfy import EngineConfig, Rendered
+from flowtailor.actors.client import Rendered
+from flowtailor.actors.comfy import EngineConfig
 from flowtailor.errors import FlowtailorError
 from flowtailor.serving import routes
 from flowtailor.serving.events import Event, Failure, Picture, Progress, Ready

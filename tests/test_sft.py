@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
+from killing import KillOneWorker
 from tiny_policy import tiny_base
 from tiny_rows import tiny_rows
-from tiny_run import tiny_run
+from tiny_run import tiny_config, tiny_run
 
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.designing import Designer
 from flowtailor.models.labels import Labels
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.examples import imitation_examples, score_examples, training_rows
 from flowtailor.pipelines.known import known_to, read_known, workflows_of, write_known
 from flowtailor.pipelines.questions import Question
@@ -79,8 +77,7 @@ def test_what_a_policy_does_not_read_trains_nothing_again(
     policy: str, teacher: str, unread: list[str], tmp_path: Path
 ) -> None:
     def inputs(*settings: str) -> dict[str, Any]:
-        overrides = [f'run.root="{tmp_path}"', f"sft.teacher={teacher}", *(f"sft.{one}" for one in settings)]
-        config = load_config(None, overrides)
+        config = tiny_config(tmp_path, f"sft.teacher={teacher}", *(f"sft.{one}" for one in settings))
         return stage_inputs(config, Run(config), policy)
 
     assert inputs() == inputs(*unread)
@@ -99,19 +96,15 @@ def test_score_conditioned_examples_show_every_row_with_its_score(space: Space) 
 
 
 def config_in(folder: Path, *overrides: str) -> Config:
-    return load_config(
-        None,
-        [
-            f"run.root={str(folder)!r}",
-            "run.name=tiny",
-            f"sft.base={str(folder / 'language-model')!r}",
-            "sft.steps=12",
-            "sft.batch_size=4",
-            "sft.score_conditioned_steps=2",
-            "sft.learning_rate=1e-2",  # random weights learn little in so few steps otherwise
-            "sft.variants=60",
-            *overrides,
-        ],
+    return tiny_config(
+        folder,
+        f"sft.base={str(folder / 'language-model')!r}",
+        "sft.steps=12",
+        "sft.batch_size=4",
+        "sft.score_conditioned_steps=2",
+        "sft.learning_rate=1e-2",  # random weights learn little in so few steps otherwise
+        "sft.variants=60",
+        *overrides,
     )
 
 
@@ -136,7 +129,7 @@ def test_dry_run_says_on_what_it_would_train(folder: Path, capsys: pytest.Captur
 def test_a_killed_worker_resumes_and_the_policies_design(
     folder: Path, space: Space, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killer = KillOneWorker(folder / "tiny/ray")
+    killer = KillOneWorker(folder / "tiny/ray", "*/step-*/trainer/trainer_state.json")
     killer.start()
     run_stage(config_in(folder))
     killer.join()
@@ -159,22 +152,3 @@ def test_a_killed_worker_resumes_and_the_policies_design(
 
     run_stage(config_in(folder))
     assert capsys.readouterr().out.count("up to date") == 2
-
-
-class KillOneWorker(threading.Thread):
-    """Kills the Ray Train worker of this process as soon as its first checkpoint has been written."""
-
-    def __init__(self, storage: Path) -> None:
-        super().__init__(daemon=True)
-        self.storage, self.killed = storage, False
-
-    def run(self) -> None:
-        deadline = time.monotonic() + 200
-        while not self.killed and time.monotonic() < deadline:
-            if next(self.storage.glob("*/step-*/trainer/trainer_state.json"), None):
-                for process in psutil.Process().children(recursive=True):
-                    if "RayTrainWorker" in " ".join(process.cmdline()):
-                        process.kill()
-                        self.killed = True
-                        break
-            time.sleep(0.02)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from score_again import plans
+from ship_rows import joined
 
-from flowtailor.actors.comfy import ComfyClient, EngineConfig
+from flowtailor.actors.client import ComfyClient
+from flowtailor.actors.comfy import EngineConfig
 from flowtailor.actors.renderer import Renderer
 from flowtailor.actors.scorers import Scorers
 from flowtailor.datasets.rows import COLUMNS, score_column, usable
 from flowtailor.datasets.shipped import SHIPPED, read_rows, write_rows
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.catalog import World
+from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.head_start import lent_rows, take_over
+from flowtailor.workflows.catalog import Catalog
+from flowtailor.workflows.space import Space
 
 SCORES = [score_column(name) for name in Config().scorers.weights]
 
@@ -61,7 +66,6 @@ def test_what_holds_no_rows_is_refused(tmp_path: Path):
 
 def test_rows_of_several_machines_ship_together_in_seconds_of_the_run():
     """Two seconds of the first hour and four of the second are one of the run, whoever drew what."""
-    joined = importlib.import_module("ship_rows").joined
 
     def drawn(hour: str, seconds: dict[str, float]) -> pd.DataFrame:
         ids = [f"{hour} {flow}" for flow in seconds]
@@ -77,7 +81,9 @@ def test_rows_of_several_machines_ship_together_in_seconds_of_the_run():
     pd.testing.assert_frame_equal(told, expected.assign(max=expected["min"]))
 
 
-def test_what_a_scorer_has_not_seen_is_drawn_again_held_out_prompts_first():
+def test_what_a_scorer_has_not_seen_is_drawn_again_held_out_prompts_first(
+    catalog_0375: Catalog, space: Space
+):
     splits = [("train", "train"), ("train", "test"), ("validation", "train"), ("test", "test")]
     rows = pd.DataFrame(
         {
@@ -86,22 +92,20 @@ def test_what_a_scorer_has_not_seen_is_drawn_again_held_out_prompts_first():
             "prompt_split": [prompt for prompt, _ in splits for _ in "ab"],
             "workflow_split": [workflow for _, workflow in splits for _ in "ab"],
             "engine": "engine",
-            "catalog_hash": "catalog",
+            "catalog_hash": catalog_0375.hash,
             "error_type": None,
         }
     ).reindex(columns=[*COLUMNS.names, *SCORES])
     seen = rows.assign(row_id="seen", score_sharpness=1.0, score_alignment=1.0, score_fidelity=1.0).head(1)
     failed = rows.assign(row_id="failed", error_type="ComfyExecutionError").head(1)
     elsewhere = rows.assign(row_id="elsewhere", engine="another").head(1)
-    world = SimpleNamespace(engine="engine", catalog=SimpleNamespace(hash="catalog"))
-    again = importlib.import_module("score_again")
-    found = again.plans(pd.concat([rows, seen, failed, elsewhere]), Config(), world)
+    world = World("engine", catalog_0375, space)
+    found = plans(pd.concat([rows, seen, failed, elsewhere]), Config(), world)
     assert found["row_id"].tolist() == ["2a", "3a", "2b", "3b", "0a", "1a", "0b", "1b"]
 
 
 def test_a_machine_that_was_slow_for_a_while_and_an_engine_that_read_a_checkpoint_do_not_show():
     """Six workflows of 1, 2, 3, 4, 5, 6 s, drawn in turn; the second sixty rows took twice as long."""
-    joined = importlib.import_module("ship_rows").joined
     usual = np.tile(np.arange(1.0, 7.0), 30)
     took = usual * np.repeat([1.0, 2.0, 1.0], 60)
     took[150] += 3.0  # a workflow of 1 s
@@ -112,7 +116,6 @@ def test_a_machine_that_was_slow_for_a_while_and_an_engine_that_read_a_checkpoin
 
 def test_what_a_workflow_takes_that_was_drawn_by_itself_is_told_by_the_few_rows_among_others():
     """The second workflow's sixty rows were drawn while the machine was twice as slow, two others later."""
-    joined = importlib.import_module("ship_rows").joined
     usual = np.repeat([1.0, 2.0, 1.0, 2.0], [60, 60, 58, 2])
     took = usual * np.repeat([1.0, 2.0, 1.0], [60, 60, 60])
     run = pd.DataFrame({"row_id": np.arange(180).astype(str), "tokens": usual.astype(str), "seconds": took})

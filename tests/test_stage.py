@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from flowtailor.errors import FlowtailorError
-from flowtailor.pipelines.config import load_config
-from flowtailor.pipelines.stage import Run, fingerprint, is_done, record, stage_output
+from flowtailor.pipelines.config_file import load_config
+from flowtailor.pipelines.provenance import fingerprint
+from flowtailor.pipelines.stage import Run, is_done, record, stage_output, write_json
 from flowtailor.pipelines.trained import need
 
 
@@ -91,7 +92,7 @@ def test_an_output_that_was_set_aside_is_not_missing(killed: Run):
 
 KILLED = """
 import os, sys
-from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.stage import Run, stage_output
 with stage_output(Run(load_config(None, sys.argv[1:])), "reward", {}):
     os._exit(9)
@@ -131,24 +132,21 @@ def test_the_resolved_config_is_written_with_versions(run: Run):
     assert resolved["versions"]["torch"]
 
 
-def test_fingerprints_follow_content_not_names_order_or_time(run: Run, tmp_path: Path):
-    folder = tmp_path / "inputs"
-    folder.mkdir()
-    missing = fingerprint({"data": folder / "a"})
-    (folder / "a").write_text("1")
-    first = fingerprint({"data": folder, "config": run.config.reward})
-    assert first == fingerprint({"config": run.config.reward, "data": folder})
-    (folder / "a").write_text("2")
-    assert first != fingerprint({"data": folder, "config": run.config.reward})
-    assert missing != fingerprint({"data": folder / "a"})
-    assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
-
-
 def test_only_rows_of_the_latest_engine_are_learned_from_together(run: Run):
     """Other weights under the same names draw other pictures."""
     rows = pd.DataFrame({"row_id": ["a", "b"], "prompt": "a fox", "engine": ["comfyui-1", "comfyui-2"]})
     run.dataset.append(rows.assign(created_at=["2026-01-01", "2026-01-02"]))
     assert run.comparable_rows()["row_id"].tolist() == ["b"]
+
+
+def test_a_collection_on_another_engine_that_was_given_up_has_no_say(run: Run):
+    rows = pd.DataFrame({"row_id": ["a", "b"], "prompt": "a fox", "engine": "comfyui-1", "seconds": 1.0})
+    run.dataset.append(rows.assign(created_at="2026-01-01"))
+    write_json(run.path("engine.json"), {"engine": "comfyui-1"})
+    before = run.rows_hash()
+    run.dataset.append(rows.assign(row_id=["c", "d"], engine="comfyui-2", created_at="2026-01-02"))
+    assert run.comparable_rows()["row_id"].tolist() == ["a", "b"]
+    assert run.rows_hash() == before
 
 
 def test_rows_are_the_same_in_other_files_and_with_other_failures_of_the_moment(run: Run):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flowtailor.actors.comfy import ComfyClient
+from flowtailor.actors.client import ComfyClient
 from flowtailor.errors import FlowtailorError
 from flowtailor.studio import install as install_module
 from flowtailor.studio.engine import checkout_launch, studio_launch
@@ -197,6 +197,17 @@ def test_a_checkout_runs_in_its_own_environment(tmp_path: Path) -> None:
     assert (launch.python, launch.main) == (str(python), tmp_path / "main.py")
     assert launch.arguments[-1] == "--lowvram"
     assert launch.environment["OMP_NUM_THREADS"] == "4"
+
+
+def test_engines_of_one_checkout_do_not_share_its_database(tmp_path: Path) -> None:
+    """Of newer versions, which let one process have it."""
+    (tmp_path / "main.py").touch()
+    assert "--database-url" not in checkout_launch(tmp_path, tmp_path / "run", threads=1).arguments
+    (tmp_path / "comfy").mkdir()
+    (tmp_path / "comfy/cli_args.py").write_text('parser.add_argument("--database-url", type=str)')
+    launches = [checkout_launch(tmp_path, tmp_path / name, threads=1) for name in "ab"]
+    places = [launch.arguments[launch.arguments.index("--database-url") + 1] for launch in launches]
+    assert places == [f"sqlite:///{tmp_path}/{name}/comfyui.db" for name in "ab"]
 
 
 @pytest.mark.engine

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import studio_study
+import study_montage
 from PIL import Image
+from study_report import Study, kinds
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.errors import FlowtailorError
@@ -22,16 +23,6 @@ from flowtailor.workflows.space import Space
 
 WEIGHTS = {"alignment": 0.7, "sharpness": 0.3}
 FLOWS = ("few_steps", "latent_upscale", "lora", "plain")
-
-
-@pytest.fixture
-def bench() -> Any:
-    """The benchmark's modules, which stand outside the package."""
-    return argparse.Namespace(
-        study=importlib.import_module("studio_study"),
-        report=importlib.import_module("study_report"),
-        montage=importlib.import_module("study_montage"),
-    )
 
 
 @pytest.fixture
@@ -62,32 +53,32 @@ def rows() -> pd.DataFrame:
 
 @pytest.mark.parametrize("repeated", [0.0, 0.5])
 def test_the_plan_is_the_full_product_whatever_the_configuration_repeats(
-    bench: Any, tmp_path: Path, space: Space, catalog_0375: Catalog, repeated: float
+    tmp_path: Path, space: Space, catalog_0375: Catalog, repeated: float
 ):
     file = tmp_path / "c.toml"
     file.write_text(f"[collect]\nrepeated = {repeated}\n")
     arguments = argparse.Namespace(prompts=3, flows=5, seeds=2, out=tmp_path / "s", config=str(file))
-    config = bench.study.study_config(arguments)
+    config = studio_study.study_config(arguments)
     assert (Path(config.run.root), config.run.name) == (tmp_path, "s")
-    planned = bench.study.plan(config, World("engine", catalog_0375, space))
+    planned = studio_study.plan(config, World("engine", catalog_0375, space))
     assert len(planned) == planned["row_id"].nunique() == 3 * 5 * 2
     assert set(planned["prompt_split"]) == {"train"}
     assert (planned.groupby(["prompt", "workflow_key"])["seed"].nunique() == 2).all()
 
 
-def test_the_workflows_of_the_study_are_different_and_in_the_space(bench: Any, space: Space):
-    flows = [words.split() for words in bench.study.WORKFLOWS.read_text().splitlines()]
-    assert len(flows) == bench.study.FULL["flows"] == len({decode(words, space).key for words in flows})
+def test_the_workflows_of_the_study_are_different_and_in_the_space(space: Space):
+    flows = [words.split() for words in studio_study.WORKFLOWS.read_text().splitlines()]
+    assert len(flows) == studio_study.FULL["flows"] == len({decode(words, space).key for words in flows})
 
 
-def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame, space: Space):
+def test_rows_become_arrays_whatever_their_order(rows: pd.DataFrame, space: Space):
     shuffled = rows.sample(frac=1, random_state=1)
-    study = bench.report.Study.of(shuffled, WEIGHTS, space, engines=2)
+    study = Study.of(shuffled, WEIGHTS, space, engines=2)
     assert study.scores["weighted score"].shape == (12, 4, 2)
     one = rows[(rows["prompt"] == "prompt 03") & (rows["workflow_key"] == FLOWS[1])].sort_values("seed")
     assert study.scores["alignment"][3, 1].tolist() == one["score_alignment"].tolist()
     assert study.seconds_W.tolist() == [0.5, 1.5, 0.5, 0.5]
-    assert [set(bench.report.kinds(flow)) - {"checkpoint general"} for flow in study.flows] == [
+    assert [set(kinds(flow)) - {"checkpoint general"} for flow in study.flows] == [
         set(),
         {"upscaling", "second pass"},
         {"LoRA"},
@@ -96,10 +87,10 @@ def test_rows_become_arrays_whatever_their_order(bench: Any, rows: pd.DataFrame,
     assert (study.drawn, study.drawn_per_s) == (96, pytest.approx(12 * 4 * 2 / 11))
 
 
-def test_the_report_says_what_was_put_in(bench: Any, rows: pd.DataFrame, space: Space, tmp_path: Path):
+def test_the_report_says_what_was_put_in(rows: pd.DataFrame, space: Space, tmp_path: Path):
     rows.loc[rows["prompt"] > "prompt 05", "image"] = None  # taken over, without pictures
-    study = bench.report.Study.of(rows, WEIGHTS, space, engines=2)
-    bench.study.write(study, Image.new("RGB", (8, 8)), tmp_path / "study.md", tmp_path / "study.png")
+    study = Study.of(rows, WEIGHTS, space, engines=2)
+    studio_study.write(study, Image.new("RGB", (8, 8)), tmp_path / "study.md", tmp_path / "study.png")
     text = (tmp_path / "study.md").read_text()
     assert "12 prompts x 4 workflows x 2 seeds = 96 pictures of" in text
     assert ", 48 of them drawn for it at 9.60/s on 2 engines; 0 failed" in text
@@ -115,35 +106,35 @@ def test_the_report_says_what_was_put_in(bench: Any, rows: pd.DataFrame, space: 
     assert [line.partition(" | ")[0] for line in front[:4]] == ["| seconds", "| ---", "| 0.50", "| 1.50"]
 
 
-def test_the_montage_shows_the_best_and_the_worst_workflow(bench: Any, rows: pd.DataFrame):
+def test_the_montage_shows_the_best_and_the_worst_workflow(rows: pd.DataFrame):
     rows = rows.assign(row_id=rows["prompt"] + rows["workflow_key"])
     score = np.where(rows["workflow_key"] == "lora", 0.9, 0.5) - 0.2 * (rows["workflow_key"] == "plain")
-    found = bench.montage.extremes(rows, score)
+    found = study_montage.extremes(rows, score.tolist())
     assert found["prompt 05"] == ("prompt 05lora", "prompt 05plain")
     white, red = Image.new("RGB", (64, 64), "white"), Image.new("RGB", (128, 128), "red")
-    sheet = np.asarray(bench.montage.montage(dict.fromkeys(found, (white, red, white))))
+    sheet = np.asarray(study_montage.montage(dict.fromkeys(found, (white, red, white))))
     share = (sheet == (255, 0, 0)).all(axis=-1).sum() / sheet[..., 0].size
-    assert share == pytest.approx(12 * bench.montage.SIDE**2 / sheet[..., 0].size)
+    assert share == pytest.approx(12 * study_montage.SIDE**2 / sheet[..., 0].size)
 
 
-def test_a_failed_render_scores_nothing(bench: Any, rows: pd.DataFrame, space: Space):
+def test_a_failed_render_scores_nothing(rows: pd.DataFrame, space: Space):
     rows.loc[0, ["score_alignment", "score_sharpness", "seconds"]] = None
     rows.loc[0, "error_type"] = "ComfyExecutionError"
-    study = bench.report.Study.of(rows, WEIGHTS, space, engines=1)
+    study = Study.of(rows, WEIGHTS, space, engines=1)
     assert study.failed == 1
     assert (study.scores["weighted score"] == 0).sum() == 1
     assert study.seconds_W[0] == 0.5
 
 
-def test_a_gap_is_refused(bench: Any, rows: pd.DataFrame, space: Space):
+def test_a_gap_is_refused(rows: pd.DataFrame, space: Space):
     with pytest.raises(FlowtailorError, match="not every prompt"):
-        bench.report.Study.of(rows.drop(index=5), WEIGHTS, space, engines=2)
+        Study.of(rows.drop(index=5), WEIGHTS, space, engines=2)
 
 
 def test_a_study_without_intervals_is_refused(
-    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("sys.argv", ["studio_study.py", "--seeds", "1"])
     with pytest.raises(SystemExit):
-        bench.study.parsed()
+        studio_study.parsed()
     assert "--seeds must be at least 2" in capsys.readouterr().err

@@ -4,52 +4,31 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 import pytest
+from tiny_ensemble import RuleEnsemble
 from tiny_rows import tiny_rows
 
-from flowtailor.models.predictions import Predictions
-from flowtailor.models.reward import RewardEnsemble
-from flowtailor.pipelines.config import load_config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.examples import training_rows
-from flowtailor.pipelines.objective import Objective, limit
+from flowtailor.pipelines.objective import Objective, Words, limit
 from flowtailor.pipelines.questions import Question
 from flowtailor.pipelines.teachers import Answer, EnsembleTeacher, RowsTeacher
 from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import Space
 
 SLOW, FAST, POOR = ("KSampler", "steps=20"), ("KSampler", "steps=2"), ("KSampler", "steps=1")
-WORKFLOWS = (SLOW, FAST, POOR)
-
-
-class FixedEnsemble(RewardEnsemble):
-    """Foresees the same for each workflow whatever the prompt: (score, seconds)."""
-
-    def __init__(self) -> None:
-        self.answers = {SLOW: (0.80, 4.0), FAST: (0.78, 1.0), POOR: (0.30, 0.5)}
-
-    def predict(self, prompts: Sequence[str], tokens: Any) -> Predictions:
-        score, seconds = np.array([self.answers[words] for words in tokens]).T
-        nothing = np.zeros_like(seconds)
-        return Predictions(
-            score[:, None],
-            nothing[:, None],
-            nothing[:, None],
-            seconds,
-            nothing,
-            seconds,
-            ("alignment",),
-            np.ones((1, 1)),
-        )
+# What is foreseen for each workflow, whatever the prompt: score and seconds.
+FORESEEN: dict[Words, tuple[float, float]] = {SLOW: (0.80, 4.0), FAST: (0.78, 1.0), POOR: (0.30, 0.5)}
 
 
 def ensemble_teacher(temperature: float, known: Collection[tuple[str, ...]] = ()) -> EnsembleTeacher:
     settings = ["scorers.weights={alignment = 1.0}", "reward.lambda_seconds=0.0", "reward.novelty=0.03"]
     config = load_config(None, [*settings, f"sft.teacher_temperature={temperature}"])
-    return EnsembleTeacher(FixedEnsemble(), ["an owl"], WORKFLOWS, known, config)
+    ensemble = RuleEnsemble(lambda _, words: FORESEEN[words], ["alignment"])
+    return EnsembleTeacher(ensemble, ["an owl"], list(FORESEEN), known, config)
 
 
 def test_a_design_past_its_budget_is_fined_by_its_excess() -> None:

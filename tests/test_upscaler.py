@@ -13,20 +13,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_pictures import tiny_pictures
+from tiny_pictures import silent
 
 from flowtailor.studio import upscaler
 from flowtailor.studio.install import Studio
 from flowtailor.studio.upscaler import Upscaler, crop_pairs, degraded, halved, train_upscaler
-
-
-def silent(_: str) -> None:
-    pass
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return tiny_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture

@@ -33,8 +33,7 @@ Installed = Callable[[Mapping[tuple[str, str], Sequence[str]]], World]
 @pytest.fixture
 def config(tiny: Config) -> Config:
     """Of a complete run that would collect a little."""
-    little = tiny.collect.model_copy(update={"flows": 6, "flows_per_prompt": 1})
-    return tiny.model_copy(update={"collect": little})
+    return tiny.changed(collect={"flows": 6, "flows_per_prompt": 1})
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_stored_words_mean_the_same_after_a_model_came_that_sorts_first(
 
 
 def test_a_run_without_rows_takes_the_engine_as_it_is(config: Config, installed: Installed) -> None:
-    started = config.model_copy(update={"run": config.run.model_copy(update={"name": "started"})})
+    started = config.changed(run={"name": "started"})
     write_catalog(started)
     installed({LORA: ["a.safetensors", *conftest.INSTALLED[LORA]]})
     write_catalog(started)
@@ -105,7 +104,7 @@ def test_a_collection_is_not_up_to_date_in_the_world_of_another_configuration(
 ) -> None:
     edited = tmp_path / "space.toml"
     edited.write_text(STUDIO_SPACE.read_text().replace("max_nodes = 24", "max_nodes = 20"))
-    other = config.model_copy(update={"space": config.space.model_copy(update={"file": str(edited)})})
+    other = config.changed(space={"file": str(edited)})
     collect.run_stage(config)
     write_catalog(config)
     capsys.readouterr()
@@ -142,8 +141,7 @@ def test_rows_with_a_model_that_was_removed_are_left_out_of_what_can_be_designed
         shown.extend(example.tokens for example in setup["examples"])
 
     monkeypatch.setattr(sft, "train_in_ray", train)
-    few = config.sft.model_copy(update={"steps": 8, "score_conditioned_steps": 8, "variants": 60})
-    sft.run_stage(config.model_copy(update={"sft": few}))
+    sft.run_stage(config.changed(sft={"steps": 8, "score_conditioned_steps": 8, "variants": 60}))
     shown += [tuple(text.split()) for text in evaluate.gather(Run(config), space).rows["tokens"]]
     assert all(decode(words, space) for words in shown)
     told = capsys.readouterr().out

@@ -36,6 +36,10 @@ def tiny_pictures(root: Path) -> Pictures:
     return Pictures(root, [Subject(f"thing {i}", "objects", f"{i:x}", ()) for i in range(SUBJECTS)])
 
 
+def silent(_: str) -> None:
+    """In place of print, where a training says how far it is."""
+
+
 def _shape(random: np.random.Generator) -> np.ndarray:
     """(SIDE, SIDE) of truths: where the thing is."""
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]

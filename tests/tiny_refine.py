@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 from tiny_rows import SCORERS, tiny_rows
-from tiny_run import tiny_run
+from tiny_run import tiny_config, tiny_run
 
 from flowtailor.datasets.store import Store
 from flowtailor.pipelines import fit_reward, grpo, refine, sft
-from flowtailor.pipelines.config import Config, load_config
+from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.rounds import Round
 from flowtailor.pipelines.stage import Run, record
 from flowtailor.workflows.space import Space
@@ -35,16 +35,10 @@ def complete_run(tmp_path: Path, space: Space, *, seed: int = 0) -> Config:
     run = tiny_run(tmp_path / "tiny", space)
     (run / "policy/grpo/log.jsonl").write_text('{"loss": 0.0, "step": 1}\n')
     Store(run / "dataset").append(tiny_rows(space))
-    settings = [
-        "run.name=tiny",
-        f"run.seed={seed}",
-        "prompts.train=3",
-        "prompts.validation=2",
-        "refine.renders=4",
-    ]
+    settings = [f"run.seed={seed}", "prompts.train=3", "prompts.validation=2", "refine.renders=4"]
     few = ["refine.draws=2", "refine.validation_designs=3", "refine.grpo_steps=1", "grpo.audit_every=0"]
     tiny = ["grpo.prompts_per_step=1", "grpo.num_generations=4", "engine.count=1", "reward.epochs=2"]
-    config = load_config(None, [f"run.root={str(tmp_path)!r}", *settings, *few, *tiny, "reward.members=2"])
+    config = tiny_config(tmp_path, *settings, *few, *tiny, "reward.members=2")
     accept(config)
     return config
 

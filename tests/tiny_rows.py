@@ -10,6 +10,7 @@ from flowtailor.pipelines.config import Config
 from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.space import Space
 
+ENGINE = "comfyui-0.3.75"
 SCORERS = tuple(Config().scorers.weights)
 PROMPTS = ("a red apple", "an owl", "a taco", "a castle", "a whale")
 
@@ -30,7 +31,7 @@ def tiny_rows(space: Space, per_prompt: int = 6) -> pd.DataFrame:
                     "tokens": " ".join(words),
                     "seconds": len(words) / 20,
                     **{f"score_{name}": len(words) / 32 for name in SCORERS},
-                    "engine": "comfyui-0.3.75",
+                    "engine": ENGINE,
                     "error_type": None,
                     "created_at": "2026-01-01T00:00:00+00:00",
                 }

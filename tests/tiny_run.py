@@ -1,4 +1,4 @@
-"""A run folder with everything that a finished run has learned, small and random but real."""
+"""The run "tiny": all that a finished run has learned, small and random but real."""
 
 from __future__ import annotations
 
@@ -8,16 +8,31 @@ from pathlib import Path
 import numpy as np
 import torch
 from tiny_policy import tiny_base
-from tiny_rows import SCORERS, tiny_rows
+from tiny_rows import ENGINE, SCORERS, tiny_rows
 
+from flowtailor.datasets.store import Store
 from flowtailor.models.policy import Policy
 from flowtailor.models.reward import RewardEnsemble
 from flowtailor.models.reward_fit import Scale
 from flowtailor.models.reward_net import RewardNet
 from flowtailor.models.traits import Traits
 from flowtailor.pipelines.config import Config
+from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.known import write_known
+from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import STUDIO_SPACE, Space
+
+
+def tiny_config(root: Path, *overrides: str) -> Config:
+    """The defaults but for `overrides`, for the run "tiny" in `root`."""
+    return load_config(None, [f"run.root={str(root)!r}", "run.name=tiny", *overrides])
+
+
+def run_without_grpo(root: Path, space: Space) -> None:
+    """The run "tiny" in `root` with rows, but its GRPO adapter is called "random", as if it were none."""
+    run = tiny_run(root / "tiny", space)
+    (run / "policy/grpo").rename(run / "policy/random")
+    Store(run / "dataset").append(tiny_rows(space))
 
 
 def tiny_run(folder: Path, space: Space) -> Path:
@@ -25,6 +40,7 @@ def tiny_run(folder: Path, space: Space) -> Path:
     folder.mkdir(parents=True)
     resolved = {"config": Config().model_dump(mode="json"), "versions": {}, "git_revision": None}
     (folder / "config.resolved.json").write_text(json.dumps(resolved))
+    (folder / "engine.json").write_text(json.dumps({"engine": ENGINE}))
     (folder / "catalog.json").write_text(json.dumps(space.catalog.to_json()))
     (folder / "space.toml").write_text(STUDIO_SPACE.read_text())
     base = tiny_base(folder / "base")
@@ -48,7 +64,7 @@ def _random_adapter(policy: Policy, folder: Path) -> None:
 
 def _random_ensemble(space: Space) -> RewardEnsemble:
     torch.manual_seed(0)
-    words = [word for word in space.vocabulary if word != "<end>"]
+    words = [word for word in space.vocabulary if word != END]
     outputs = len(SCORERS) + 1  # log-seconds come last
     nets = [RewardNet(len(words), outputs, Traits(categories=2), workflows=3) for _ in range(2)]
     with torch.no_grad():

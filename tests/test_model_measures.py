@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import pytest
+from model_measures import seed_distance, told_apart
 from PIL import Image
-
-studio_models = importlib.import_module("studio_models")
 
 
 def grey(level: int) -> Image.Image:
@@ -18,11 +15,11 @@ def grey(level: int) -> Image.Image:
 def test_seeds_are_compared_with_prompts():
     """Seeds of a prompt differ by 10 levels, the two prompts by 40."""
     drawn = [[grey(0), grey(40)], [grey(10), grey(50)]]
-    assert studio_models.seed_distance(drawn) == pytest.approx(0.25)
+    assert seed_distance(drawn) == pytest.approx(0.25)
 
 
 def test_seeds_that_draw_the_same_have_no_distance():
-    assert studio_models.seed_distance([[grey(0), grey(40)]] * 2) == 0.0
+    assert seed_distance([[grey(0), grey(40)]] * 2) == 0.0
 
 
 class Brightness:
@@ -34,8 +31,8 @@ class Brightness:
 
 
 def test_each_picture_has_captions_of_its_own():
-    told = studio_models.told_apart(
-        Brightness(),
+    told = told_apart(
+        Brightness(),  # pyright: ignore[reportArgumentType]
         [grey(10), grey(200)],
         captions=[["10", "90"], ["250", "20", "190"]],
         right=[0, 0],  # the second one is nearer to 190 than to 250
