@@ -34,6 +34,9 @@ class ComfyRejected(FlowtailorError):
         self.body = body
         super().__init__(f"ComfyUI refused the workflow: {_first_complaint(body)}; see `workflow check`")
 
+    def __reduce__(self) -> tuple[Any, ...]:  # the default would replay the message as a body
+        return type(self), (self.body,)
+
 
 class ComfyExecutionError(FlowtailorError):
     """A node failed while the workflow ran."""

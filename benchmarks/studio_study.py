@@ -115,7 +115,7 @@ def collected(config: Config, world: World) -> pd.DataFrame:
     store = run.dataset
     planned = plan(config, world)
     write_world(run, world)
-    take_over(config, lent_rows(config, planned, store), store, partial(render, label="pace"))
+    take_over(config, lent_rows(config, planned, store, world.space), store, partial(render, label="pace"))
     missing = store.missing(planned, config.scorers.weights)
     print(f"study: {len(planned)} pictures, {len(planned) - len(missing)} there", flush=True)
     if len(missing):

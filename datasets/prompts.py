@@ -34,6 +34,7 @@ class Prompt:
     category: str
     split: str  # one of SPLITS
     style: str = ""  # how it should look
+    name: str = ""  # of what it shows; prompts of one name are alike, and in one split
 
 
 def split_of(name: str) -> str:
@@ -67,9 +68,8 @@ def load_prompts(path: str | Path | None = None) -> list[Prompt]:
     for record in records:
         text = " ".join((record["text"] or "").split())
         if text:
-            split = split_of((record.get("name") or "").strip() or text)
-            category, style = ((record.get(key) or "").strip() for key in ("category", "style"))
-            prompts.setdefault(text, Prompt(text, category, split, style))
+            category, style, name = ((record.get(key) or "").strip() for key in ("category", "style", "name"))
+            prompts.setdefault(text, Prompt(text, category, split_of(name or text), style, name))
     if not prompts:
         raise FlowtailorError(f"{file}: holds no prompts; add at least one line text,category")
     return list(prompts.values())

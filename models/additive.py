@@ -4,7 +4,9 @@ Shape legend: N rows, W workflows, K workflows of the training rows, T words, V 
 (with padding and unknown words), F = 2 V features of a workflow, P prompts, D = 384 sentence features,
 Q traits of a prompt, O outputs.
 
-    reward(w, p) = usual(w) + sum over words v of w and traits q of worth(v, q) * trait(p, q)
+    reward(w, p) = usual(w) + sum over words v and traits q of share(v, w) * worth(v, q) * trait(p, q)
+
+where the share of a word in the nodes of its class is told from its mean over the training workflows.
 
 `usual` is a Gaussian process on the words of workflows: of few hundred workflows a smooth function over
 shared words knows more than a network that sees each of them a few times. `worth` is ridge regression:
@@ -45,6 +47,7 @@ class AdditiveModel(nn.Module):
     weight_KO: Tensor
     precision_KK: Tensor
     variance_O: Tensor
+    share_V: Tensor
     worth_VQO: Tensor
 
     def __init__(self, vocabulary: int, outputs: int, traits: Traits, workflows: int) -> None:
@@ -56,11 +59,12 @@ class AdditiveModel(nn.Module):
         self.register_buffer("weight_KO", torch.zeros(workflows, outputs))
         self.register_buffer("precision_KK", torch.zeros(workflows, workflows))
         self.register_buffer("variance_O", torch.ones(outputs))
+        self.register_buffer("share_V", torch.zeros(vocabulary + 2))
         self.register_buffer("worth_VQO", torch.zeros(vocabulary + 2, self.traits.count, outputs))
 
     def forward(self, words: Words, workflow_N: Tensor, prompts_ND: Tensor) -> Tensor:
         usual_WO = alike(self._features(words) * self.scale_F, self.known_KF) @ self.weight_KO
-        worth_WQO = torch.einsum("wv,vqo->wqo", self._shares(words), self.worth_VQO)
+        worth_WQO = torch.einsum("wv,vqo->wqo", self._shares(words) - self.share_V, self.worth_VQO)
         suited_NO = torch.einsum("nqo,nq->no", worth_WQO[workflow_N], self.traits(prompts_ND))
         return usual_WO[workflow_N] + suited_NO
 
@@ -96,9 +100,10 @@ class AdditiveModel(nn.Module):
         workflow_N: Tensor,
         prompt_N: Tensor,
         targets_NO: Tensor,
-    ) -> None:
+    ) -> Tensor:
         """Backfitting (Hastie and Tibshirani 1990): each effect on what the others leave, in turn.
 
+        Returns (P, O): what each prompt adds, which is told apart here and left to the networks.
         Raises ValueError where no row has all scores.
         """
         targets_NO = self._completed(words, vocabulary, prompts_PD, workflow_N, prompt_N, targets_NO)
@@ -111,7 +116,8 @@ class AdditiveModel(nn.Module):
         traits_PQ = self.traits(prompts_PD).double()
         prompt = _Shrunk(len(prompts_PD), prompt_N)
         usual = _GaussianProcess(features_KF * start_F, workflow_N, ROW_NOISE)
-        worth = _Ridge((shares_KV - shares_KV.mean(0)) * unit_V, traits_PQ[prompt_N], workflow_N)
+        share_V = shares_KV.mean(0)
+        worth = _Ridge((shares_KV - share_V) * unit_V, traits_PQ[prompt_N], workflow_N)
         usual_NO = suited_NO = torch.zeros_like(targets_NO, dtype=torch.double)
         for sweep in range(2 * SWEEPS):
             prompt_NO = prompt(targets_NO - usual_NO - suited_NO)
@@ -126,7 +132,9 @@ class AdditiveModel(nn.Module):
         self.weight_KO.copy_(usual.weight_KO)
         self.precision_KK.copy_(usual.precision_KK)
         self.variance_O.copy_(usual.variance())
+        self.share_V.copy_(share_V)
         self.worth_VQO.copy_(worth.worth_VQO * unit_V.view(-1, 1, 1))
+        return prompt.effect_PO
 
     def _completed(
         self,
@@ -139,6 +147,7 @@ class AdditiveModel(nn.Module):
     ) -> Tensor:
         """The targets with what a model of the rows with all scores foresees where a row lacks one (NaN).
 
+        The prompt's level is part of it: else a workflow would gain by having been scored on easy prompts.
         Doubt will take it for measured: it is of the other scores, which the row has.
         """
         known_N = ~targets_NO.isnan().any(dim=1)
@@ -148,8 +157,11 @@ class AdditiveModel(nn.Module):
             return targets_NO
         seen, workflow_n = workflow_N[known_N].unique(return_inverse=True)
         whole = AdditiveModel(self.vocabulary, targets_NO.shape[1], self.traits, len(seen))
-        whole.fit(words[seen], vocabulary, prompts_PD, workflow_n, prompt_N[known_N], targets_NO[known_N])
-        return torch.where(targets_NO.isnan(), whole(words, workflow_N, prompts_PD[prompt_N]), targets_NO)
+        prompt_PO = whole.fit(
+            words[seen], vocabulary, prompts_PD, workflow_n, prompt_N[known_N], targets_NO[known_N]
+        )
+        foreseen_NO = whole(words, workflow_N, prompts_PD[prompt_N]) + prompt_PO[prompt_N]
+        return torch.where(targets_NO.isnan(), foreseen_NO.float(), targets_NO)
 
     def _features(self, words: Words) -> Tensor:
         """(W, F): how often each word occurs, and how often in a node that repeats a class.
@@ -210,7 +222,8 @@ class _Shrunk:
 
     def __call__(self, rest_NO: Tensor) -> Tensor:
         total_PO = _totals(rest_NO, self._prompt_N, len(self._count_P1))
-        return (total_PO / (self._count_P1 + PROMPT_NOISE))[self._prompt_N]
+        self.effect_PO = total_PO / (self._count_P1 + PROMPT_NOISE)
+        return self.effect_PO[self._prompt_N]
 
 
 class _Ridge:

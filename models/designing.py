@@ -3,8 +3,9 @@
 Shapes: P prompts, n designs for each, B = P * n rows.
 
 Promises: every design is a workflow of the space, in its canonical words however the policy put it; the
-same prompt, wishes and seed give the same designs, whatever else is asked for at the same time. Does not
-judge designs: the choice of the best of n is the caller's, with a reward ensemble.
+same prompt, wishes and seed give the same designs, whatever else is asked for at the same time (in bfloat16
+up to rounding, which may tip a draw). Does not judge designs: the choice of the best of n is the caller's,
+with a reward ensemble.
 """
 
 from __future__ import annotations

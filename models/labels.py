@@ -6,6 +6,10 @@ What the prompts of a category have in common takes far more of them to find out
 labels are free. The reward ensemble weighs words by both (`traits.py`), and the policy reads the likeliest
 beside the prompt: a language model of this size needs thousands of prompts to find out by itself which of
 them belong together.
+
+Of the prompts that it was fitted on, a regression tells nearly all (99% of the studio's categories), of
+others fewer (72%). A policy that learned from the former would trust what it reads too much. So each prompt
+that was fitted on is told by a regression that has seen none of its name, as in stacking (Wolpert 1992).
 """
 
 from __future__ import annotations
@@ -22,11 +26,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..datasets.prompts import Prompt
+from ..datasets.rows import share, text_hash
 from .text import WIDTH, TextEncoder
 
 INVERSE_PENALTY = 10.0  # on captions of names left out, the likeliest of six; 72% of ten categories right
 LABELS = ("category", "style")  # columns of a prompt file
 LABELS_FILE = "labels.safetensors"
+FOLDS = 10  # of the names that prompts are told apart by
 
 
 class Head(NamedTuple):
@@ -39,20 +45,28 @@ class Head(NamedTuple):
 class Labels:
     """Tells the labels of prompts; kept beside the policy that reads them."""
 
-    def __init__(self, heads: Mapping[str, Head], backbone: str) -> None:
-        """heads: by label. backbone: a name of `TextEncoder.load`."""
-        self.heads, self.backbone = dict(heads), backbone
+    def __init__(
+        self, heads: Mapping[str, Head], backbone: str, apart: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        """heads: by label. backbone: a name of `TextEncoder.load`. apart: what is told, by label, of the
+        prompts that the heads were fitted on, by the hash of their text."""
+        self.heads, self.backbone, self.apart = dict(heads), backbone, dict(apart)
 
     @classmethod
     def fit(cls, prompts: Sequence[Prompt], backbone: str) -> Labels:
         """The labels that differ among the prompts."""
         features_PD = TextEncoder.load(backbone).encode([prompt.text for prompt in prompts])
-        heads = {}
+        names = [prompt.name or prompt.text for prompt in prompts]
+        heads: dict[str, Head] = {}
+        apart: dict[str, dict[str, str]] = {text_hash(prompt.text): {} for prompt in prompts}
         for label in LABELS:
-            head = fit_head(features_PD, [str(getattr(prompt, label)) for prompt in prompts])
+            told = [str(getattr(prompt, label)) for prompt in prompts]
+            head = fit_head(features_PD, told)
             if len(head.classes) > 1:
                 heads[label] = head
-        return cls(heads, backbone)
+                for one, unseen in zip(apart.values(), told_apart(features_PD, told, names), strict=True):
+                    one[label] = unseen
+        return cls(heads, backbone, apart)
 
     @classmethod
     def find(cls, folder: Path) -> Labels | None:
@@ -67,7 +81,7 @@ class Labels:
                 state = {name: content.get_tensor(f"{label}.{name}") for name in ("weight", "bias")}
                 layer.load_state_dict(state)
                 heads[label] = Head(tuple(classes), layer)
-            return cls(heads, content.metadata()["backbone"])
+            return cls(heads, content.metadata()["backbone"], json.loads(content.metadata()["apart"]))
 
     def save(self, folder: Path) -> None:
         """Write `labels.safetensors`."""
@@ -77,17 +91,36 @@ class Labels:
             for name, tensor in head.layer.state_dict().items()
         }
         classes = {label: head.classes for label, head in self.heads.items()}
-        told = {"classes": json.dumps(classes), "backbone": self.backbone}
+        told = {
+            "classes": json.dumps(classes),
+            "backbone": self.backbone,
+            "apart": json.dumps(self.apart),
+        }
         save_file(tensors, folder / LABELS_FILE, metadata=told)
 
     def of(self, prompt: str) -> dict[str, str]:
-        """The likeliest class by label."""
+        """The likeliest class by label, as told by what has not learned from the prompt."""
+        if (apart := self.apart.get(text_hash(prompt))) is not None:
+            return dict(apart)
         with torch.inference_mode():
             features_1D = TextEncoder.load(self.backbone).encode([prompt])
             return {
                 label: head.classes[int(head.layer(features_1D).argmax())]
                 for label, head in self.heads.items()
             }
+
+
+def told_apart(features_PD: Tensor, told: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The likeliest class of each prompt by what the prompts of other names tell (in `FOLDS` parts)."""
+    fold_P = np.array([int(share(name, "labels") * FOLDS) for name in names])
+    class_P = np.empty(len(told), dtype=object)
+    for fold in np.unique(fold_P):
+        mine = fold_P == fold
+        others = mine if mine.all() else ~mine  # one name alone tells itself
+        head = fit_head(features_PD[others], [told[place] for place in np.flatnonzero(others)])
+        likeliest = head.layer(features_PD[mine]).argmax(1)
+        class_P[mine] = [head.classes[int(place)] for place in likeliest]
+    return class_P.tolist()
 
 
 def fit_head(features_PD: Tensor, told: Sequence[str]) -> Head:

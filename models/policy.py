@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from .labels import Labels
+from .policy_file import read_description, write_description
 from .vocabulary import Vocabulary, add_words
 
 PROMPT_TOKENS = 160
@@ -71,6 +72,7 @@ class Policy:
 
     columns: (V,) int64, the token id of each word of the space; logits come in this order.
     labels: None for a policy that reads the prompt alone.
+    budgets_s: the tightest and the loosest budget that it was taught; None for one that never read any.
     """
 
     model: PreTrainedModel | PeftModel
@@ -78,6 +80,7 @@ class Policy:
     vocabulary: Vocabulary
     columns: torch.Tensor
     labels: Labels | None = None
+    budgets_s: tuple[float, float] | None = None
 
     @classmethod
     def from_base(
@@ -86,9 +89,11 @@ class Policy:
         """A plain language model, or an earlier policy, that has learnt the space's words by name; dtype
         "auto" is that of its file."""
         model, tokenizer = _read(folder, dtype)
-        vocabulary = add_words(model, tokenizer, words, Vocabulary.find(folder))
+        known = Vocabulary.find(folder)
+        vocabulary = add_words(model, tokenizer, words, known)
         columns = vocabulary.columns(words)
-        return cls(model, tokenizer, vocabulary, columns, Labels.find(folder)).narrowed()
+        budgets_s = _budgets_of(folder) if known else None
+        return cls(model, tokenizer, vocabulary, columns, Labels.find(folder), budgets_s).narrowed()
 
     @classmethod
     def load(
@@ -98,7 +103,13 @@ class Policy:
         adapters: dict[str, Path] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Policy:
-        """What `save` wrote, for a space with `words`, with LoRA adapters {name: folder}, in eval mode."""
+        """What `save` wrote, for a space with `words`, with LoRA adapters {name: folder}, in eval mode.
+
+        Raises FlowtailorError where one of the folders is of another version.
+        """
+        budgets_s = _budgets_of(folder)
+        for made in (adapters or {}).values():
+            read_description(made)
         vocabulary = Vocabulary.load(folder)
         columns = vocabulary.columns(words)
         model, tokenizer = _read(folder, dtype)
@@ -107,7 +118,7 @@ class Policy:
                 model.load_adapter(str(path), adapter_name=name)
             else:
                 model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
-        policy = cls(model, tokenizer, vocabulary, columns, Labels.find(folder)).narrowed()
+        policy = cls(model, tokenizer, vocabulary, columns, Labels.find(folder), budgets_s).narrowed()
         policy.model.eval()
         return policy
 
@@ -124,6 +135,7 @@ class Policy:
         """Write the adapter alone, without the empty model card that PEFT adds."""
         self.model.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)
+        write_description(folder)
 
     def merge_adapter(self) -> None:
         """Fold the adapter into the weights, which is what `save` can write."""
@@ -150,10 +162,18 @@ class Policy:
         self.vocabulary.save(folder)
         if self.labels:
             self.labels.save(folder)
+        write_description(folder, budgets_s=self.budgets_s)
         self.narrowed()
 
     def prompt(self, text: str, budget_s: float | None = None, score: float | None = None) -> str:
-        """The `policy_prompt` for what a person asks for."""
+        """The `policy_prompt` for what a person asks for.
+
+        A budget outside of those that were taught would be a text that the policy has never read: a looser
+        one is as good as none, for a tighter one the tightest is the nearest.
+        """
+        if budget_s is not None and self.budgets_s is not None:
+            tightest, loosest = self.budgets_s
+            budget_s = None if budget_s > loosest else max(budget_s, tightest)
         return policy_prompt(text, budget_s, score, self.labels_of(text))
 
     def labels_of(self, text: str) -> dict[str, str]:
@@ -176,6 +196,11 @@ class Policy:
     @property
     def _base(self) -> Any:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+
+def _budgets_of(folder: Path) -> tuple[float, float] | None:
+    told = read_description(folder)["budgets_s"]
+    return (float(told[0]), float(told[1])) if told else None
 
 
 def _read(folder: Path, dtype: torch.dtype | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-FORMAT = 12
+FORMAT = 13
 DESCRIPTION = "ensemble.json"
 
 

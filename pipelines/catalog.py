@@ -64,7 +64,7 @@ def space_of(config: Config, catalog: Catalog) -> Space:
 
 
 def compatible(config: Config, world: World) -> World:
-    """The world in which what the words of the run's rows do not say means what it meant.
+    """The world in which the words of the run's rows, and what they leave out, mean what they meant.
 
     A run without rows takes the world as it is. Raises FlowtailorError where such a value is gone.
     """
@@ -75,20 +75,24 @@ def compatible(config: Config, world: World) -> World:
     ordered = world.catalog.ordered_as(catalog)
     now = space_of(config, ordered)
     for class_type, rule in now.rules.items():
-        before, after = _unsaid(space.rules.get(class_type)), _unsaid(rule)
+        before, after = _meanings(space.rules.get(class_type)), _meanings(rule)
         for name in before.keys() & after.keys():
             if before[name] != after[name]:
                 raise FlowtailorError(
-                    f"{class_type}.{name} = {before[name]!r}: the run's designs take it for granted, but now "
+                    f"{class_type}.{name} = {before[name]!r}: that is what the run's designs mean, but now "
                     f"they would mean {after[name]!r}; install it again, put it first in the space again, or "
                     "start a new run (run.name)"
                 )
     return World(world.engine, ordered, now)
 
 
-def _unsaid(rule: Rule | None) -> dict[str, Any]:
-    """What the class alone says: the inputs that have one value only, and the defaults of the others."""
-    return {**rule.fixed, **{param.name: param.default for param in rule.params}} if rule else {}
+def _meanings(rule: Rule | None) -> dict[str, Any]:
+    """What the class alone says, which is the inputs that have one value only and the defaults of the others;
+    and what its words say."""
+    if rule is None:
+        return {}
+    defaults = {param.name: param.default for param in rule.params}
+    return {**rule.fixed, **defaults, **{w: v for param in rule.params for w, v in param.tokens.items()}}
 
 
 def write_world(run: Run, world: World) -> None:

@@ -58,7 +58,7 @@ def run_stage(config: Config, *, dry_run: bool = False) -> None:
         planned = plan(config, world)
         missing = store.missing(planned, config.scorers.weights)
         there = len(planned) - len(missing)
-        lent = lent_rows(config, planned, store)
+        lent = lent_rows(config, planned, store, world.space)
         missing = beside(missing, lent, config.scorers.weights)
         _say(f"collect: {len(planned)} rows planned, {there} there, {len(missing)} to render")
         if dry_run:

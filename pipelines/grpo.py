@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..datasets.prompts import prompt_file
+from ..models.policy_file import POLICY_FORMAT
 from .audit import Alarm, Auditor, alarm_callback, stop_on_alarm
 from .catalog import read_world
 from .config import Config
 from .examples import seconds_range, training_rows
 from .known import read_known
 from .objective import Objective, Words, limit
-from .policy_training import ADAPTER_FORMAT, train, train_in_ray, trainer_options, worker_device
+from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .provenance import fingerprint
 from .questions import Question, askable, draw_questions
 from .stage import Run, is_done, stage_output
@@ -93,7 +94,7 @@ def stage_inputs(config: Config, run: Run) -> dict[str, Any]:
         "scorers": config.scorers,
         "max_tokens": config.space.max_tokens,
         "seed": config.run.seed,
-        "format": ADAPTER_FORMAT,
+        "format": POLICY_FORMAT,
     }
 
 

@@ -2,9 +2,10 @@
 
 A row takes seconds to render and less than 100 bytes to ship, so rows may come without their pictures.
 Promises: only rows of the planned engine and catalog are taken over, planned or more to learn from, and none
-that this dataset has. Their seconds are those of another machine: a few are rendered again here, and the
-others' seconds are scaled by what that took. Where a scorer is younger than a row, the row comes without its
-score, and is rendered where it was planned.
+that this dataset has. Their workflows are told in the words of this run's space, which may not be those that
+they had where they were made. Their seconds are those of another machine: a few are rendered again here, and
+the others' seconds are scaled by what that took. Where a scorer is younger than a row, the row comes without
+its score, and is rendered where it was planned.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from flowtailor.errors import FlowtailorError
 from ..datasets.rows import PLANNED, score_column, weighted_score
 from ..datasets.shipped import pace, read_rows
 from ..datasets.store import Store
+from ..workflows.codec import canonical_words
+from ..workflows.graph import Workflow
+from ..workflows.space import OutOfSpace, Space
 from .config import Config
 from .renders import Render
 
@@ -26,8 +30,9 @@ WORLD = ("engine", "catalog_hash")
 DRAWN_AGAIN = 16  # rows, to learn the pace of this machine
 
 
-def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """The rows of `collect.head_start` that belong to the planned ones' world and that the store has not.
+def lent_rows(config: Config, planned: pd.DataFrame, store: Store, space: Space) -> pd.DataFrame:
+    """The rows of `collect.head_start` that belong to the planned ones' world, that the space holds and that
+    the store has not.
 
     Raises FlowtailorError where no row has met one of the scorers.
     """
@@ -48,10 +53,24 @@ def lent_rows(config: Config, planned: pd.DataFrame, store: Store) -> pd.DataFra
             f"catalog ({', '.join(world)})",
             flush=True,
         )
-    lent = _new_to(store, rows.loc[same], config.scorers.weights).reset_index(drop=True)
+    lent = in_words_of(space, _new_to(store, rows.loc[same], config.scorers.weights))
     if len(lent):
         print(f"head start: {len(lent)} rows come from {config.collect.head_start}, no pictures", flush=True)
     return lent
+
+
+def in_words_of(space: Space, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose workflows the space holds, with its words for them."""
+
+    def words(workflow: str) -> str | None:
+        try:
+            return " ".join(canonical_words(Workflow.loads(workflow), space))
+        except OutOfSpace:
+            return None
+
+    flows = rows.drop_duplicates("workflow_key").set_index("workflow_key")["workflow"]
+    tokens = rows["workflow_key"].map({key: words(workflow) for key, workflow in flows.items()})
+    return rows.assign(tokens=tokens).loc[tokens.notna()].reset_index(drop=True)
 
 
 def _new_to(store: Store, rows: pd.DataFrame, scorers: Iterable[str]) -> pd.DataFrame:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # torch and ray, seconds of import that a dry run can spare
 
 MOST_THREADS = 8  # of one worker; a policy this small does not use more
 OUTPUT, STATE = "output", "trainer"
-ADAPTER_FORMAT = 2  # of adapters that act from the last token of a prompt on; older ones read prompts too
 
 
 def train_in_ray(

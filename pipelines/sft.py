@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..datasets.prompts import prompt_file, training_prompts
+from ..models.policy_file import POLICY_FORMAT
 from ..workflows.rules import END
 from .catalog import read_world, world_inputs
 from .config import Config
 from .examples import Example, designable, imitation_examples, score_examples, seconds_range, training_rows
 from .known import known_to, workflows_of, write_known
-from .policy_training import ADAPTER_FORMAT, train, train_in_ray, trainer_options, worker_device
+from .policy_training import train, train_in_ray, trainer_options, worker_device
 from .provenance import fingerprint
 from .questions import askable, draw_questions
 from .repertoire import repertoire
@@ -127,7 +128,7 @@ class ScoreConditioned:
         unused = {"steps", "teacher", "teacher_temperature", "variants", "keep", "budgeted"}
         sft = self.config.sft.model_dump(exclude=unused)
         policy = run.path("policy/sft/model.safetensors")
-        return {"sft": sft, "policy": policy, "format": ADAPTER_FORMAT}
+        return {"sft": sft, "policy": policy}
 
     def lessons(self, rows: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
         return _rendered(rows)
@@ -194,6 +195,7 @@ def stage_inputs(config: Config, run: Run, name: str) -> dict[str, Any]:
         "prompts": prompt_file(config.prompts.file),
         "scorers": config.scorers,
         "seed": config.run.seed,
+        "format": POLICY_FORMAT,
     }
     return inputs | PARTS[name](config).inputs(run)
 
@@ -215,8 +217,11 @@ def _worker(setup: dict[str, Any]) -> None:
     torch.manual_seed(config.run.seed)
     _, space = read_world(run)
     policy = part.policy(run, space, compute_dtype(device))
+    examples: list[Example] = setup["examples"]
+    if budgets_s := [example.budget_s for example in examples if example.budget_s is not None]:
+        policy.budgets_s = min(budgets_s), max(budgets_s)
     options = _trl_options(config, device, part.steps)
-    trainer = _trainer(config, policy, space, setup["examples"], options, merged=part.merged)
+    trainer = _trainer(config, policy, space, examples, options, merged=part.merged)
     train(trainer, Path(part.name).name, partial(part.save, policy))
 
 

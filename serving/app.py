@@ -10,8 +10,10 @@ Annotations are evaluated here (no `from __future__`): Serve reads the type of `
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,7 +21,7 @@ from pydantic import Field
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.config import BackpressureConfig
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from flowtailor.errors import FlowtailorError
@@ -33,6 +35,7 @@ from .routes import RETRY_AFTER_S, make_app
 
 logger = logging.getLogger("ray.serve")
 READY_TIMEOUT_S = 5.0
+LATELY_S = 60.0
 WAITING_TO_DRAW = 8  # requests; each of them may be for many pictures
 
 
@@ -121,13 +124,16 @@ class Api:
         self._models = models
         self._engine = engine.options(stream=True)
         self._token = token or token_of_environment()
+        self._answered = -math.inf
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_app(self, self._token)
 
     async def design(self, request: DesignRequest) -> DesignResponse:
         with _lost_replica_is_unavailable():
-            return await self._models.design.remote(request)
+            answer = await self._models.design.remote(request)
+        self._answered = time.monotonic()
+        return answer
 
     async def pictures(self, answer: DesignResponse) -> AsyncGenerator[Event]:
         drawing: Any = self._engine.draw.remote([design.workflow for design in answer.designs])
@@ -136,10 +142,20 @@ class Api:
                 yield event
 
     async def check(self) -> None:
-        try:
-            with _lost_replica_is_unavailable():
-                await asyncio.wait_for(self._models.check.remote(), READY_TIMEOUT_S)
-        except TimeoutError as error:
+        await ready(self._models.check.remote(), time.monotonic() - self._answered)
+
+
+async def ready(asked: Awaitable[Any], since_answer_s: float) -> None:
+    """Raises UnavailableError where the models do not answer now and have made no design lately.
+
+    What is asked waits among the requests, and a full queue is no illness: whoever sends requests where it is
+    ready would take a busy endpoint away.
+    """
+    try:
+        with _lost_replica_is_unavailable(), suppress(BackPressureError):
+            await asyncio.wait_for(asked, READY_TIMEOUT_S)
+    except TimeoutError as error:
+        if since_answer_s > LATELY_S:
             raise UnavailableError(f"the models did not answer within {READY_TIMEOUT_S:g} s") from error
 
 

@@ -1,7 +1,7 @@
 """Requests in, designs out: the guided policy and the reward ensemble of one run folder.
 
-Promises: an answer does not depend on which other requests share its batch; every workflow in it
-is API JSON with prompt and seed filled in. Knows nothing of HTTP or Ray Serve.
+Promises: an answer does not depend on which other requests share its batch, but for rounding in bfloat16;
+every workflow in it is API JSON with prompt and seed filled in. Knows nothing of HTTP or Ray Serve.
 """
 
 from __future__ import annotations

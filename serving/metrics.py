@@ -118,8 +118,9 @@ class Measured:
                     async for event in events:
                         left -= self._settled(event, left)
                         yield event
-                except Exception as error:
-                    self._metrics.failed.labels(type(error).__name__).inc(left)
+                except BaseException as error:  # the client's leaving too
+                    if left:
+                        self._metrics.failed.labels(type(error).__name__).inc(left)
                     raise
         finally:
             await events.aclose()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
 
-from ..models.reward_file import read_description
+from ..models import policy_file, reward_file
 from ..pipelines.catalog import read_world
 from ..pipelines.stage import Run
 from ..pipelines.trained import need, open_run
@@ -27,8 +27,9 @@ def servable(run_dir: str | Path) -> Run:
     run = open_run(run_dir)
     need(run.dir, "catalog.json", "reward/ensemble.json", *_POLICY)
     read_world(run)
-    read_description(run.path("reward"))
+    reward_file.read_description(run.path("reward"))
     for part, (file, maker) in _POLICY.items():
         if not run.path(f"{part}/{file}").is_file():
             raise FlowtailorError(f"{run.path(part)}: has no {file}, so no policy; run `flowtailor {maker}`")
+        policy_file.read_description(run.path(part))
     return run

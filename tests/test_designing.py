@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_policy import tiny_base
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.designing import Designer
 from flowtailor.models.policy import Policy, lora_config
+from flowtailor.models.policy_file import write_description
 from flowtailor.workflows.codec import decode, respelled
 from flowtailor.workflows.rules import END
 from flowtailor.workflows.space import Space
@@ -30,12 +32,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory, space: Space) -> Path:
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
     wrapped.save_pretrained(str(place / "grpo"))
+    write_description(place / "grpo")
     return place
 
 
 @pytest.fixture(scope="module")
 def designer(folder: Path, space: Space) -> Designer:
     return Designer.load(folder / "sft", folder / "grpo", space)
+
+
+def test_budgets_are_asked_for_in_the_words_that_were_taught(folder: Path, space: Space) -> None:
+    policy = Policy.load(folder / "sft", space.vocabulary)
+    assert "Seconds: 30" in policy.prompt("an owl", 30)  # it was taught none
+    policy.budgets_s = 0.5, 2.0
+    policy.save(folder / "taught")
+    taught = Policy.load(folder / "taught", space.vocabulary)
+    asked = {budget_s: taught.prompt("an owl", budget_s) for budget_s in (None, 0.01, 1.2, 30)}
+    seconds = {budget_s: text.split("Seconds: ")[1].split()[0] for budget_s, text in asked.items()}
+    assert seconds == {None: "any", 0.01: "0.5", 1.2: "1.2", 30: "any"}
+
+
+def test_an_adapter_of_another_version_is_refused(folder: Path, space: Space, tmp_path: Path) -> None:
+    shutil.copytree(folder / "grpo", tmp_path / "grpo")
+    (tmp_path / "grpo/policy.json").unlink()
+    with pytest.raises(FlowtailorError, match=r"grpo: no policy to load .*run `flowtailor grpo`"):
+        Designer.load(folder / "sft", tmp_path / "grpo", space)
+    (tmp_path / "grpo/policy.json").write_text('{"format": 1}')
+    with pytest.raises(FlowtailorError, match="format 1, this version reads"):
+        Designer.load(folder / "sft", tmp_path / "grpo", space)
 
 
 def words(designs: list) -> list[list[str]]:

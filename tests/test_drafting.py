@@ -17,6 +17,7 @@ from flowtailor.pipelines.stage import Run
 from flowtailor.workflows.augment import augment
 from flowtailor.workflows.catalog import Catalog
 from flowtailor.workflows.codec import canonical_words, decode
+from flowtailor.workflows.counterfactual import LEFT_OUT, counterfactuals
 from flowtailor.workflows.drafting import draft, is_safe
 from flowtailor.workflows.grammar import Grammar
 from flowtailor.workflows.graph import PROMPT, Link, Workflow, WorkflowError
@@ -124,6 +125,27 @@ def test_variations_and_random_designs_in_it_are_valid(catalog: Catalog, export:
     for flow in [*augment(flows, space, n=40), *drawn]:
         assert problems(flow.bind("a fox", 1).to_api(), catalog) == []
         assert PROMPT not in flow.bind("a fox", 1).dumps()
+
+
+def test_a_second_pass_of_a_custom_sampler_is_left_out_with_what_prepares_it(catalog: Catalog):
+    """Its seed stands on another node; the enlarged latent alone would be decoded as it is, blurred."""
+    enlarged = node("LatentUpscaleBy", samples=["12", 0], upscale_method="bicubic", scale_by=1.5)
+    again = node(
+        "SamplerCustomAdvanced", noise=["17", 0], guider=["7", 0], sampler=["9", 0], sigmas=["16", 0]
+    )
+    again["inputs"]["latent_image"] = ["15", 0]
+    hires = FLUX | {
+        "15": enlarged,
+        "16": node("BasicScheduler", model=["1", 0], scheduler="simple", steps=10, denoise=0.5),
+        "17": node("RandomNoise", noise_seed=5),
+        "18": again,
+        "13": node("VAEDecode", samples=["18", 0], vae=["3", 0]),
+    }
+    space, [plain, flow] = drafted(catalog, FLUX, hires)
+    words = canonical_words(flow.canonical(catalog), space)
+    left_out = [one.tokens for one in counterfactuals(words, space) if one.change == LEFT_OUT]
+    assert canonical_words(plain.canonical(catalog), space) in left_out
+    assert all("LatentUpscaleBy" not in tokens or "SamplerCustomAdvanced" in tokens for tokens in left_out)
 
 
 def test_the_first_value_is_the_workflow_s_and_others_are_offered_beside_it(catalog: Catalog):

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from flowtailor.models.constrained import CachedDecoder, masked_log_softmax, sample
 from flowtailor.models.guidance import GuidedDecoder, mix
 from flowtailor.models.policy import Policy, lora_config
+from flowtailor.models.policy_file import write_description
 
 PROMPTS = ("an apple", "a much longer prompt than the first one", "x")
 
@@ -28,6 +29,7 @@ def adapted(policy: Policy, folder: Path) -> tuple[Policy, Policy, Policy]:
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
     wrapped.save_pretrained(str(folder / "grpo"))
+    write_description(folder / "grpo")
     adapters = {"grpo": folder / "grpo"}
     both, alone = (Policy.load(folder / "sft", words, adapters) for _ in range(2))
     alone.model.merge_adapter()  # type: ignore[operator]

@@ -64,6 +64,19 @@ def test_names_that_were_left_out_are_told(prompts):
     assert sum(told) > 0.8 * len(told)
 
 
+def test_what_was_learned_from_is_told_as_if_it_were_new() -> None:
+    """Else a policy would learn to trust labels that are nearly always right."""
+    named = [("a fox", "animals"), ("a cat", "animals"), ("a dog", "animals"), ("a hen", "animals")]
+    foods = [("a pie", "food"), ("a taco", "food"), ("a bun", "food"), ("a cake", "food")]
+    odd = Prompt("a dog in a bun", "food", "train", name="hot dog")
+    again = Prompt("a dog in a bun with mustard", "food", "train", name="hot dog")
+    prompts = [Prompt(text, category, "train") for text, category in (*named, *foods)]
+    alone = Labels.fit(prompts, "minilm-l6").of(odd.text)
+    fitted = Labels.fit([*prompts, odd, again], "minilm-l6")
+    assert fitted.of(odd.text) == alone == {"category": "animals"}
+    assert fitted.of("two dogs in a bun with mustard") == {"category": "food"}  # it has learned from both
+
+
 def test_a_label_that_all_prompts_share_is_left_out(prompts):
     labels = Labels.fit([prompt for prompt in prompts if prompt.style == "3d"], "minilm-l6")
     assert labels.of("a pie") == {"category": "food"}
@@ -75,5 +88,5 @@ def test_saved_and_found_again_they_say_the_same(prompts, tmp_path: Path):
     labels.save(tmp_path)
     found = Labels.find(tmp_path)
     assert found is not None
-    asked = [phrase.format(name) for name in (*ANIMALS[20:], *FOODS[20:]) for phrase in STYLES.values()]
+    asked = [phrase.format(name) for name in (*ANIMALS, *FOODS) for phrase in STYLES.values()]
     assert [found.of(text) for text in asked] == [labels.of(text) for text in asked]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import os
 import signal
 import socket
@@ -11,16 +13,19 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import requests
 from pydantic import ValidationError
+from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 from tiny_rows import SCORERS
 from tiny_run import tiny_run
 
 from flowtailor.machine import is_loopback
+from flowtailor.serving import app
 from flowtailor.serving.api import DesignRequest, DesignResponse
 from flowtailor.serving.backend import UnavailableError
 from flowtailor.serving.designs import Designs
@@ -50,6 +55,29 @@ class FailingBackend:
 
     async def check(self) -> None:
         raise UnavailableError("loading")
+
+
+@pytest.mark.parametrize(
+    ("models", "since_answer_s", "is_ready"),
+    [
+        ("answer", math.inf, True),
+        ("full", math.inf, True),
+        ("silent", math.inf, False),
+        ("silent", 3.0, True),
+    ],
+)
+def test_a_busy_endpoint_is_ready(
+    models: str, since_answer_s: float, is_ready: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "READY_TIMEOUT_S", 0.05)
+
+    async def asked() -> None:
+        if models == "full":
+            raise BackPressureError(num_queued_requests=64, max_queued_requests=64)
+        await asyncio.sleep(0 if models == "answer" else 5)
+
+    with nullcontext() if is_ready else pytest.raises(UnavailableError, match="did not answer within"):
+        asyncio.run(app.ready(asked(), since_answer_s))
 
 
 def client(token: str | None = None, address: tuple[str, int] = HERE) -> TestClient:

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from flowtailor.serving.api import DesignRequest, DesignResponse
 from flowtailor.serving.backend import UnavailableError
-from flowtailor.serving.events import Done, Event, Ready
+from flowtailor.serving.events import Done, Event, Picture, Ready
 from flowtailor.serving.metrics import CountRequests, Measured, Metrics
 from flowtailor.serving.routes import make_app
 
@@ -91,6 +91,22 @@ def test_pictures_that_a_broken_stream_does_not_bring_have_failed(fault: Excepti
     client = client_of(flow("apple"), flow("pear"), fault_at=2, fault=fault)
     asked(client, render=True)
     assert scraped(client)[f"flowtailor_pictures_failed_total {type(fault).__name__}"] == 2
+
+
+def test_pictures_whose_client_leaves_have_failed():
+    metrics = Metrics()
+    measured = Measured(DrawingBackend([flow("apple"), flow("pear"), flow("fig")]), metrics)
+
+    async def leave_after_the_first_picture() -> None:
+        stream = measured.pictures(await measured.design(DesignRequest(prompt="a red apple")))
+        while not isinstance(await anext(stream), Picture):
+            pass
+        await stream.aclose()
+
+    asyncio.run(leave_after_the_first_picture())
+    values = told(metrics.text().decode())
+    assert values["flowtailor_pictures_drawn_total"] == 1
+    assert values["flowtailor_pictures_failed_total GeneratorExit"] == 2
 
 
 def test_what_is_refused_before_the_stream_has_not_failed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.catalog import World
 from flowtailor.pipelines.config import Config
 from flowtailor.pipelines.config_file import load_config
-from flowtailor.pipelines.head_start import lent_rows, take_over
+from flowtailor.pipelines.head_start import in_words_of, lent_rows, take_over
 from flowtailor.workflows.catalog import Catalog
-from flowtailor.workflows.space import Space
+from flowtailor.workflows.codec import decode
+from flowtailor.workflows.space import STUDIO_SPACE, Space
 
 SCORES = [score_column(name) for name in Config().scorers.weights]
 
@@ -143,28 +145,46 @@ def test_the_studio_draws_the_shipped_rows_as_they_were(comfy: ComfyClient, tmp_
         assert list(now) == pytest.approx(list(then), abs=0.05), scorer
 
 
+def test_rows_are_told_in_the_words_of_the_space_that_they_come_to(space: Space, tmp_path: Path):
+    """A default is left out, whatever it is; a workflow that the space does not hold stays away."""
+    rows = read_rows("studio").drop_duplicates("workflow_key").head(60).reset_index(drop=True)
+    assert in_words_of(space, rows)["tokens"].tolist() == rows["tokens"].tolist()
+    edited = tmp_path / "space.toml"
+    text, times = re.subn(r"(?m)^steps = \[8, ", "steps = [", STUDIO_SPACE.read_text())
+    assert times
+    edited.write_text(text)
+    other = Space.load(edited, space.catalog)
+    told = in_words_of(other, rows)
+    assert 0 < len(told) < len(rows)  # those of 8 steps are left out
+    made = rows.set_index("row_id").loc[told["row_id"], "tokens"]
+    for before, after in zip(made, told["tokens"], strict=True):
+        assert decode(after.split(), other) == decode(before.split(), space)
+
+
 def test_rows_of_another_engine_are_left_where_they_are_and_it_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, space: Space, capsys: pytest.CaptureFixture[str]
 ):
     config = load_config(None, ["collect.head_start='studio'"])
     planned = read_rows("studio").iloc[:3].assign(engine="comfyui-0.1")
-    assert lent_rows(config, planned, Store(tmp_path / "dataset")).empty
+    assert lent_rows(config, planned, Store(tmp_path / "dataset"), space).empty
     assert "none of the" in (told := capsys.readouterr().out)
     assert "is of this engine and catalog (comfyui-0.1, " in told
 
 
-def test_rows_that_were_taken_over_are_lent_again_where_a_scorer_has_seen_them_since(tmp_path: Path):
+def test_rows_that_were_taken_over_are_lent_again_where_a_scorer_has_seen_them_since(
+    tmp_path: Path, space: Space
+):
     lent = usable(read_rows("studio"), Config().scorers.weights).iloc[:3]
     write_rows(lent, tmp_path / "lent.parquet")
     config = load_config(None, [f"collect.head_start={str(tmp_path / 'lent.parquet')!r}"])
     store = Store(tmp_path / "dataset")
     store.append(lent.assign(score_sharpness=[np.nan, np.nan, 0.5]).iloc[1:])
-    assert list(lent_rows(config, lent, store)["row_id"]) == list(lent["row_id"].iloc[:2])
+    assert list(lent_rows(config, lent, store, space)["row_id"]) == list(lent["row_id"].iloc[:2])
     store.append(lent)
-    assert lent_rows(config, lent, store).empty
+    assert lent_rows(config, lent, store, space).empty
 
 
-def test_a_row_that_times_out_each_time_does_not_stop_a_collection(tmp_path: Path):
+def test_a_row_that_times_out_each_time_does_not_stop_a_collection(tmp_path: Path, space: Space):
     """What earlier calls drew says how fast the machine is."""
     lent = read_rows("studio").iloc[:3]
     write_rows(lent, tmp_path / "lent.parquet")
@@ -179,7 +199,7 @@ def test_a_row_that_times_out_each_time_does_not_stop_a_collection(tmp_path: Pat
         store.append(drawn)
 
     for left in (3, 1):
-        rows = lent_rows(config, lent, store)
+        rows = lent_rows(config, lent, store, space)
         assert len(rows) == left
         take_over(config, rows, store, render)
     assert store.known_ids() == set(lent["row_id"].iloc[:2])

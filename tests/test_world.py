@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ def test_stored_words_mean_the_same_after_a_model_came_that_sorts_first(
     config: Config, installed: Installed, command: Callable[[Config], None]
 ) -> None:
     _, space = read_world(Run(config))
+    shutil.rmtree(Run(config).path("policy"))  # whose words it has to know
     words = canonical_words(load_seed_flows()["lora"], space)
     installed({LORA: ["a.safetensors", *conftest.INSTALLED[LORA]]})
     command(config)
@@ -97,6 +99,17 @@ def test_words_do_not_turn_to_another_model_where_the_only_one_is_replaced(
     catalog.write_world(Run(config), installed({UPSCALER: before}))
     with pytest.raises(FlowtailorError, match=r"model_name = 'u\.pth'.*'v\.pth'; install it again"):
         compatible(config, installed({UPSCALER: ["v.pth"]}))
+
+
+def test_a_text_under_a_known_name_does_not_change(
+    config: Config, installed: Installed, tmp_path: Path
+) -> None:
+    edited = tmp_path / "space.toml"
+    edited.write_text(re.sub(r'(detailed = ")', r"\1very ", STUDIO_SPACE.read_text(), count=1))
+    assert edited.read_text() != STUDIO_SPACE.read_text()
+    other = config.changed(space={"file": str(edited)})
+    with pytest.raises(FlowtailorError, match=r"text=detailed = '.*that is what the run's designs mean"):
+        compatible(other, installed({}))
 
 
 def test_a_collection_is_not_up_to_date_in_the_world_of_another_configuration(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .codec import canonical_words, decode
-from .graph import SEED, Link, Node, Workflow
+from .graph import SEED, Link, Workflow
 from .rules import LinkNeed, Param, Rule, value_word
 from .slots import is_negative
 from .space import OutOfSpace, Space
@@ -85,14 +85,14 @@ def _before(flow: Workflow, node_id: str, need: LinkNeed, space: Space) -> Link 
     A node that draws anew (it has a seed) goes with all that only prepares its input, such as an
     enlarged latent: in its place stands what was drawn last before it.
     """
-    draws_anew = _draws(flow.nodes[node_id])
+    draws_anew = _draws(flow, node_id)
     waiting = [link for _, link in flow.nodes[node_id].links()]
     seen: set[str] = set()
     while waiting:
         link = waiting.pop(0)
         source = flow.nodes[link.node]
         fits = space.rules[source.class_type].outputs[link.slot] in need.accepts
-        if fits and (_draws(source) or not draws_anew):
+        if fits and (not draws_anew or _draws(flow, link.node)):
             return link
         if draws_anew and link.node not in seen:
             seen.add(link.node)
@@ -100,8 +100,11 @@ def _before(flow: Workflow, node_id: str, need: LinkNeed, space: Space) -> Link 
     return None
 
 
-def _draws(node: Node) -> bool:
-    return SEED in node.inputs.values()
+def _draws(flow: Workflow, node_id: str) -> bool:
+    """Whether a node has a seed, or noise from one that does nothing else, as custom samplers have."""
+    node = flow.nodes[node_id]
+    noises = [flow.nodes[link.node] for _, link in node.links() if not [*flow.nodes[link.node].links()]]
+    return any(SEED in each.inputs.values() for each in (node, *noises))
 
 
 def _needed(flow: Workflow, output: str) -> set[str]:
