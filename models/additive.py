@@ -68,7 +68,7 @@ class AdditiveModel(nn.Module):
         suited_NO = torch.einsum("nqo,nq->no", worth_WQO[workflow_N], self.traits(prompts_ND))
         return usual_WO[workflow_N] + suited_NO
 
-    def novelty(self, words: Words) -> Tensor:
+    def posterior_variance(self, words: Words) -> Tensor:
         """(W, O): the variance of `usual`.
 
         Near zero for workflows with many rows, as large as workflows vary for those that are unlike all that
@@ -78,7 +78,7 @@ class AdditiveModel(nn.Module):
         left_W = 1 - torch.einsum("wk,kl,wl->w", alike_WK, self.precision_KK, alike_WK)
         return left_W.clamp(0, 1).unsqueeze(1) * self.variance_O
 
-    def parting(self, words: Words, one_M: Tensor, other_M: Tensor) -> Tensor:
+    def difference_variance(self, words: Words, one_M: Tensor, other_M: Tensor) -> Tensor:
         """(M, O): the variance of the difference in `usual` between two workflows, by their place in `words`.
 
         Less than both variances where the two are alike, because one's error is then the other's.

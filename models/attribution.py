@@ -32,14 +32,14 @@ class Differences:
     """Of M pairs, with minus without, what each member says of each scorer's output, and of seconds.
 
     Where two questions differ in one thing, members err alike on both: the difference is surer than
-    either answer, which only single members can show. novel: the deviation of what no rendered workflow
+    either answer, which only single members can show. posterior: the deviation of what no rendered workflow
     tells about it. Both are as wide as makes the deviation of a difference honest on validation prompts.
     """
 
     scores: np.ndarray  # (K, M, S)
     seconds: np.ndarray  # (K, M)
-    novel: np.ndarray  # (M, S)
-    seconds_novel: np.ndarray  # (M,)
+    posterior: np.ndarray  # (M, S)
+    seconds_posterior: np.ndarray  # (M,)
     scorers: tuple[str, ...]
     correlation: np.ndarray  # (S, S), of the scorers' errors
 
@@ -47,12 +47,12 @@ class Differences:
         """The difference in the score that `weights` make, and in seconds."""
         share_S = shares(weights, self.scorers)
         score_KM = self.scores @ share_S
-        novel_M = weighted_std(self.novel, share_S, self.correlation)
+        posterior_M = weighted_std(self.posterior, share_S, self.correlation)
         return Difference(
             score_KM.mean(0),
-            np.hypot(_std(score_KM), novel_M),
+            np.hypot(_std(score_KM), posterior_M),
             self.seconds.mean(0),
-            np.hypot(_std(self.seconds), self.seconds_novel),
+            np.hypot(_std(self.seconds), self.seconds_posterior),
         )
 
 

@@ -2,9 +2,10 @@
 
 Shape legend: N rows, M pairs of rows, S scorers, O outputs.
 
-The variance of a prediction has three parts: what single pictures do around their mean, as the members
-learned it; how far the members disagree; and how little the rendered workflows tell of this one. The latter
-two go by measures of their own; how much they must count is read off rows of new prompts and workflows.
+The variance of a prediction has three parts: the scatter of single pictures around their mean, as the members
+learned it, which is aleatoric; and two that are epistemic, how far the members disagree, and the posterior
+deviation of the Gaussian process, which is large for workflows unlike all that were rendered. The latter two
+go by measures of their own; how much they must count is read off rows of new prompts and workflows.
 About a prompt of the training rows the members disagree because each saw its own draw of these prompts,
 which tells of nothing unknown, so that it counts at face value there.
 
@@ -27,7 +28,7 @@ FEWEST = 10  # rows of a kind before its coverage counts
 
 @dataclass(frozen=True)
 class Bars:
-    """Variance = `scale`^2 * (scatter^2 + (`disagreement` * spread)^2 + (`novelty` * novel)^2).
+    """Variance = `scale`^2 * (scatter^2 + (`disagreement` * spread)^2 + (`process` * posterior)^2).
 
     For prompts that members were trained on, `disagreement` is 1 and `scale` at least 1: below 1 it pays
     back what the disagreement about others counts too much.
@@ -35,43 +36,43 @@ class Bars:
 
     scale: float = 1.0
     disagreement: float = 1.0
-    novelty: float = 1.0
+    process: float = 1.0
 
     def std(
         self,
         scatter_N: np.ndarray,
         spread_N: np.ndarray,
-        novel_N: np.ndarray,
+        posterior_N: np.ndarray,
         known_N: np.ndarray | bool = False,
     ) -> np.ndarray:
-        """Standard deviations; so are the inputs: of single pictures, of the members, of the workflow.
+        """Standard deviations; so are the inputs: of single pictures, of the members, of the process.
 
         known_N: whether members were trained on the prompt.
         """
         spread_N = np.where(known_N, 1.0, self.disagreement) * spread_N
         scale_N = np.where(known_N, max(self.scale, 1.0), self.scale)
-        return scale_N * np.sqrt(scatter_N**2 + spread_N**2 + (self.novelty * novel_N) ** 2)
+        return scale_N * np.sqrt(scatter_N**2 + spread_N**2 + (self.process * posterior_N) ** 2)
 
-    def doubt(self, novel_N: np.ndarray) -> np.ndarray:
+    def doubt(self, posterior_N: np.ndarray) -> np.ndarray:
         """The part of them about the workflow."""
-        return self.scale * self.novelty * novel_N
+        return self.scale * self.process * posterior_N
 
 
 def fit_bars(
     error_N: np.ndarray,
     scatter_N: np.ndarray,
     spread_N: np.ndarray,
-    novel_N: np.ndarray,
+    posterior_N: np.ndarray,
     new_N: np.ndarray,
     prompt_N: np.ndarray,
 ) -> Bars:
     """The bars that cover 68.27% of the errors, wide where errors are large and narrow where they are small.
 
     Of all factors those with the best interval score (Gneiting and Raftery 2007, equation 43); rows count as
-    by `row_weights`. With too few rows of either kind, disagreement and novelty count at face value.
+    by `row_weights`. With too few rows of either kind, disagreement and process count at face value.
     """
     weight_N = row_weights(new_N, prompt_N)
-    parts = (scatter_N, spread_N, novel_N)
+    parts = (scatter_N, spread_N, posterior_N)
     factors = FACTORS if _both_kinds(new_N) else [1.0]
     options = [_scaled(error_N, parts, d, n, weight_N) for d in factors for n in factors]
     return min(options, key=lambda bars: _interval_score(error_N, bars.std(*parts)) @ weight_N)
@@ -172,12 +173,12 @@ def _scaled(
     error_N: np.ndarray,
     parts: tuple[np.ndarray, np.ndarray, np.ndarray],
     disagreement: float,
-    novelty: float,
+    process: float,
     weight_N: np.ndarray,
 ) -> Bars:
     # A quantile rather than a root mean square: a few wild rows must not widen all bars.
-    std_N = np.maximum(Bars(1.0, disagreement, novelty).std(*parts), 1e-12)
-    return Bars(max(_width(error_N / std_N, weight_N), 1e-3), float(disagreement), float(novelty))
+    std_N = np.maximum(Bars(1.0, disagreement, process).std(*parts), 1e-12)
+    return Bars(max(_width(error_N / std_N, weight_N), 1e-3), float(disagreement), float(process))
 
 
 def _interval_score(error_N: np.ndarray, std_N: np.ndarray) -> np.ndarray:

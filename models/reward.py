@@ -86,7 +86,11 @@ class RewardEnsemble:
         known_N = np.array([text_hash(prompt) in self.known for prompt in prompts], dtype=bool)
         std_NO = self._std(answers, known_N)
         doubt_NO = np.stack(
-            [bars.doubt(novel_N) for bars, novel_N in zip(self.bars, answers.novel_NO.T, strict=True)], axis=1
+            [
+                bars.doubt(posterior_N)
+                for bars, posterior_N in zip(self.bars, answers.posterior_NO.T, strict=True)
+            ],
+            axis=1,
         )
         seconds_N = np.exp(answers.mean_NO[:, -1])
         return Predictions(
@@ -121,14 +125,14 @@ class RewardEnsemble:
         """Question `one_M[m]` beside question `other_M[m]`, questions as in `predict`."""
         answers = self._outputs(prompts, tokens)
         wide_KNO = answers.mean_NO + self.widths_O * (answers.member_KNO - answers.mean_NO)
-        novel_MO = self.widths_O * self._parting(tokens, one_M, other_M)
+        posterior_MO = self.widths_O * self._difference_std(tokens, one_M, other_M)
         seconds_KN = np.exp(wide_KNO[..., -1])
         usual_M = np.sqrt(seconds_KN[:, one_M] * seconds_KN[:, other_M]).mean(0)
         return Differences(
             wide_KNO[:, one_M, :-1] - wide_KNO[:, other_M, :-1],
             seconds_KN[:, one_M] - seconds_KN[:, other_M],
-            novel_MO[:, :-1],
-            novel_MO[:, -1] * usual_M,  # of the logarithm
+            posterior_MO[:, :-1],
+            posterior_MO[:, -1] * usual_M,  # of the logarithm
             self.scorers,
             self.correlation_SS,
         )
@@ -163,40 +167,43 @@ class RewardEnsemble:
         if len(one_M) and len(self._nets) > 1:
             error_KNO = answers.member_KNO - target_NO
             gap_KMO = error_KNO[:, one_M] - error_KNO[:, other_M]
-            spread_MO = np.hypot(gap_KMO.std(0, ddof=1), self._parting(tokens, one_M, other_M))
+            spread_MO = np.hypot(gap_KMO.std(0, ddof=1), self._difference_std(tokens, one_M, other_M))
             self.widths_O = difference_widths(gap_KMO.mean(0), spread_MO)
 
     def _std(self, answers: _Answers, known_N: np.ndarray | bool = False) -> np.ndarray:
         """std_NO by the bars, in the targets' own units."""
         columns = zip(self.bars, *answers.deviations(), strict=True)
         return np.stack(
-            [bars.std(scatter, spread, novel, known_N) for bars, scatter, spread, novel in columns], axis=1
+            [bars.std(scatter, spread, posterior, known_N) for bars, scatter, spread, posterior in columns],
+            axis=1,
         )
 
     @torch.inference_mode()
-    def _parting(self, tokens: Sequence[Sequence[str]], one_M: np.ndarray, other_M: np.ndarray) -> np.ndarray:
+    def _difference_std(
+        self, tokens: Sequence[Sequence[str]], one_M: np.ndarray, other_M: np.ndarray
+    ) -> np.ndarray:
         """(M, O): what no rendered workflow tells of differences between workflows, as a deviation."""
         words, workflow_N = self._read(tokens)
         additive = self._nets[0].additive  # the same in all members
-        variance_MO = additive.parting(words, workflow_N[one_M], workflow_N[other_M])
+        variance_MO = additive.difference_variance(words, workflow_N[one_M], workflow_N[other_M])
         return np.sqrt(variance_MO.double().numpy()) * self.scale.std_O
 
     def _outputs(self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]) -> _Answers:
-        mean_KNO, logvar_KNO, novelty_NO = self._ask(prompts, tokens)
+        mean_KNO, logvar_KNO, variance_NO = self._ask(prompts, tokens)
         member_KNO = mean_KNO * self.scale.std_O + self.scale.mean_O
         return _Answers(
             member_KNO,
             member_KNO.mean(0),
             np.sqrt(np.exp(logvar_KNO).mean(0)) * self.scale.std_O,
             member_KNO.std(0),
-            np.sqrt(novelty_NO) * self.scale.std_O,
+            np.sqrt(variance_NO) * self.scale.std_O,
         )
 
     @torch.inference_mode()
     def _ask(
         self, prompts: Sequence[str], tokens: Sequence[Sequence[str]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """mean_KNO and logvar_KNO, standardised, as the members give them, and novelty_NO, a variance."""
+        """mean_KNO and logvar_KNO of the members and variance_NO of the process, all standardised."""
         if len(prompts) != len(tokens):
             raise ValueError(f"{len(prompts)} prompts, {len(tokens)} workflows: must be as many")
         if not prompts:
@@ -213,8 +220,8 @@ class RewardEnsemble:
             parts.append(map(torch.stack, zip(*answers, strict=True)))
         mean_KNO, logvar_KNO = (torch.cat(part, dim=1).double().numpy() for part in zip(*parts, strict=True))
         additive = self._nets[0].additive  # the same in all members
-        novelty_NO = additive.novelty(words)[workflow_N].double().numpy()
-        return mean_KNO, logvar_KNO, novelty_NO
+        variance_NO = additive.posterior_variance(words)[workflow_N].double().numpy()
+        return mean_KNO, logvar_KNO, variance_NO
 
     def _read(self, tokens: Sequence[Sequence[str]]) -> tuple[Words, torch.Tensor]:
         """The distinct workflows, and workflow_N, which of them each question is about."""
@@ -282,16 +289,16 @@ class RewardEnsemble:
 class _Answers:
     """What the members say, in the targets' own units, before the bars; log-seconds come last.
 
-    scatter: of single pictures; spread: how far the members disagree; novel: what they cannot know, because
-    no workflow like it was rendered. All are deviations.
+    scatter: of single pictures; spread: how far the members disagree; posterior: what they cannot
+    know, because no workflow like it was rendered. All are deviations.
     """
 
     member_KNO: np.ndarray
     mean_NO: np.ndarray
     scatter_NO: np.ndarray
     spread_NO: np.ndarray
-    novel_NO: np.ndarray
+    posterior_NO: np.ndarray
 
     def deviations(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Transposed, in the order of `Bars`: a row of each is an output's."""
-        return self.scatter_NO.T, self.spread_NO.T, self.novel_NO.T
+        return self.scatter_NO.T, self.spread_NO.T, self.posterior_NO.T

@@ -80,7 +80,9 @@ def test_unknown_words_are_worth_nothing_special(fitted):
 def test_workflows_are_the_more_novel_the_less_is_known_of_their_like(fitted):
     known = "VAEDecode KSampler steps=8 sampler_name=euler CheckpointLoaderSimple CLIPTextEncode"
     flows = [known, known + " steps=7", " ".join(f"word={i}" for i in range(30))]
-    seen, alike_seen, unlike = fitted.model.novelty(fitted.table.read([text.split() for text in flows]))[:, 0]
+    seen, alike_seen, unlike = fitted.model.posterior_variance(
+        fitted.table.read([text.split() for text in flows])
+    )[:, 0]
     assert 0 <= seen < alike_seen < unlike
     assert seen < 0.05 * unlike
     assert unlike == pytest.approx(fitted.model.variance_O.item())
@@ -116,7 +118,7 @@ def test_words_of_a_second_sampler_are_told_from_those_of_the_first(fitted):
     last, first = "KSampler steps=2 KSampler", "KSampler KSampler steps=2"
     words = fitted.table.read([last.split(), first.split()])
     assert words.repeating().tolist() == [[False, False, True], [False, True, True]]
-    assert fitted.model.novelty(words)[0] != fitted.model.novelty(words)[1]
+    assert fitted.model.posterior_variance(words)[0] != fitted.model.posterior_variance(words)[1]
 
 
 def test_a_word_counts_by_the_share_of_the_nodes_of_its_class(fitted):

@@ -89,19 +89,19 @@ def test_bars_cover_two_thirds_of_known_and_of_new_workflows():
 def test_what_no_rendered_workflow_tells_counts_as_much_as_new_workflows_show():
     rng = np.random.default_rng(0)
     new = np.arange(4000) % 4 == 0
-    novel = np.where(new, 0.3, 0.05) * rng.uniform(0.5, 1.5, 4000)
+    posterior = np.where(new, 0.3, 0.05) * rng.uniform(0.5, 1.5, 4000)
     scatter, spread = np.full(4000, 0.2), np.full(4000, 0.01)
-    error = rng.normal(size=4000) * np.hypot(scatter, 2 * novel)
-    bars = fit_bars(error, scatter, spread, novel, new, np.arange(4000))
-    assert bars.novelty == pytest.approx(2, rel=0.3)
-    assert bars.doubt(novel) == pytest.approx(bars.scale * bars.novelty * novel)
+    error = rng.normal(size=4000) * np.hypot(scatter, 2 * posterior)
+    bars = fit_bars(error, scatter, spread, posterior, new, np.arange(4000))
+    assert bars.process == pytest.approx(2, rel=0.3)
+    assert bars.doubt(posterior) == pytest.approx(bars.scale * bars.process * posterior)
 
 
 def test_without_new_workflows_one_scale_serves_all():
     error = np.linspace(-1, 1, 101)
     none = np.zeros(101)
     bars = fit_bars(error, np.full(101, 0.1), none, none, none > 0, np.arange(101))
-    assert bars.disagreement == bars.novelty == 1
+    assert bars.disagreement == bars.process == 1
     assert bars.scale == pytest.approx(6.83, abs=0.1)
     assert Bars(2.0).std(np.array([2.0]), np.array([3.0]), np.array([6.0])).tolist() == [14]
 

@@ -36,8 +36,8 @@ def test_the_error_bar_is_the_members_disagreement_and_scorers_are_weighted():
 
 
 def test_what_nobody_rendered_widens_the_bar_and_scorers_err_as_far_together_as_they_do():
-    agreed, novel = np.full((3, 1, 2), 0.1), np.array([[0.04, 0.12]])
-    parts = Differences(agreed, np.ones((3, 1)), novel, np.array([0.5]), BOTH, np.eye(2))
+    agreed, posterior = np.full((3, 1, 2), 0.1), np.array([[0.04, 0.12]])
+    parts = Differences(agreed, np.ones((3, 1)), posterior, np.array([0.5]), BOTH, np.eye(2))
     assert parts.weighted(WEIGHTS).score_std == pytest.approx([np.hypot(0.03, 0.03)])
     assert parts.weighted(WEIGHTS).seconds_std == pytest.approx([0.5])
     together = dataclasses.replace(parts, correlation=np.ones((2, 2)))
