@@ -62,10 +62,7 @@ def designed(run: Run, space: Space, count: int) -> list[Told]:
     """The first guided design of each of `count` test prompts, with what its parts are foreseen to add."""
     config = run.config
     prompts = choose_prompts(load_prompts(config.prompts.file), {"test": count})
-    wishes = [
-        Wish(prompt.text, 1, config.design.guidance, config.design.temperature, None, config.run.seed)
-        for prompt in prompts
-    ]
+    wishes = [Wish.of(prompt.text, config.design, seed=config.run.seed) for prompt in prompts]
     ensemble = load_ensemble(run)
     drawn = draw(wishes, load_designer(run, space), ensemble, config)
     tokens = [best.tokens for best, *_ in drawn]

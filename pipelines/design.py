@@ -107,14 +107,14 @@ def design(
 ) -> None:
     """The command. None for guidance and temperature means those of the run's configuration."""
     run = open_run(run_dir)
-    defaults = run.config.design
-    request = Request(
+    request = Request.of(
         " ".join(prompt.split()),
-        n,
-        defaults.guidance if guidance is None else guidance,
-        defaults.temperature if temperature is None else temperature,
-        budget_s,
-        seed,
+        run.config.design,
+        n=n,
+        guidance=guidance,
+        temperature=temperature,
+        budget_s=budget_s,
+        seed=seed,
     )
     need(run.dir, "catalog.json", "reward/ensemble.json", "policy/sft", "policy/grpo")
     _, space = read_world(run)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from .config import Config
+from .config import Config, DesignConfig
 
 if TYPE_CHECKING:
     from ..models.designing import Design, Designer
@@ -29,6 +29,23 @@ class Wish:
     temperature: float
     budget_s: float | None
     seed: int
+
+    @classmethod
+    def of(
+        cls,
+        prompt: str,
+        usual: DesignConfig,
+        *,
+        n: int = 1,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        budget_s: float | None = None,
+        seed: int,
+    ) -> Self:
+        """A wish as the run usually designs, but for what is not None."""
+        guidance = usual.guidance if guidance is None else guidance
+        temperature = usual.temperature if temperature is None else temperature
+        return cls(prompt, n, guidance, temperature, budget_s, seed)
 
 
 @dataclass(frozen=True)

@@ -180,9 +180,9 @@ def best_design(
     prompt: Prompt, materials: Materials, *, n: int, budget_s: float | None = None
 ) -> tuple[str, ...]:
     """Tokens of the first of n guided designs, as the design command and the service give them."""
-    design, seed = materials.config.design, materials.config.run.seed
-    wish = Wish(prompt.text, n, design.guidance, design.temperature, budget_s, seed)
-    return draw([wish], materials.designer, materials.ensemble, materials.config)[0][0].tokens
+    config = materials.config
+    wish = Wish.of(prompt.text, config.design, n=n, budget_s=budget_s, seed=config.run.seed)
+    return draw([wish], materials.designer, materials.ensemble, config)[0][0].tokens
 
 
 _PICKERS: dict[str, Callable[[Materials], Picker]] = {

@@ -54,15 +54,8 @@ class Designs:
         ]
 
     def _wish(self, request: DesignRequest) -> Wish:
-        usual = self._config.design
-        return Wish(
-            prompt=request.prompt,
-            n=request.n,
-            guidance=_or(request.guidance, usual.guidance),
-            temperature=_or(request.temperature, usual.temperature),
-            budget_s=request.budget_s,
-            seed=request.seed,
-        )
+        asked = request.model_dump(include={"n", "guidance", "temperature", "budget_s", "seed"})
+        return Wish.of(request.prompt, self._config.design, **asked)
 
     def _designed(self, wish: Wish, one: Judged, parts: list[Contribution]) -> DesignedWorkflow:
         workflow = decode(one.tokens, self._space)
@@ -88,7 +81,3 @@ class Designs:
                 for part in parts
             ],
         )
-
-
-def _or(wish: float | None, usual: float) -> float:
-    return usual if wish is None else wish
