@@ -181,7 +181,8 @@ def train_part(config: Config, run: Run, name: str, dry_run: bool = False) -> No
     if dry_run:
         return
     examples = part.examples(run, prompts, known, space, part.steps * config.sft.batch_size)
-    setup = {"part": name, "examples": examples}
+    budgeted = any(example.budget_s is not None for example in examples)
+    setup = {"part": name, "examples": examples, "budgets_s": seconds_range(known) if budgeted else None}
     with stage_output(run, name, inputs) as folder:
         train_in_ray(config, _worker, setup, f"{Path(name).name}-{fingerprint(inputs)[:12]}", folder)
         part.finish(rows, folder)
@@ -217,11 +218,9 @@ def _worker(setup: dict[str, Any]) -> None:
     torch.manual_seed(config.run.seed)
     _, space = read_world(run)
     policy = part.policy(run, space, compute_dtype(device))
-    examples: list[Example] = setup["examples"]
-    if budgets_s := [example.budget_s for example in examples if example.budget_s is not None]:
-        policy.budgets_s = min(budgets_s), max(budgets_s)
+    policy.budgets_s = setup["budgets_s"] or policy.budgets_s
     options = _trl_options(config, device, part.steps)
-    trainer = _trainer(config, policy, space, examples, options, merged=part.merged)
+    trainer = _trainer(config, policy, space, setup["examples"], options, merged=part.merged)
     train(trainer, Path(part.name).name, partial(part.save, policy))
 
 
