@@ -6,7 +6,7 @@ Q traits of a prompt, O outputs.
 
     reward(w, p) = usual(w) + sum over words v and traits q of share(v, w) * worth(v, q) * trait(p, q)
 
-where the share of a word in the nodes of its class is told from its mean over the training workflows.
+where a word's share is that of the nodes of its class that say it.
 
 `usual` is a Gaussian process on the words of workflows: of few hundred workflows a smooth function over
 shared words knows more than a network that sees each of them a few times. `worth` is ridge regression:
@@ -47,7 +47,6 @@ class AdditiveModel(nn.Module):
     weight_KO: Tensor
     precision_KK: Tensor
     variance_O: Tensor
-    share_V: Tensor
     worth_VQO: Tensor
 
     def __init__(self, vocabulary: int, outputs: int, traits: Traits, workflows: int) -> None:
@@ -59,12 +58,11 @@ class AdditiveModel(nn.Module):
         self.register_buffer("weight_KO", torch.zeros(workflows, outputs))
         self.register_buffer("precision_KK", torch.zeros(workflows, workflows))
         self.register_buffer("variance_O", torch.ones(outputs))
-        self.register_buffer("share_V", torch.zeros(vocabulary + 2))
         self.register_buffer("worth_VQO", torch.zeros(vocabulary + 2, self.traits.count, outputs))
 
     def forward(self, words: Words, workflow_N: Tensor, prompts_ND: Tensor) -> Tensor:
         usual_WO = alike(self._features(words) * self.scale_F, self.known_KF) @ self.weight_KO
-        worth_WQO = torch.einsum("wv,vqo->wqo", self._shares(words) - self.share_V, self.worth_VQO)
+        worth_WQO = torch.einsum("wv,vqo->wqo", self._shares(words), self.worth_VQO)
         suited_NO = torch.einsum("nqo,nq->no", worth_WQO[workflow_N], self.traits(prompts_ND))
         return usual_WO[workflow_N] + suited_NO
 
@@ -116,8 +114,8 @@ class AdditiveModel(nn.Module):
         traits_PQ = self.traits(prompts_PD).double()
         prompt = _Shrunk(len(prompts_PD), prompt_N)
         usual = _GaussianProcess(features_KF * start_F, workflow_N, ROW_NOISE)
-        share_V = shares_KV.mean(0)
-        worth = _Ridge((shares_KV - share_V) * unit_V, traits_PQ[prompt_N], workflow_N)
+        # Told from their mean, so that no word takes what the prompts of a trait have in common.
+        worth = _Ridge((shares_KV - shares_KV.mean(0)) * unit_V, traits_PQ[prompt_N], workflow_N)
         usual_NO = suited_NO = torch.zeros_like(targets_NO, dtype=torch.double)
         for sweep in range(2 * SWEEPS):
             prompt_NO = prompt(targets_NO - usual_NO - suited_NO)
@@ -132,7 +130,6 @@ class AdditiveModel(nn.Module):
         self.weight_KO.copy_(usual.weight_KO)
         self.precision_KK.copy_(usual.precision_KK)
         self.variance_O.copy_(usual.variance())
-        self.share_V.copy_(share_V)
         self.worth_VQO.copy_(worth.worth_VQO * unit_V.view(-1, 1, 1))
         return prompt.effect_PO
 

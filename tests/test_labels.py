@@ -64,17 +64,16 @@ def test_names_that_were_left_out_are_told(prompts):
     assert sum(told) > 0.8 * len(told)
 
 
-def test_what_was_learned_from_is_told_as_if_it_were_new() -> None:
+def test_what_was_learned_from_is_told_as_if_it_were_new(prompts, encoder):
     """Else a policy would learn to trust labels that are nearly always right."""
-    named = [("a fox", "animals"), ("a cat", "animals"), ("a dog", "animals"), ("a hen", "animals")]
-    foods = [("a pie", "food"), ("a taco", "food"), ("a bun", "food"), ("a cake", "food")]
-    odd = Prompt("a dog in a bun", "food", "train", name="hot dog")
-    again = Prompt("a dog in a bun with mustard", "food", "train", name="hot dog")
-    prompts = [Prompt(text, category, "train") for text, category in (*named, *foods)]
-    alone = Labels.fit(prompts, "minilm-l6").of(odd.text)
-    fitted = Labels.fit([*prompts, odd, again], "minilm-l6")
-    assert fitted.of(odd.text) == alone == {"category": "animals"}
-    assert fitted.of("two dogs in a bun with mustard") == {"category": "food"}  # it has learned from both
+    odd = [Prompt(text, "food", "train", name="lion") for text in ("a lion", "pixel art of a lion")]
+    others = [prompt for prompt in prompts if "lion" not in prompt.text]
+    labels = Labels.fit([*others, *odd], "minilm-l6")
+    head = labels.heads["category"]
+    fitted = head.layer(encoder.encode(["a lion"])).argmax(1)
+    assert head.classes[int(fitted)] == "food"  # it has learned that by heart
+    assert labels.of("a lion")["category"] == "animals"
+    assert labels.of("a tiger in the grass")["category"] == "animals"
 
 
 def test_a_label_that_all_prompts_share_is_left_out(prompts):
