@@ -16,7 +16,7 @@ import script
 from PIL import Image, ImageDraw
 
 from flowtailor.errors import told_in_one_line
-from flowtailor.markdown import markdown_table
+from flowtailor.markdown import filled, markdown_table
 from flowtailor.pipelines.comparison import NEAREST
 from flowtailor.pipelines.methods import METHODS
 from flowtailor.pipelines.report import view
@@ -90,7 +90,7 @@ def document(seen: Mapping[str, Any], plots: Sequence[str]) -> str:
         "## Refinement" if seen["refined"] else "",
         *[refined_table(one) for one in seen["refined"]],
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(filled(part) for part in parts if part) + "\n"
 
 
 def methods_table(methods: Mapping[str, Any]) -> str:
@@ -219,7 +219,7 @@ def refined_table(one: Mapping[str, Any]) -> str:
         [side, *(_interval(one[side].get(key)) for key in measures.values())]
         for side in ("before", "refit", "after")
     ]
-    return f"Round {one['round']}:\n\n" + markdown_table(["", *measures], lines, "lr")
+    return markdown_table([f"round {one['round']}", *measures], lines, "lr")
 
 
 def sheet(rows: Sequence[Mapping[str, Any]], folder: Path) -> Image.Image:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
+WIDTH = 120  # columns of a paragraph
 RULES = {"l": "---", "c": ":---:", "r": "---:"}
 
 
@@ -14,6 +16,13 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: st
     """
     rule = [RULES[letter] for letter in align.ljust(len(head), align[-1])]
     return "\n".join(_line(cells) for cells in (head, rule, *rows))
+
+
+def filled(paragraph: str) -> str:
+    """A paragraph of text in lines of at most WIDTH columns; a table, heading or picture as it is."""
+    if paragraph.startswith(("|", "#", "!")):
+        return paragraph
+    return textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _line(cells: Sequence[str]) -> str:
