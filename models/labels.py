@@ -117,7 +117,7 @@ def told_apart(features_PD: Tensor, told: Sequence[str], names: Sequence[str]) -
     for fold in np.unique(fold_P):
         mine = fold_P == fold
         others = mine if mine.all() else ~mine  # one name alone tells itself
-        head = fit_head(features_PD[others], [told[place] for place in np.flatnonzero(others)])
+        head = fit_head(features_PD[others], [told[place] for place in np.flatnonzero(others).tolist()])
         likeliest = head.layer(features_PD[mine]).argmax(1)
         class_P[mine] = [head.classes[int(place)] for place in likeliest]
     return class_P.tolist()
