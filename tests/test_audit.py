@@ -13,9 +13,11 @@ import torch
 from datasets import Dataset
 from tiny_ensemble import RuleEnsemble
 from tiny_rows import PROMPTS, SCORERS
-from tiny_run import run_without_grpo, tiny_config
+from tiny_run import move_to, run_without_grpo, tiny_config
 from trl.trainer.grpo_config import GRPOConfig
 
+from flowtailor.actors.client import ComfyClient
+from flowtailor.actors.comfy import engine_name
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.models.constrained import AllowedMasks
@@ -214,9 +216,12 @@ def test_known_designs_are_not_rendered_again(config: Config, space: Space, tmp_
 @pytest.mark.engine
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_stage_audits_on_an_engine_and_stops(config: Config, tmp_path: Path) -> None:
+def test_the_stage_audits_on_an_engine_and_stops(
+    config: Config, tmp_path: Path, space: Space, comfy: ComfyClient
+) -> None:
     """A tiny run whose pictures are all worse than its ensemble foresees (limit 0), then a patient one."""
     run = tmp_path / "tiny"
+    move_to(engine_name(config.engine, comfy), run, space)
     strict = config.changed(grpo={"steps": 2, "audit_every": 2, "audit_max_gap": 0.0})
     with pytest.raises(FlowtailorError, match=r"no adapter passed.*grpo\.beta or the limit"):
         grpo.run_stage(strict)

@@ -13,7 +13,10 @@ import pytest
 import tiny_refine
 from tiny_refine import Faked, inputs_of
 from tiny_rows import SCORERS, tiny_rows
+from tiny_run import move_to
 
+from flowtailor.actors.client import ComfyClient
+from flowtailor.actors.comfy import engine_name
 from flowtailor.datasets.store import Store
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import Config
@@ -216,10 +219,13 @@ def test_without_validation_prompts_there_is_nothing_to_judge_by(config: Config)
 @pytest.mark.engine
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_round_for_real(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_round_for_real(
+    config: Config, space: Space, comfy: ComfyClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Renders, fits and trains; the second call finds everything done."""
-    run_stage(config)
     run = Run(config)
+    move_to(engine_name(config.engine, comfy), run.dir, space)
+    run_stage(config)
     summary = json.loads(run.path("refine/summary.json").read_text())
     for side in ("before", "refit", "after"):
         assert 0 < summary[side]["score"][0] < 1

@@ -53,6 +53,12 @@ def tiny_run(folder: Path, space: Space) -> Path:
     return folder
 
 
+def move_to(engine: str, folder: Path, space: Space) -> None:
+    """Let a tiny run with rows be of another engine, as if they had been rendered there."""
+    (folder / "engine.json").write_text(json.dumps({"engine": engine}))
+    Store(folder / "dataset").append(tiny_rows(space).assign(engine=engine, created_at="2027"))
+
+
 def _random_adapter(policy: Policy, folder: Path) -> None:
     policy.add_adapter(4)
     with torch.no_grad():
