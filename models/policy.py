@@ -33,15 +33,15 @@ def policy_prompt(
     prompt: str,
     budget_s: float | None = None,
     score: float | None = None,
-    labels: Mapping[str, str] | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """The text that the policy reads: the prompt, its labels where they are known (category: food), what it
-    may cost, and (if asked for) a score to reach.
+    """The text that the policy reads: the prompt, its labels where they are known (category: food or plants),
+    what it may cost, and (if asked for) a score to reach.
 
     Kept short, because each of its tokens is paid for in every training step.
     """
     lines = [" ".join(prompt.split())]
-    lines += [f"{label.capitalize()}: {told}" for label, told in (labels or {}).items()]
+    lines += [f"{label.capitalize()}: {' or '.join(told)}" for label, told in (labels or {}).items()]
     lines.append(f"Seconds: {'any' if budget_s is None else f'{budget_s:.2g}'}")
     if score is not None:
         lines.append(f"Score: {score:.2f}")
@@ -176,7 +176,7 @@ class Policy:
             budget_s = None if budget_s > loosest else max(budget_s, tightest)
         return policy_prompt(text, budget_s, score, self.labels_of(text))
 
-    def labels_of(self, text: str) -> dict[str, str]:
+    def labels_of(self, text: str) -> dict[str, tuple[str, ...]]:
         """What a prompt's text tells, by label; nothing for a policy that reads the prompt alone."""
         return self.labels.of(text) if self.labels else {}
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-POLICY_FORMAT = 3  # since 2 adapters act from the last token of a prompt on; since 3 labels are told apart
+# 2: adapters act from the last token of a prompt on; 3: labels told apart; 4: two classes where not sure
+POLICY_FORMAT = 4
 DESCRIPTION = "policy.json"
 
 

@@ -64,7 +64,8 @@ class Materials:
     rows: training prompts' rows with tokens (joined by spaces), workflow_key, category, style, score.
     known: the workflows of the training rows when SFT began, against which designs are new.
     default: tokens of what people use who do not choose (see `default_design`).
-    labels_of: what a text tells, by label, as the policy reads it; nothing where there are no labels.
+    labels_of: what a text tells, by label, likeliest first, as the policy reads it; nothing where there are
+        no labels.
     """
 
     config: Config
@@ -74,7 +75,7 @@ class Materials:
     space: Space
     designer: Designer
     ensemble: RewardEnsemble
-    labels_of: Callable[[str], Mapping[str, str]]
+    labels_of: Callable[[str], Mapping[str, Sequence[str]]]
 
 
 def choose(method: str, prompts: Sequence[Prompt], materials: Materials) -> list[Choice]:
@@ -113,7 +114,12 @@ def _best_fixed(materials: Materials) -> Picker:
 
 def _retrieval(materials: Materials) -> Picker:
     tokens, effect_of = _tokens_by_key(materials.rows), _effects_by_label(materials.rows, "category")
-    return lambda prompt: tokens[str(effect_of(materials.labels_of(prompt.text).get("category")).idxmax())]
+
+    def pick(prompt: Prompt) -> tuple[str, ...]:
+        likeliest = next(iter(materials.labels_of(prompt.text).get("category", ())), None)
+        return tokens[str(effect_of(likeliest).idxmax())]
+
+    return pick
 
 
 def _retrieval_labelled(materials: Materials) -> Picker:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowtailor.datasets.prompts import Prompt
-from flowtailor.models.labels import Labels, fit_head
+from flowtailor.models.labels import Labels, fit_head, likeliest
 from flowtailor.models.text import TextEncoder
 
 from .synthetic_rows import ANIMALS, FOODS
@@ -56,7 +56,7 @@ def test_one_class_alone_says_nothing(encoder):
 def test_names_that_were_left_out_are_told(prompts):
     labels = Labels.fit(prompts, "minilm-l6")
     told = [
-        labels.of(phrase.format(name)) == {"category": category, "style": style}
+        labels.of(phrase.format(name)) == {"category": (category,), "style": (style,)}
         for category, names in CATEGORIES.items()
         for name in names[20:]
         for style, phrase in STYLES.items()
@@ -72,13 +72,19 @@ def test_what_was_learned_from_is_told_as_if_it_were_new(prompts, encoder):
     head = labels.heads["category"]
     fitted = head.layer(encoder.encode(["a lion"])).argmax(1)
     assert head.classes[int(fitted)] == "food"  # it has learned that by heart
-    assert labels.of("a lion")["category"] == "animals"
-    assert labels.of("a tiger in the grass")["category"] == "animals"
+    assert labels.of("a lion")["category"][0] == "animals"
+    assert labels.of("a tiger in the grass")["category"][0] == "animals"
+
+
+def test_an_unsure_label_comes_with_its_second_class(encoder):
+    texts = encoder.encode(["a tomato", "a tomato", "a tomato", *["a fox"] * 9])
+    head = fit_head(texts, ["food", "food", "plants", *["animals"] * 9])
+    assert likeliest(head, encoder.encode(["a fox", "a tomato"])) == [("animals",), ("food", "plants")]
 
 
 def test_a_label_that_all_prompts_share_is_left_out(prompts):
     labels = Labels.fit([prompt for prompt in prompts if prompt.style == "3d"], "minilm-l6")
-    assert labels.of("a pie") == {"category": "food"}
+    assert labels.of("a pie") == {"category": ("food",)}
 
 
 def test_saved_and_found_again_they_say_the_same(prompts, tmp_path: Path):

@@ -45,7 +45,7 @@ def test_a_prompt_that_spells_a_word_stays_text(tmp_path: Path) -> None:
 def test_a_long_prompt_loses_its_end_and_none_of_the_facts(tmp_path: Path) -> None:
     policy = Policy.from_base(tiny_base(tmp_path), WORDS)
     ids = policy.encode_prompt(
-        policy_prompt("very " * 400 + "long", budget_s=1.5, labels={"category": "food"})
+        policy_prompt("very " * 400 + "long", budget_s=1.5, labels={"category": ["food"]})
     )
     assert len(ids) == PROMPT_TOKENS
     assert str(policy.tokenizer.decode(ids)).endswith("\nCategory: food\nSeconds: 1.5\nWorkflow:")
@@ -94,7 +94,7 @@ def test_the_prompt_text_is_one_line_and_carries_the_wishes() -> None:
         "a red apple\nSeconds: 1.2\nScore: 0.90\nWorkflow:"
     )
     assert (
-        policy_prompt("an apple", labels={"category": "food"})
-        == "an apple\nCategory: food\nSeconds: any\nWorkflow:"
+        policy_prompt("an apple", labels={"category": ["food", "plants"]})
+        == "an apple\nCategory: food or plants\nSeconds: any\nWorkflow:"
     )
     assert policy_prompt("an apple") == "an apple\nSeconds: any\nWorkflow:"
