@@ -71,10 +71,15 @@ class ComfyClient:
         self._socket: ClientConnection | None = None
 
     def close(self) -> None:
+        self._hang_up()
+        self._http.close()
+
+    def _hang_up(self) -> None:
+        """Close the websocket: ComfyUI sends to all of its clients in turn, and one that does not read would
+        hold up the others."""
         if self._socket:
             self._socket.close()
             self._socket = None
-        self._http.close()
 
     def system_stats(self) -> Api:
         return self._json("/system_stats")
@@ -130,8 +135,11 @@ class ComfyClient:
         ComfyInterrupted, ComfyTimeout or ComfyUnavailable (ComfyBusy where it never began).
         """
         self._connect()
-        prompt_id = self.submit(_placed(workflow, ours=self._output_dir is not None))
-        entry = self._wait(prompt_id, timeout_s, on_progress)
+        try:
+            prompt_id = self.submit(_placed(workflow, ours=self._output_dir is not None))
+            entry = self._wait(prompt_id, timeout_s, on_progress)
+        finally:
+            self._hang_up()
         if entry is None:
             if self._waits(prompt_id):
                 self._withdraw(prompt_id)  # an older ComfyUI would stop whatever runs, which is not ours
@@ -186,8 +194,8 @@ class ComfyClient:
                 self._socket = None  # from here on the history is polled
                 break
             message = json.loads(text) if isinstance(text, str) else {}
-            data = message.get("data") or {}
-            if data.get("prompt_id") != prompt_id:
+            data = message.get("data")
+            if not isinstance(data, dict) or data.get("prompt_id") != prompt_id:  # node packs send anything
                 continue
             if message["type"] == "progress" and on_progress:
                 on_progress(data["value"], data["max"])
@@ -196,11 +204,12 @@ class ComfyClient:
         time.sleep(max(0.0, min(_POLL_S, until - time.monotonic())))
 
     def _fetch_image(self, workflow: Api, outputs: Api) -> bytes:
-        nodes = [node_id for node_id in workflow if outputs.get(node_id, {}).get("images")]
-        if not nodes:
+        last = {node_id: (outputs.get(node_id, {}).get("images") or [None])[-1] for node_id in workflow}
+        shown = [node_id for node_id, image in last.items() if isinstance(image, dict)]  # of packs: texts
+        saved = [node_id for node_id in shown if workflow[node_id]["class_type"] == "SaveImage"] or shown
+        if not saved:
             raise ComfyExecutionError("", "", "NoImage", "the workflow ended without saving a picture")
-        saved = [n for n in nodes if outputs[n]["images"][-1].get("type") == "output"] or nodes
-        image = outputs[saved[-1]]["images"][-1]
+        image = last[saved[-1]]
         png = self._get("/view", params=image).content
         if self._output_dir:
             (self._output_dir / image["subfolder"] / image["filename"]).unlink(missing_ok=True)

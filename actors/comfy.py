@@ -51,6 +51,9 @@ class EngineConfig(BaseModel):
             raise ValueError('kind = "urls" needs urls = ["http://127.0.0.1:8188"]')
         if self.kind == "checkout" and self.path is None:
             raise ValueError('kind = "checkout" needs path = "/path/to/ComfyUI"')
+        for name, kind in (("urls", "urls"), ("path", "checkout")):
+            if getattr(self, name) and self.kind != kind:
+                raise ValueError(f'{name} is for kind = "{kind}", not "{self.kind}"; change one of them')
         return self
 
 

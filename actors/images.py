@@ -20,12 +20,18 @@ from pathlib import Path
 import pyarrow.fs as pafs
 from PIL import Image, PngImagePlugin
 
+from flowtailor.errors import FlowtailorError
+
 from ..datasets.store import filesystem_of
 
 UNREADABLE = (OSError, SyntaxError, ValueError)  # what PIL says of damaged pictures
 KEY = "flowtailor"  # of the PNG text chunk
 _HEADER_END = 33  # signature and IHDR chunk
 Image.MAX_IMAGE_PIXELS = None  # an engine of the user's own drew them, through two upscalers perhaps
+
+
+class PictureUnreadable(FlowtailorError):
+    """A picture that is damaged, or that is no longer there."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,12 @@ class Images:
             return None
 
     def write(self, row_id: str, png: bytes, seconds: float) -> Picture:
-        """Store a fresh render under its row id; the file appears whole."""
+        """Store a fresh render under its row id; the file appears whole. Raises PictureUnreadable."""
         png = with_text(png, KEY, json.dumps({"row_id": row_id, "seconds": seconds}))
+        try:
+            picture = self._describe(row_id, png)
+        except UNREADABLE as error:
+            raise PictureUnreadable(f"the engine sent a damaged PNG ({error}); draw it again") from error
         file = self._file(row_id)
         self._fs.create_dir(file.rpartition("/")[0], recursive=True)
         temporary = f"{file}.{uuid.uuid4().hex[:8]}.tmp"
@@ -73,7 +83,7 @@ class Images:
             if self._fs.get_file_info(temporary).type == pafs.FileType.File:
                 self._fs.delete_file(temporary)
             raise
-        return self._describe(row_id, png)
+        return picture
 
     def _file(self, row_id: str) -> str:
         return f"{self._base}/{row_id[:2]}/{row_id}.png"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from .images import Images, Picture
 _MESSAGE_CHARACTERS = 500
 _TRIES = 2
 _LOOK_AGAIN_S = 1.0  # for a server that is away
+_DYING_S = 1.0  # its connections close before the process is gone
 _OF_THIS_SERVER = (ComfyRejected.__name__, "EngineChanged")  # another one may have its model or its version
 
 
@@ -80,25 +82,27 @@ def render_row(client: ComfyClient, row: Any, images: Images, timeout_s: float, 
             )
             return Outcome.failed(changed, "EngineChanged")
         try:
-            flow = drawn_anew(Workflow.loads(row.workflow), row.row_id)
+            flow = drawn_anew(Workflow.loads(row.workflow))
             bound = flow.bind(row.prompt, int(row.seed), row.row_id)
             rendered = client.render(bound.to_api(), timeout_s)
+            picture = images.write(row.row_id, rendered.png, rendered.seconds)
         except ComfyUnavailable:
             raise
         except (FlowtailorError, json.JSONDecodeError) as error:
             return Outcome.failed(error)
-        picture = images.write(row.row_id, rendered.png, rendered.seconds)
     return Outcome.of(picture)
 
 
-def drawn_anew(flow: Workflow, mark: str) -> Workflow:
-    """What takes the seed is marked, a row's with its id, in an input that no node class declares.
+def drawn_anew(flow: Workflow) -> Workflow:
+    """What takes the seed is marked by a name that never was before, in an input that no node class declares.
 
     ComfyUI's cache tells nodes apart by all their inputs. It shall lend a picture the models that others
-    loaded, but not what another workflow drew with the same prompt and seed: its seconds would be too short.
+    loaded, but not what was drawn with the same prompt and seed by another workflow, or by this one for a
+    client that was killed: its seconds would be too short.
     """
     drawing = [node_id for node_id, node in flow.nodes.items() if SEED in node.inputs.values()]
-    return flow.with_inputs({node_id: {"row": mark} for node_id in drawing})
+    mark = {"drawing": uuid.uuid4().hex}
+    return flow.with_inputs(dict.fromkeys(drawing, mark))
 
 
 class Renderer:
@@ -138,6 +142,7 @@ class Renderer:
 
     def _tried(self, row: Any) -> Outcome:
         """The row on this engine, and where that says nothing of the row, on others."""
+        lost: Outcome | None = None
         for _ in range(max(_TRIES, len(self._config.urls))):
             try:
                 self._name = self._name or engine_name(self._config, self._client)
@@ -151,17 +156,19 @@ class Renderer:
             self._given_up = False
             here_only = outcome.error_type in _OF_THIS_SERVER and len(self._config.urls) > 1
             if here_only or outcome.error_type == ComfyMachineError.__name__:
-                lost = outcome
+                # What another server would say, who was away or busy, is not known.
+                lost = outcome if lost is None or not here_only else lost
                 self._restart()
                 continue
             if outcome.error_type == ComfyTimeout.__name__ and not self._client.wait_idle():
                 self._restart()
             return outcome
+        assert lost is not None
         return lost
 
     def _lost(self, error: ComfyUnavailable) -> Outcome:
         """What a row is told if no other engine takes it either."""
-        if self._process is None:
+        if self._process is None or not self._process.ends_within(_DYING_S):
             return Outcome.failed(error)
         died = FlowtailorError(f"ComfyUI died {_TRIES} times on this row: {self._process.log_tail()}")
         return Outcome.failed(died, "EngineDied")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..datasets.rows import score_column
 from ..models.scorers import load_scorer
-from .images import UNREADABLE, filesystem_of
+from .images import UNREADABLE, PictureUnreadable, filesystem_of
 
 PICTURES_AT_ONCE = 32
 
@@ -50,7 +50,9 @@ class Scorers:
                 images[i] = self._open(str(rows.at[i, "image"]))
             except UNREADABLE as error:
                 told = f"{type(error).__name__}: {error}"[:500]
-                rows.loc[i, ["error_type", "error_message"]] = ["PictureUnreadable", told]
+                rows.loc[i, ["error_type", "error_message"]] = [PictureUnreadable.__name__, told]
+        if not images:
+            return
         prompts = [str(rows.at[i, "prompt"]) for i in images]
         for name, scorer in self._scorers.items():
             rows.loc[list(images), name] = scorer.score(list(images.values()), prompts)

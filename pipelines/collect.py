@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -135,7 +134,7 @@ def _sample(client: ComfyClient, row: pd.Series, timeout_s: float) -> Rendered |
     """One row's picture, which no engine has in its cache; None where it cannot be drawn, which
     `collect` would keep as a row."""
     try:
-        flow = drawn_anew(Workflow.loads(row["workflow"]), uuid.uuid4().hex)
+        flow = drawn_anew(Workflow.loads(row["workflow"]))
         return client.render(flow.bind(row["prompt"], int(row["seed"])).to_api(), timeout_s)
     except ComfyUnavailable:
         raise

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -178,7 +177,7 @@ def write_pictures(
     done = []
     with engine(run.config.engine) as client:
         for number, (designed, flow) in enumerate(zip(designs, flows, strict=True), start=1):
-            bound = drawn_anew(flow, uuid.uuid4().hex).bind(request.prompt, request.seed)
+            bound = drawn_anew(flow).bind(request.prompt, request.seed)
             try:
                 rendered = client.render(bound.to_api(), run.config.engine.render_timeout_s)
             except FlowtailorError as error:

@@ -184,6 +184,14 @@ class EngineProcess:
         text = self.log_path.read_text(errors="replace")
         return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the process is gone, or goes before the time is over."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stop(self) -> None:
         """End the process and remove its files; may be called twice."""
         self._end_process()

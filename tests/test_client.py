@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,28 @@ def test_without_a_websocket_the_history_is_polled(comfy: ComfyClient, plain_api
     client = ComfyClient(comfy.base_url)
     client._connect = lambda: None  # type: ignore[method-assign]
     assert client.render(bound(plain_api, seed=77)).width == 128
+
+
+@pytest.mark.engine
+def test_between_pictures_no_websocket_is_open(comfy: ComfyClient, plain_api: Api) -> None:
+    """ComfyUI waits for a client that does not read, and all others with it."""
+    comfy.render(bound(plain_api, seed=78))
+    assert comfy._socket is None
+
+
+def test_the_picture_is_the_last_of_the_last_save_image(tmp_path: Path) -> None:
+    """Packs show pictures of their own, or texts under the name of pictures."""
+    serve = ComfyClient("http://127.0.0.1:9")
+    serve._get = lambda path, params: SimpleNamespace(content=params["filename"])  # type: ignore[method-assign]
+    workflow = {node: {"class_type": kind} for node, kind in {"1": "SaveImage", "2": "PackPreview"}.items()}
+    saved = {"images": [{"filename": "a.png", "type": "temp"}, {"filename": "b.png", "type": "temp"}]}
+    preview = {"images": [{"filename": "pack.png", "type": "output"}]}
+    packs = (preview, {"images": ["aGVsbG8="]}, {"images": []})
+    for pack in packs:
+        assert serve._fetch_image(workflow, {"1": saved, "2": pack}) == "b.png"
+    assert serve._fetch_image(workflow, {"2": preview}) == "pack.png"
+    with pytest.raises(ComfyExecutionError, match="without saving a picture"):
+        serve._fetch_image(workflow, {"2": packs[1]})
 
 
 @pytest.mark.engine

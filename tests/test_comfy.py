@@ -160,7 +160,16 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
     assert ComfyClient("http://gpu-box:8188")._http.trust_env  # others may be behind the proxy
 
 
-@pytest.mark.parametrize("values", [{"kind": "urls"}, {"kind": "checkout"}, {"threds": 2}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "urls"},
+        {"kind": "checkout"},
+        {"threds": 2},
+        {"urls": ("http://127.0.0.1:8188",)},  # the toy studio would draw instead
+        {"kind": "urls", "urls": ("http://127.0.0.1:8188",), "path": Path("ComfyUI")},
+    ],
+)
 def test_half_a_configuration_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"urls|path|threds"):
         EngineConfig(**values)

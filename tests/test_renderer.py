@@ -26,7 +26,7 @@ from flowtailor.actors import renderer as renderer_module
 from flowtailor.actors.client import ComfyClient
 from flowtailor.actors.comfy import EngineConfig
 from flowtailor.actors.comfy_errors import ComfyMachineError
-from flowtailor.actors.images import Images, pixel_sha256, with_text
+from flowtailor.actors.images import Images, PictureUnreadable, pixel_sha256, with_text
 from flowtailor.actors.renderer import Renderer
 from flowtailor.studio.engine import free_port
 
@@ -157,14 +157,33 @@ def test_a_row_that_kills_the_engine_twice_is_given_up(
 
     def start_dead(config: EngineConfig) -> Any:
         started.append(config)
-        return SimpleNamespace(
-            url="http://127.0.0.1:9", run_dir=tmp_path, log_tail=lambda: "out of memory", stop=lambda: None
-        )
+        return silent(tmp_path, ended=True)
 
     monkeypatch.setattr(renderer_module, "start_engine", start_dead)
     [row] = render(Renderer(EngineConfig(), str(tmp_path)), rows(plain_api, 40))
     assert row["error_type"] == "EngineDied" and "out of memory" in row["error_message"]
     assert len(started) == 3  # the first, and one after each death
+
+
+def silent(run_dir: Path, *, ended: bool) -> Any:
+    """An engine process that does not answer."""
+    return SimpleNamespace(
+        url="http://127.0.0.1:9",
+        run_dir=run_dir,
+        log_tail=lambda: "out of memory",
+        stop=lambda: None,
+        ends_within=lambda seconds: ended,
+    )
+
+
+def test_an_engine_that_lives_and_does_not_answer_does_not_condemn_the_row(
+    tmp_path: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while the machine swaps."""
+    monkeypatch.setattr(renderer_module, "start_engine", lambda config: silent(tmp_path, ended=False))
+    config = EngineConfig(start_timeout_s=0.1)
+    [row] = render(Renderer(config, str(tmp_path)), rows(plain_api, 41))
+    assert row["error_type"] == "ComfyUnavailable"
 
 
 def test_a_server_that_is_away_gives_retryable_rows(tmp_path: Path, plain_api: Api) -> None:
@@ -254,6 +273,13 @@ def test_what_one_server_refuses_another_may_draw(comfy: ComfyClient, tmp_path: 
         assert render(refused, rows(plain_api, 71))[0]["error_type"] == "ComfyRejected"
 
 
+def test_what_one_server_refuses_another_that_is_away_might_draw(tmp_path: Path, plain_api: Api) -> None:
+    with poorer(free_port()) as url:
+        config = EngineConfig(kind="urls", urls=("http://127.0.0.1:9", url), start_timeout_s=0.1)
+        [row] = render(Renderer(config, str(tmp_path)), rows(plain_api, 73))
+        assert row["error_type"] == "ComfyUnavailable"  # it is tried again, by the next command
+
+
 @pytest.mark.engine
 def test_rows_for_one_version_go_to_the_server_that_has_it(
     comfy: ComfyClient, tmp_path: Path, plain_api: Api, monkeypatch: pytest.MonkeyPatch
@@ -305,6 +331,9 @@ def test_pictures_are_kept_with_their_facts(tmp_path: Path, scheme: str) -> None
 
 def test_a_damaged_picture_counts_as_missing(tmp_path: Path) -> None:
     images = Images(tmp_path)
+    with pytest.raises(PictureUnreadable, match="damaged PNG"):
+        images.write("abcd", png()[:-40], 1.0)
+    assert images.find("abcd") is None
     images.write("abcd", png(), 1.0)
     file = tmp_path / "ab" / "abcd.png"
     file.write_bytes(file.read_bytes()[:60])
