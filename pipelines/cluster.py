@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowtailor.errors import FlowtailorError
+
 from .config import Config
 from .quiet import HOOK as QUIETEN
 
@@ -55,7 +57,8 @@ def ensure_ray(config: Config) -> None:
     """Connect to Ray once per process; a second call does nothing.
 
     `ray.address` of the config or RAY_ADDRESS (set by `ray job submit`) name a cluster; without
-    them a Ray is started here, without a dashboard, closed to others by a token.
+    them a Ray is started here, without a dashboard, closed to others by a token. Raises FlowtailorError where
+    the cluster cannot be joined, or would lose what the job writes.
     """
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -64,6 +67,7 @@ def ensure_ray(config: Config) -> None:
 
     if ray.is_initialized():
         return
+    _keep_outside_of_the_job(config.run.root)
     logging.getLogger("ray").setLevel(logging.WARNING)
     # It tells at each start that token authentication is on, which is what we want.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -72,8 +76,25 @@ def ensure_ray(config: Config) -> None:
     if address is None:
         options |= {"num_cpus": os.cpu_count(), "include_dashboard": False}
         workers["worker_process_setup_hook"] = QUIETEN
-    # "local": None would join whatever cluster was last started on this machine.
-    ray.init(address=address or "local", **merged(options, config.ray.init))
+    try:
+        # "local": None would join whatever cluster was last started on this machine.
+        ray.init(address=address or "local", **merged(options, config.ray.init))
+    except (ConnectionError, ValueError) as error:
+        if address is None:
+            raise
+        source, reason = "ray.address" if config.ray.address else "RAY_ADDRESS", str(error).partition("\n")[0]
+        raise FlowtailorError(
+            f"{source} = {address}: no cluster could be joined ({reason}); name a running one, as HOST:6379"
+        ) from error
+
+
+def _keep_outside_of_the_job(root: str) -> None:
+    """A job's own folder is a copy on each node, which Ray removes."""
+    if str(_job_runtime_env().get("working_dir", "")).startswith("gcs://") and not Path(root).is_absolute():
+        raise FlowtailorError(
+            f"run.root = {root!r}: lies in the job's temporary folder; name one that every node sees, as in "
+            "--set run.root=/mnt/shared/runs"
+        )
 
 
 def merged(ours: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +130,11 @@ def _worker_environment(*, local: bool) -> dict[str, str]:
         if (root / "flowtailor").is_dir():  # a checkout; a wheel is on the path already
             existing = os.environ.get("PYTHONPATH")
             environment["PYTHONPATH"] = f"{root}{os.pathsep}{existing}" if existing else str(root)
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-    taken = (job.get("runtime_env") or {}).get("env_vars") or {}
+    taken = _job_runtime_env().get("env_vars") or {}
     return {name: value for name, value in environment.items() if name not in taken}
+
+
+def _job_runtime_env() -> dict[str, Any]:
+    """The runtime environment of the submitted job that runs this process."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return job.get("runtime_env") or {}

@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from flowtailor.errors import FlowtailorError
+
 from ..datasets.store import Store
 from .cluster import cluster_address, ensure_ray, share_of
 from .config import Config
@@ -113,6 +115,10 @@ def _actors(config: Config, cluster: Mapping[str, float]) -> tuple[dict[str, Any
     replaced by their renderer, so it is the machine that is in trouble.
     """
     engine = config.engine
+    if engine.kind == "studio" and engine.gpu and cluster_address(config) and not cluster.get("GPU"):
+        raise FlowtailorError(
+            "engine.gpu = true: the cluster has no GPU yet; wait until `ray status` shows it, or set false"
+        )
     draws_on_gpu = engine.kind == "checkout" or (engine.kind == "studio" and engine.gpu)
     common = {
         "batch_size": config.collect.rows_per_block,  # a whole block

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import datasets
+import yaml
 from tiny_rows import tiny_rows
 
 from flowtailor.datasets.card import dataset_card
+from flowtailor.datasets.shipped import SHIPPED
 from flowtailor.datasets.store import Store
 from flowtailor.workflows.space import Space
 
@@ -20,6 +22,14 @@ def test_the_folder_is_a_dataset_of_hugging_face(tmp_path: Path, space: Space) -
     read = datasets.load_dataset(str(tmp_path / "dataset"), split="train", cache_dir=str(tmp_path / "cache"))
     assert isinstance(read, datasets.Dataset)
     assert set(read["row_id"]) == set(rows["row_id"])
+
+
+def test_the_card_that_ships_is_one_of_hugging_face() -> None:
+    _, front_matter, _ = (SHIPPED / "README.md").read_text().split("---\n", 2)
+    told = yaml.safe_load(front_matter)
+    assert told["license"] == "mit"
+    [part] = told["configs"]
+    assert (SHIPPED / part["data_files"]).is_file()
 
 
 def test_the_card_says_what_is_there(space: Space) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from flowtailor.actors import comfy
 from flowtailor.actors.comfy import EngineConfig
+from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config_file import load_config
 from flowtailor.pipelines.engines import _actors
 
@@ -30,6 +31,15 @@ def test_engines_that_draw_on_gpus_share_them() -> None:
     assert asked({"CPU": 16, "GPU": 8}, gpu=True, count=4)[0]["num_gpus"] == 1
     assert asked({"CPU": 16, "GPU": 2}, gpu=True, count=3)[0]["num_gpus"] == 0.5  # not 0.66: one would wait
     assert asked({"CPU": 16}, gpu=True)[0]["num_gpus"] == 0
+
+
+def test_a_cluster_whose_gpus_have_not_come_yet_does_not_draw_on_its_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert asked(BOX, gpu=True)[0]["num_gpus"] > 0
+    with pytest.raises(FlowtailorError, match="no GPU yet"):
+        asked({"CPU": 4.0}, gpu=True)
 
 
 def test_engines_that_draw_elsewhere_leave_them_alone() -> None:

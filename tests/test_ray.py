@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.cluster import WORKER_ENVIRONMENT, ensure_ray
 from flowtailor.pipelines.config_file import load_config
 
@@ -47,6 +48,34 @@ def test_variables_that_the_job_sets_are_left_to_it(seen: dict, monkeypatch: pyt
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
     ensure_ray(load_config(None))
     assert "OMP_NUM_THREADS" not in seen["runtime_env"]["env_vars"]
+
+
+def test_a_job_keeps_its_runs_outside_of_its_temporary_folder(seen: dict, monkeypatch: pytest.MonkeyPatch):
+    job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    with pytest.raises(FlowtailorError, match=r"run.root = 'runs': lies in the job's temporary folder"):
+        ensure_ray(load_config(None))
+    ensure_ray(load_config(None, ["run.root=/mnt/shared/runs"]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Could not find any running Ray instance."),
+        ValueError("Invalid Ray address.\nIt is HTTP."),
+    ],
+)
+def test_an_address_without_a_cluster_is_named(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    import ray
+
+    def init(**given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
+    with pytest.raises(FlowtailorError, match=r"^RAY_ADDRESS = http://10.0.0.1:8265: .*; name a running one"):
+        ensure_ray(load_config(None))
 
 
 def test_a_variable_of_the_configuration_stands_beside_ours(seen: dict):
