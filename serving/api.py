@@ -127,12 +127,20 @@ def refusal(errors: Sequence[Any]) -> dict[str, Any]:
         Problem(
             # A number in `loc` is an offset in broken JSON: requests hold no lists.
             field=_ascii(".".join(p for p in error["loc"] if isinstance(p, str) and p != "body") or "body"),
-            rule=_ascii(error["msg"].removeprefix("Value error, ")),
+            rule=_ascii(_rule(error)),
             value=ascii(error.get("input"))[:200],
         )
         for error in errors
     ]
     return Refusal(detail=problems).model_dump()
+
+
+def _rule(error: Any) -> str:
+    if isinstance(error.get("input"), bytes):  # FastAPI hands on unread what is not announced as JSON
+        return "send the header Content-Type: application/json"
+    if error["type"] == "extra_forbidden":
+        return f"unknown field; there are {', '.join(DesignRequest.model_fields)}"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _ascii(text: str) -> str:

@@ -30,7 +30,7 @@ from ..pipelines.config import ReplicasConfig
 from .api import DesignRequest, DesignResponse
 from .backend import UnavailableError
 from .events import Event
-from .guard import TOKEN_VARIABLE, token_of_environment
+from .guard import TOKEN_VARIABLE, find_token
 from .routes import RETRY_AFTER_S, make_app
 
 logger = logging.getLogger("ray.serve")
@@ -123,7 +123,8 @@ class Api:
     def __init__(self, models: DeploymentHandle, engine: DeploymentHandle, token: str | None) -> None:
         self._models = models
         self._engine = engine.options(stream=True)
-        self._token = token or token_of_environment()
+        with _told_in_the_log():
+            self._token = find_token(token)
         self._answered = -math.inf
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -9,12 +9,14 @@ import logging
 import threading
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from flowtailor.errors import FlowtailorError, told_in
 from flowtailor.machine import is_loopback, why_not_listen
 
 from ..pipelines.cluster import ensure_ray
 from ..pipelines.config import ReplicasConfig, ServeConfig
-from .guard import TOKEN_VARIABLE, token_of_environment
+from .guard import TOKEN_VARIABLE, find_token
 from .preflight import servable
 
 APPLICATION = "flowtailor"
@@ -25,22 +27,37 @@ def serve(run_dir: str | Path, *, host: str | None = None, port: int | None = No
 
     `host` and `port` override the run's own `[serve]` section.
     Raises FlowtailorError before anything starts when the run is unfinished or of another version,
-    the address is open to others without a token, or the port is taken; and when a replica, which
+    the address is open to others without a token, or cannot be listened on; and when a replica, which
     loads the models, says so.
     """
     run = servable(run_dir)
-    wanted = run.config.serve.model_copy(
-        update={k: v for k, v in {"host": host, "port": port}.items() if v is not None}
-    )
-    token = token_of_environment()
+    wanted = with_address(run.config.serve, host, port)
+    token = find_token()
     check_address(wanted.host, wanted.port, token)
 
     ensure_ray(run.config)
     _deploy_and_wait(run.dir.resolve(), wanted, token)
 
 
+def with_address(config: ServeConfig, host: str | None, port: int | None) -> ServeConfig:
+    """The configuration with what is given of an address. Raises FlowtailorError where it breaks a rule."""
+    given = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
+    try:
+        return ServeConfig.model_validate(config.model_dump() | given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = problem["loc"][0]
+        raise FlowtailorError(
+            f"serve.{key} {problem['input']}: {problem['msg']}; choose another with --{key}"
+        ) from None
+
+
 def check_address(host: str, port: int, token: str | None) -> None:
     """Raises FlowtailorError when the address may not or cannot be bound."""
+    if reason := why_not_listen(host, 0):  # whatever the port
+        raise FlowtailorError(
+            f"serve.host {host}: cannot listen there ({reason}); name an address of this machine with --host"
+        )
     if not is_loopback(host) and not token:
         raise FlowtailorError(
             f"serve.host {host}: other machines could reach the endpoint, which needs a token; "
@@ -50,6 +67,11 @@ def check_address(host: str, port: int, token: str | None) -> None:
         raise FlowtailorError(
             f"serve.port {port}: cannot listen on {host} ({reason}); choose another with --port"
         )
+
+
+def url(host: str, port: int) -> str:
+    """IPv6 addresses stand in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _deploy_and_wait(run_dir: Path, wanted: ServeConfig, token: str | None) -> None:
@@ -74,7 +96,7 @@ def _deploy_and_wait(run_dir: Path, wanted: ServeConfig, token: str | None) -> N
             if reason := told_in(_messages()):
                 raise FlowtailorError(reason) from error
             raise
-        address = f"http://{wanted.host}:{wanted.port}"
+        address = url(wanted.host, wanted.port)
         print(f"serving {run_dir} at {address} (page /, schema /docs); Ctrl-C stops it", flush=True)
         threading.Event().wait()
     finally:

@@ -7,7 +7,7 @@ that. A stream that ends with neither was cut off on its way.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -69,6 +69,29 @@ class Done(Event):
     name = "done"
     pictures: int
     errors: int
+
+
+def in_openapi() -> dict[str, Any]:
+    """The stream as OpenAPI describes one: what each event is called, and the JSON of its data."""
+    data: dict[str, Any] = {"designs": {"$ref": "#/components/schemas/DesignResponse"}}
+    data |= {event.name: event.model_json_schema() for event in (Progress, Picture, Failure, Done)}
+    example = (
+        Progress(design=0, step=3, steps=12),
+        Picture(design=0, png="iVBORw0KGgo...", width=128, height=128, seconds=0.74),
+        Failure(design=1, type="ComfyTimeout", message="no picture within 60 s"),
+        Done(pictures=1, errors=1),
+    )
+    return {
+        "schema": {"type": "string"},
+        "itemSchema": {"oneOf": [_event_schema(name, schema) for name, schema in data.items()]},
+        "example": "".join(event.encoded() for event in example),
+    }
+
+
+def _event_schema(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    json = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    properties = {"event": {"const": name}, "data": json}
+    return {"type": "object", "title": name, "properties": properties, "required": ["event", "data"]}
 
 
 def encoded(name: str, data: Message) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fastapi import HTTPException, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flowtailor.errors import FlowtailorError
 from flowtailor.machine import is_loopback
 
 TOKEN_VARIABLE = "FLOWTAILOR_TOKEN"  # of the environment
@@ -44,9 +45,20 @@ def _asked_host(request: Request) -> str:
         return ""
 
 
-def token_of_environment() -> str | None:
-    """Empty counts as none."""
-    return os.environ.get(TOKEN_VARIABLE) or None
+def find_token(of_config: str | None = None) -> str | None:
+    """That of a Serve config's `args`, else the environment's; blank counts as none.
+
+    Raises FlowtailorError for one that no client could send in a header.
+    """
+    for name, value in (("args.token", of_config), (TOKEN_VARIABLE, os.environ.get(TOKEN_VARIABLE))):
+        token = (value or "").strip()
+        if not (token.isascii() and token.isprintable()):
+            raise FlowtailorError(
+                f"{name}: holds a character that no header carries; use ASCII, as from `openssl rand -hex 32`"
+            )
+        if token:
+            return token
+    return None
 
 
 class Guard:

@@ -20,13 +20,14 @@ from flowtailor.errors import FlowtailorError
 
 from ..actors.client import ComfyClient
 from ..actors.comfy import EngineConfig, engine
-from ..actors.comfy_errors import ComfyBusy, ComfyTimeout, ComfyUnavailable
+from ..actors.comfy_errors import ComfyBusy, ComfyInterrupted, ComfyTimeout, ComfyUnavailable
 from .events import Done, Event, Failure, Picture, Progress, Ready
 
 Api = dict[str, Any]
 OpenEngine = Callable[[EngineConfig], AbstractContextManager[ComfyClient]]
 
 logger = logging.getLogger("ray.serve")
+NOT_DRAWN = "the engine could not draw this; the server's log says why"
 _TRIES = 2
 
 
@@ -117,7 +118,7 @@ class Pictures:
             except FlowtailorError as error:
                 if isinstance(error, ComfyTimeout):
                     self._settle(client)
-                return Failure.of(error, design)
+                return _failure(error, design)
             return Picture(
                 design=design,
                 png=base64.b64encode(rendered.png).decode(),
@@ -154,3 +155,11 @@ class Pictures:
         """Give up an engine that goes on with what it was told to stop."""
         if not client.wait_idle():
             self.close()
+
+
+def _failure(error: FlowtailorError, design: int) -> Failure:
+    if isinstance(error, ComfyTimeout | ComfyInterrupted):  # in our own words
+        return Failure.of(error, design)
+    # In the engine's words, which name files and installed models: not for clients.
+    logger.error("design %d was not drawn: %s", design, error)
+    return Failure(design=design, type=type(error).__name__, message=NOT_DRAWN)

@@ -13,18 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from flowtailor import __version__
 
 from .api import DesignRequest, DesignResponse, Refusal, refusal
 from .backend import Backend, UnavailableError
-from .events import Failure
-from .guard import Guard, admit
+from .events import Failure, in_openapi
+from .guard import TOKEN_VARIABLE, Guard, admit
 from .metrics import CountRequests, Measured, Metrics
 from .streams import BROKEN, SILENCE_S, as_text, with_silences
 
@@ -32,8 +33,19 @@ logger = logging.getLogger("ray.serve")
 RETRY_AFTER_S = 2
 DESIGNS = "/v1/designs"
 FAILED = "the design failed on the server; its log has the cause"
+# For the schema: guard.py is who asks for it.
+BEARER = HTTPBearer(auto_error=False, description=f"{TOKEN_VARIABLE} of the server, where it has one")
+NOT_LET_IN: dict[int | str, dict[str, Any]] = {
+    401: {"description": "the token is wrong or missing"},
+    403: {"description": "no token is set, and the client is another machine, or asks for another name"},
+}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}},
+    200: {
+        "description": "the designs; with `render` a stream of events",
+        "content": {"text/event-stream": in_openapi()},
+    },
+    400: {"description": "the body is not UTF-8, or nested too deep"},
+    **NOT_LET_IN,
     413: {"description": "the body is too long"},
     422: {"model": Refusal},
     502: {"description": "pictures were asked for, and no engine answers"},
@@ -56,7 +68,7 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
     async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse(refusal(error.errors()), status_code=422)
 
-    @app.post(DESIGNS, response_model=DesignResponse, responses=RESPONSES)
+    @app.post(DESIGNS, response_model=DesignResponse, responses=RESPONSES, dependencies=[Security(BEARER)])
     async def designs(request: DesignRequest) -> DesignResponse | StreamingResponse:
         """Design workflows for a prompt: API JSON that the engine runs, with predicted scores.
 
@@ -81,7 +93,12 @@ def make_app(backend: Backend, token: str | None) -> FastAPI:
             raise _unavailable(error) from error
         return {"status": "ready"}
 
-    @app.get("/metrics", dependencies=[Depends(admitted)], response_class=PlainTextResponse)
+    @app.get(
+        "/metrics",
+        dependencies=[Security(BEARER), Depends(admitted)],
+        response_class=PlainTextResponse,
+        responses=NOT_LET_IN,
+    )
     async def show_metrics() -> PlainTextResponse:
         """What has passed through this process, for Prometheus."""
         return PlainTextResponse(metrics.text(), media_type=CONTENT_TYPE_LATEST)

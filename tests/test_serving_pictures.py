@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator
@@ -21,7 +22,7 @@ from flowtailor.actors.comfy import EngineConfig
 from flowtailor.errors import FlowtailorError
 from flowtailor.serving import routes
 from flowtailor.serving.events import Event, Failure, Picture, Progress, Ready
-from flowtailor.serving.pictures import Pictures
+from flowtailor.serving.pictures import NOT_DRAWN, Pictures
 from flowtailor.serving.routes import make_app
 from flowtailor.serving.streams import with_silences
 from flowtailor.workflows.graph import Workflow
@@ -84,7 +85,13 @@ def test_a_design_that_fails_is_an_error_and_the_next_is_drawn(fault: str):
     events = drawn(flow("apple", fault), flow("pear"))
     kind = type(FAULTS[fault]).__name__
     assert brief(events) == [("error", 0, kind), ("picture", 1), ("done", 1, 1)]
-    assert events[1][1]["message"] == str(FAULTS[fault])
+    assert events[1][1]["message"] == (str(FAULTS[fault]) if fault == "late" else NOT_DRAWN)
+
+
+def test_the_log_has_what_an_engine_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr("flowtailor.serving.pictures.logger", logging.getLogger("replica"))
+    drawn(flow("apple", "rejected"))
+    assert "no such sampler" in caplog.text
 
 
 def test_a_dead_engine_is_a_502_that_does_not_tell_where_it_is():

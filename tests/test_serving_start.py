@@ -19,7 +19,8 @@ from tiny_run import tiny_run
 from flowtailor.errors import FlowtailorError
 from flowtailor.pipelines.config import ServeConfig
 from flowtailor.serving import command
-from flowtailor.serving.command import check_address, serve
+from flowtailor.serving.command import check_address, serve, url, with_address
+from flowtailor.serving.guard import TOKEN_VARIABLE, find_token
 from flowtailor.workflows.space import Space
 
 
@@ -36,9 +37,47 @@ def test_a_port_in_use_is_named() -> None:
             check_address("127.0.0.1", port, token=None)
 
 
-def test_a_port_that_no_machine_has_is_named() -> None:
-    with pytest.raises(FlowtailorError, match=r"serve.port 99999: .*0-65535.*--port"):
-        check_address("127.0.0.1", 99999, token=None)
+@pytest.mark.parametrize("port", [0, 99999])
+def test_a_port_that_cannot_be_asked_for_is_named(port: int) -> None:
+    with pytest.raises(FlowtailorError, match=rf"serve.port {port}: .* than or equal to .*--port"):
+        with_address(ServeConfig(), None, port)
+
+
+def test_what_is_given_of_an_address_replaces_the_runs() -> None:
+    config = ServeConfig(host="192.0.2.7", port=9000, replicas=2)
+    assert with_address(config, None, None) == config
+    assert with_address(config, "::1", None) == config.model_copy(update={"host": "::1"})
+
+
+@pytest.mark.parametrize("host", ["no.such.name.invalid", "192.0.2.7"])
+def test_an_address_that_is_not_here_is_not_blamed_on_the_port(host: str) -> None:
+    for token in (None, "secret"):
+        with pytest.raises(FlowtailorError, match=rf"serve.host {host}: cannot listen there .*--host"):
+            check_address(host, 8000, token)
+
+
+def test_an_address_is_shown_as_browsers_take_it() -> None:
+    assert url("127.0.0.1", 8000) == "http://127.0.0.1:8000"
+    assert url("::1", 8000) == "http://[::1]:8000"
+
+
+@pytest.mark.parametrize("around", ["secret", " secret\n"])
+def test_a_token_is_read_without_the_space_around_it(around: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, around)
+    assert find_token() == find_token(" ") == "secret"
+    assert find_token(" other ") == "other"
+    monkeypatch.setenv(TOKEN_VARIABLE, " ")
+    assert find_token() is None
+
+
+@pytest.mark.parametrize("token", ["café", "two\nlines"])
+def test_a_token_that_no_header_carries_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, token)
+    with pytest.raises(FlowtailorError, match=r"FLOWTAILOR_TOKEN: .*openssl rand") as refused:
+        find_token()
+    assert token not in str(refused.value)
+    with pytest.raises(FlowtailorError, match=r"args\.token: "):
+        find_token(token)
 
 
 def test_an_unfinished_run_is_not_served(tmp_path: Path) -> None:
