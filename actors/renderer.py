@@ -23,7 +23,7 @@ import pandas as pd
 from flowtailor.errors import FlowtailorError
 
 from ..studio.engine import EngineProcess
-from ..workflows.graph import SEED, Workflow
+from ..workflows.graph import Workflow, takes_seed
 from .client import ComfyClient
 from .comfy import EngineConfig, engine_name, start_engine
 from .comfy_errors import ComfyMachineError, ComfyRejected, ComfyTimeout, ComfyUnavailable
@@ -100,7 +100,7 @@ def drawn_anew(flow: Workflow) -> Workflow:
     loaded, but not what was drawn with the same prompt and seed by another workflow, or by this one for a
     client that was killed: its seconds would be too short.
     """
-    drawing = [node_id for node_id, node in flow.nodes.items() if SEED in node.inputs.values()]
+    drawing = [node_id for node_id, node in flow.nodes.items() if takes_seed(node)]
     mark = {"drawing": uuid.uuid4().hex}
     return flow.with_inputs(dict.fromkeys(drawing, mark))
 

@@ -6,14 +6,13 @@ A plain export gets its slots here.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from flowtailor.errors import FlowtailorError
 
 from ..workflows.graph import Workflow, WorkflowError
 from ..workflows.slots import made_ready
-from ..workflows.ui import is_ui
+from ..workflows.ui import is_ui, load_json
 
 SHIPPED = Path(__file__).parent / "flows"
 
@@ -21,20 +20,21 @@ SHIPPED = Path(__file__).parent / "flows"
 def load_seed_flows(folder: str | Path | None = None) -> dict[str, Workflow]:
     """Seed workflows by name, sorted; from `folder` or those that ship.
 
-    Raises FlowtailorError where a file is no workflow, or has no text for the prompt.
+    Raises FlowtailorError where there is no such folder, and where a file is no workflow, has no text for the
+    prompt, or links that lead nowhere or in a circle.
     """
     root = Path(folder) if folder else SHIPPED
+    if not root.is_dir():
+        raise FlowtailorError(f"space.flows = {root}: no such folder; name one that holds workflows")
     flows: dict[str, Workflow] = {}
     for file in sorted(root.glob("*.json")):
+        content = load_json(file)
         try:
-            content = json.loads(file.read_text())
             if is_ui(content):
                 raise WorkflowError("is in the editor's format; use the menu's Export (API) instead")
-            flows[file.stem] = made_ready(Workflow.from_api(content))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise FlowtailorError(
-                f"{file}: not JSON ({error}); export it from ComfyUI in API format"
-            ) from None
+            flow = Workflow.from_api(content)
+            flow.in_order()  # its links lead somewhere
+            flows[file.stem] = made_ready(flow)
         except WorkflowError as error:
             raise FlowtailorError(f"{file}: {error}") from None
     if not flows:

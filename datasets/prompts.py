@@ -51,21 +51,25 @@ def prompt_file(path: str | Path | None) -> Path:
 def load_prompts(path: str | Path | None = None) -> list[Prompt]:
     """Read a prompt file (None: the studio's captions), each text once, in the file's order.
 
-    Raises FlowtailorError where the file is missing, empty, neither UTF-8 nor CSV, or lacks its columns.
+    Raises FlowtailorError where the file is missing, empty, neither UTF-8 nor CSV, or lacks its columns, and
+    where a line has more values than there are columns: a text with commas would be cut at the first.
     """
     file = prompt_file(path)
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:  # Excel puts a mark before the text
             reader = csv.DictReader(stream)
             missing = {"text", "category"} - set(reader.fieldnames or ())
-            records = [] if missing else list(reader)
+            records = [] if missing else [(reader.line_num, record) for record in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FlowtailorError(f"{file}: cannot be read as a prompt file ({error})") from None
     if missing:
         names = " and ".join(sorted(missing))
         raise FlowtailorError(f"{file}: no column {names}; the first line must read text,category")
     prompts: dict[str, Prompt] = {}
-    for record in records:
+    for line, record in records:
+        if None in record:
+            where = f"{file}, line {line} ({record['text']},...)"
+            raise FlowtailorError(f"{where}: more values than columns; put the text in quotes")
         text = " ".join((record["text"] or "").split())
         if text:
             category, style, name = ((record.get(key) or "").strip() for key in ("category", "style", "name"))

@@ -12,6 +12,7 @@ reading removes that.
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,8 +53,11 @@ class Store:
         """
         parts = self._parts()
         if parts != self._known_parts:
-            tables = [table for path in parts if (table := self._read(path)) is not None]
-            whole = pa.concat_tables(tables or [COLUMNS.empty_table()], promote_options="default")
+            try:
+                whole = self._whole(parts)
+            except FileNotFoundError:  # another process has compacted meanwhile
+                parts = self._parts()
+                whole = self._whole(parts)
             self._known_parts, self._frame = parts, _one_per_id(whole.to_pandas())
         return self._frame.copy(deep=False)  # pandas copies what the caller writes to
 
@@ -84,7 +88,9 @@ class Store:
         """Join all parts into one. A crash on the way leaves rows twice, which reading removes."""
         parts = self._parts()
         if len(parts) > 1:
-            self._write(to_table(self.rows()))
+            whole = self._write(to_table(self.rows()))
+            if isinstance(self._fs, pafs.LocalFileSystem):
+                _force_to_disk(whole)  # before the only other copy goes
             for path in parts:
                 if self._fs.get_file_info(path).type == pafs.FileType.File:
                     self._fs.delete_file(path)
@@ -95,6 +101,11 @@ class Store:
         return sorted(
             info.path for info in infos if info.type == pafs.FileType.File and info.path.endswith(".parquet")
         )
+
+    def _whole(self, parts: list[str]) -> pa.Table:
+        """The rows of all parts."""
+        tables = [table for path in parts if (table := self._read(path)) is not None]
+        return pa.concat_tables(tables or [COLUMNS.empty_table()], promote_options="default")
 
     def _read(self, path: str) -> pa.Table | None:
         with self._fs.open_input_file(path) as file:
@@ -109,17 +120,30 @@ class Store:
             logger.warning("%s cannot be read (%s); moved to %s", path, reason, aside)
             return None
 
-    def _write(self, table: pa.Table) -> None:
+    def _write(self, table: pa.Table) -> str:
+        """Write a part; returns its path."""
         self._fs.create_dir(self._rows, recursive=True)
         name = f"part-{uuid.uuid4().hex}"
+        path = f"{self._rows}/{name}.parquet"
         temporary = f"{self._rows}/.{name}.tmp"  # object stores and file systems both: no half parts
         try:
             pq.write_table(table, temporary, filesystem=self._fs)
-            self._fs.move(temporary, f"{self._rows}/{name}.parquet")
+            self._fs.move(temporary, path)
         except BaseException:
             if self._fs.get_file_info(temporary).type == pafs.FileType.File:
                 self._fs.delete_file(temporary)
             raise
+        return path
+
+
+def _force_to_disk(path: str) -> None:
+    """Let no power cut take a local file's content, or its name in the folder."""
+    for place in (path, Path(path).parent):
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def filesystem_of(place: str) -> tuple[pafs.FileSystem, str]:

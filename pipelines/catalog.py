@@ -38,7 +38,7 @@ class World:
 
 def survey(config: Config, client: ComfyClient) -> World:
     """Read a running engine. Raises FlowtailorError where the space finds nothing to use in it."""
-    catalog = Catalog.from_object_info(client.object_info())
+    catalog = Catalog(client.object_info())
     return World(engine_name(config.engine, client), catalog, space_of(config, catalog))
 
 
@@ -107,7 +107,7 @@ def write_world(run: Run, world: World) -> None:
     write_json(run.path(ENGINE), {"engine": world.engine})
     write_json(run.path("catalog.json"), world.catalog.to_json())
     with written_whole(run.path("space.toml")) as new:
-        new.write_text(world.space.text)
+        new.write_text(world.space.text, encoding="utf-8")
 
 
 def _is_kept(run: Run, world: World) -> bool:
@@ -115,8 +115,9 @@ def _is_kept(run: Run, world: World) -> bool:
     if not all(file.is_file() for file in files):
         return False
     _, catalog, text = files
-    same = text.read_text() == world.space.text and Catalog.load(catalog).hash == world.catalog.hash
-    return same and run.engine() == world.engine
+    if text.read_text(encoding="utf-8") != world.space.text or run.engine() != world.engine:
+        return False
+    return Catalog.load(catalog).hash == world.catalog.hash
 
 
 def world_inputs(run: Run) -> list[Any]:
@@ -140,13 +141,16 @@ def read_world(run: Run) -> tuple[Catalog, Space]:
 def write_catalog(config: Config) -> None:
     """The command `flowtailor catalog`. Raises FlowtailorError, and writes nothing, where the run's policy
     does not know some of what is installed."""
-    world = compatible(config, look(config))
+    found = look(config)
+    world = compatible(config, found)
     run = Run(config)
     print(f"{world.engine}: {len(world.catalog.nodes)} node classes, catalog {world.catalog.hash}")
     print(f"space {world.space.source}: {len(world.space.vocabulary)} words")
     if world.space.missing:
         print(f"not installed, so left out: {', '.join(world.space.missing)}")
-    for class_type in world.space.unfed:
+    if found.catalog.unreadable:
+        print(f"not understood, so left out: {', '.join(found.catalog.unreadable)}")
+    for class_type in (*world.space.unset, *world.space.unfed):
         print(f"{class_type} is left out: {world.space.why_not(class_type)}")
     for name, flow in load_seed_flows(config.space.flows).items():
         try:

@@ -7,6 +7,7 @@ found by processes in other folders too.
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +31,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     if path is not None:
         file = _config_file(path)
         try:
-            data = tomllib.loads(file.read_text())
+            data = tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FlowtailorError(f"{file}: not valid TOML ({error}); mend the line it names") from None
     for override in overrides or []:
@@ -45,9 +46,10 @@ def _with_whole_paths(config: Config) -> Config:
     """The same files for processes that work in another folder, as Ray's workers do."""
 
     def whole(section: Any, *keys: str) -> dict[str, Any]:
-        named = {key: getattr(section, key) for key in keys}
-        found = {key: value for key, value in named.items() if value is not None and Path(value).exists()}
-        return {key: type(value)(Path(value).resolve()) for key, value in found.items()}
+        named = {key: value for key in keys if (value := getattr(section, key)) is not None}
+        # Path.expanduser raises where there is no such user.
+        files = {key: Path(os.path.expanduser(value)) for key, value in named.items()}  # noqa: PTH111
+        return {key: type(named[key])(file.resolve()) for key, file in files.items() if file.exists()}
 
     return config.changed(
         engine=whole(config.engine, "path"),

@@ -61,7 +61,7 @@ def saved_catalog(version: str) -> Catalog:
         declared = info[class_type]["input"]["required"]
         new_form = declared[name][0] == "COMBO"
         declared[name] = ["COMBO", {"options": models}] if new_form else [models]
-    return Catalog.from_object_info(info)
+    return Catalog(info)
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +110,7 @@ def comfy(studio: Studio, studio_engine: EngineConfig) -> Iterator[ComfyClient]:
 @pytest.fixture(scope="session")
 def studio_catalog(comfy: ComfyClient) -> Catalog:
     """The catalog of the running embedded engine."""
-    return Catalog.from_object_info(comfy.object_info())
+    return Catalog(comfy.object_info())
 
 
 @pytest.fixture

@@ -88,6 +88,13 @@ def test_files_are_found_from_other_folders_too(tmp_path: Path, monkeypatch: pyt
     assert config.sft.base == "smollm2-135m-instruct"  # a name, no file
 
 
+def test_a_folder_may_be_named_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "flows").mkdir()
+    assert load_config(None, ["space.flows=~/flows"]).space.flows == str(tmp_path / "flows")
+    assert load_config(None, ["space.flows=~nobody-here/flows"]).space.flows == "~nobody-here/flows"
+
+
 def test_a_missing_config_names_the_shipped_ones():
     with pytest.raises(FlowtailorError, match="quickstart"):
         load_config("no-such-config")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import saved_catalog
+from exports import FLUX, SDXL, Api, cropping, node
 
 from flowtailor.actors.client import ComfyClient
 from flowtailor.pipelines.catalog import read_world, write_catalog
@@ -25,7 +26,6 @@ from flowtailor.workflows.slots import made_ready
 from flowtailor.workflows.space import Space
 from flowtailor.workflows.validate import problems
 
-Api = dict[str, Any]
 MODELS = {
     ("CheckpointLoaderSimple", "ckpt_name"): ["dreamshaper.safetensors", "sd_xl_base.safetensors"],
     ("LoraLoader", "lora_name"): ["add_detail.safetensors"],
@@ -37,66 +37,14 @@ MODELS = {
 }
 
 
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs}
-
-
-SDXL: Api = {
-    "4": node("CheckpointLoaderSimple", ckpt_name="sd_xl_base.safetensors"),
-    "5": node("EmptyLatentImage", width=1024, height=1024, batch_size=1),
-    "6": node("CLIPTextEncode", text="a cosy library, warm light", clip=["4", 1]),
-    "7": node("CLIPTextEncode", text="blurry, text", clip=["4", 1]),
-    "3": node(
-        "KSampler",
-        seed=77,
-        steps=25,
-        cfg=7.0,
-        sampler_name="dpmpp_2m",
-        scheduler="karras",
-        denoise=1.0,
-        model=["4", 0],
-        positive=["6", 0],
-        negative=["7", 0],
-        latent_image=["5", 0],
-    ),
-    "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
-    "9": node("SaveImage", images=["8", 0], filename_prefix="ComfyUI"),
-}
-FLUX: Api = {
-    "1": node("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default"),
-    "2": node(
-        "DualCLIPLoader",
-        clip_name1="t5xxl.safetensors",
-        clip_name2="clip_l.safetensors",
-        type="flux",
-        device="default",
-    ),
-    "3": node("VAELoader", vae_name="ae.safetensors"),
-    "4": node("PrimitiveStringMultiline", value="a lighthouse at dusk"),
-    "5": node("CLIPTextEncode", text=["4", 0], clip=["2", 0]),
-    "6": node("FluxGuidance", guidance=3.5, conditioning=["5", 0]),
-    "7": node("BasicGuider", model=["1", 0], conditioning=["6", 0]),
-    "8": node("RandomNoise", noise_seed=5),
-    "9": node("KSamplerSelect", sampler_name="euler"),
-    "10": node("BasicScheduler", model=["1", 0], scheduler="simple", steps=20, denoise=1.0),
-    "11": node("EmptySD3LatentImage", width=1024, height=768, batch_size=1),
-    "12": node(
-        "SamplerCustomAdvanced",
-        noise=["8", 0],
-        guider=["7", 0],
-        sampler=["9", 0],
-        sigmas=["10", 0],
-        latent_image=["11", 0],
-    ),
-    "13": node("VAEDecode", samples=["12", 0], vae=["3", 0]),
-    "14": node("SaveImage", images=["13", 0], filename_prefix="flux"),
-}
-
-
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
+    return with_models("0.3.75")
+
+
+def with_models(version: str) -> Catalog:
     """A real engine's answer, with other models than the studio's."""
-    info = json.loads(json.dumps(saved_catalog("0.3.75").to_json()))
+    info = json.loads(json.dumps(saved_catalog(version).to_json()))
     for (class_type, name), models in MODELS.items():
         declared = info[class_type]["input"]["required"][name]
         declared[:] = ["COMBO", {"options": models}] if declared[0] == "COMBO" else [models]
@@ -195,11 +143,45 @@ def test_a_text_in_any_script_gives_its_word_a_name(catalog: Catalog):
 
 
 def test_a_box_lies_in_the_space_of_its_workflow():
-    box = {"x": 0, "y": 8, "width": 256, "height": 256}
-    cropped = node("ImageCropV2", image=["8", 0], crop_region=box)
-    export = SDXL | {"20": cropped, "9": node("SaveImage", images=["20", 0], filename_prefix="ComfyUI")}
+    export = cropping(x=0, y=8, width=256, height=256)
     flow, later = made_ready(Workflow.from_api(export)), saved_catalog("0.30.0")
     assert "crop_region = [{x = 0, y = 8, width = 256, height = 256}]" in draft({"a": flow}, later)
+
+
+def test_boxes_that_differ_are_values_like_others():
+    exports = [cropping(x=0, y=y, width=256, height=256) for y in (0, 8)]
+    space, flows = drafted(with_models("0.30.0"), *exports)
+    [crop] = space.rules["ImageCropV2"].params
+    assert len(crop.values) == 2
+    assert [flow.key for flow in augment(flows, space, n=20)][:2] == [
+        flow.canonical(space.catalog).key for flow in flows
+    ]
+
+
+def test_several_choices_at_once_are_a_value_too(catalog: Catalog):
+    info = json.loads(json.dumps(catalog.to_json()))
+    tags = ["COMBO", {"options": ["sky", "sea", "sand"], "multiselect": True, "default": []}]
+    info["Tagged"] = info["ImageInvert"] | {"input": {"required": {"image": ["IMAGE"], "tags": tags}}}
+    exports = [
+        SDXL
+        | {
+            "20": node("Tagged", image=["8", 0], tags={"__value__": chosen}),
+            "9": node("SaveImage", images=["20", 0], filename_prefix="ComfyUI"),
+        }
+        for chosen in (["sky"], ["sky", "sea"])
+    ]
+    space, flows = drafted(Catalog(info), *exports)
+    assert space.missing == ()
+    assert len(augment(flows, space, n=10)) == 10
+
+
+def test_a_default_of_the_wrong_kind_does_not_put_workflows_out_of_the_space(catalog: Catalog):
+    info = json.loads(json.dumps(catalog.to_json()))
+    info["EmptyLatentImage"]["input"]["required"]["width"][1]["default"] = "1024"
+    space, [flow] = drafted(Catalog(info), SDXL)
+    canonical = flow.canonical(space.catalog)
+    assert "width" not in space.text
+    assert decode(canonical_words(canonical, space), space) == canonical
 
 
 def test_several_pictures_of_one_input_do_not_stop_a_draft():

@@ -7,8 +7,10 @@ import pytest
 
 from flowtailor.datasets.flows import load_seed_flows
 from flowtailor.workflows.catalog import Catalog
-from flowtailor.workflows.graph import SEED, Link, Workflow, WorkflowError
+from flowtailor.workflows.graph import SEED, Link, Workflow, WorkflowError, is_slot, takes_seed
 from flowtailor.workflows.slots import templated
+from flowtailor.workflows.space import Space
+from flowtailor.workflows.validate import problems
 
 API = {
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.ckpt"}},
@@ -92,6 +94,22 @@ def test_optional_values_that_are_not_given_are_the_defaults(
     [saved] = (node for node in flow.nodes.values() if node.class_type == "SaveImage")
     assert saved.inputs.get("more") == sent
     assert Workflow.loads(flow.dumps()).canonical(Catalog(info)) == flow
+
+
+def test_a_seed_that_an_input_cannot_hold_is_cut_to_what_it_takes(catalog_0375: Catalog):
+    info = json.loads(json.dumps(catalog_0375.to_json()))
+    info["KSampler"]["input"]["required"]["seed"][1]["max"] = 2**32 - 1
+    narrow = Catalog(info)
+    flow = Workflow.from_api(API).canonical(narrow)
+    assert flow == flow.canonical(narrow) == Workflow.loads(flow.dumps())
+    [sampler] = [i for i, n in flow.nodes.items() if n.class_type == "KSampler"]
+    assert takes_seed(flow.nodes[sampler])
+    for seed, sent in ((7, 7), (2**48 - 1, 2**32 - 1), (2**63 - 1, 2**32 - 1), (2**40 + 5, 5)):
+        bound = flow.bind("a fox", seed)
+        assert bound.nodes[sampler].inputs["seed"] == sent
+        assert not any(p.input_name == "seed" for p in problems(bound.to_api(), narrow))
+    drawn = Space.default(narrow).rules["KSampler"].fixed["seed"]
+    assert drawn == flow.nodes[sampler].inputs["seed"] and is_slot(drawn)
 
 
 def test_a_seed_by_its_name_alone_is_a_slot(catalog_0375: Catalog):

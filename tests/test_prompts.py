@@ -123,6 +123,10 @@ def test_a_file_that_excel_saved_is_read(tmp_path: Path):
         ("text,category\n", "holds no prompts"),
         ("prompt\nx\n", "no column category and text"),
         ("", "no column"),
+        (
+            "text,category\na fox,animals\na red apple, on a table,food\n",
+            r"p\.csv, line 3 \(a red apple,\.\.\.\): more values than columns; put the text in quotes",
+        ),
         ("text,category\n" + "x" * 200_000 + ",long\n", r"p\.csv: cannot be read .*field limit"),
     ],
 )

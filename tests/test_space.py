@@ -68,6 +68,34 @@ def test_a_loader_of_which_nothing_is_installed_is_left_out(catalog_0375: Catalo
     assert "VAELoader" not in space.rules
 
 
+def test_a_value_that_nobody_gives_must_be_given(catalog_0375: Catalog, tmp_path):
+    """The class is installed; nothing is missing but the value."""
+    info = catalog_0375.to_json()
+    picky = {
+        **info["ImageInvert"],
+        "input": {"required": {"image": ["IMAGE"], "size": ["INT", {"default": 0, "min": 1}]}},
+    }
+    catalog = Catalog({**info, "Picky": picky})
+    space = Space.load(write(tmp_path, STUDIO_SPACE.read_text() + "[nodes.Picky]\n"), catalog)
+    assert space.unset == {"Picky": "size"} and space.missing == ()
+    told = "its size has no default that the engine takes; give it under [nodes.Picky]"
+    assert "Picky" not in space.rules and space.why_not("Picky") == told
+    given = Space.load(write(tmp_path, STUDIO_SPACE.read_text() + "[nodes.Picky]\nsize = 2\n"), catalog)
+    assert given.rules["Picky"].fixed == {"size": 2} and not given.unset
+    with pytest.raises(FlowtailorError, match=r"cannot be made, Picky is left out: its size has no default"):
+        Space.load(write(tmp_path, "[nodes.SaveImage]\n[nodes.Picky]\n"), catalog)
+
+
+def test_a_class_may_have_dots_in_its_name(catalog_0375: Catalog, tmp_path):
+    info = catalog_0375.to_json()
+    text = STUDIO_SPACE.read_text() + '[nodes."Flip.v2"]\n'
+    text = text.replace("[types]\n", '[types]\n"Flip.v2.IMAGE" = "FLIPPED"\n')
+    text = text.replace("[accepts]\n", '[accepts]\n"Flip.v2.image" = ["FLIPPED", "IMAGE"]\n')
+    space = Space.load(write(tmp_path, text), Catalog({**info, "Flip.v2": info["ImageInvert"]}))
+    assert space.rules["Flip.v2"].outputs == ("FLIPPED",)
+    assert space.rules["Flip.v2"].links[0].accepts == ("FLIPPED", "IMAGE")
+
+
 def test_classes_that_only_feed_themselves_are_left_out(catalog_0375: Catalog, tmp_path):
     """GrowMask needs a MASK and makes one, and no other node here makes any."""
     masks = "[nodes.GrowMask]\n[nodes.SetLatentNoiseMask]\n"

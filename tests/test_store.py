@@ -1,5 +1,6 @@
 """The store: appends appear whole, one row per id, broken parts are moved aside."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -142,6 +143,39 @@ def test_compacting_keeps_every_row_in_one_part(store: Store, tmp_path: Path):
     store.compact()
     assert len(list((tmp_path / "data" / "rows").glob("*.parquet"))) == 1
     assert list(store.rows()["row_id"]) == ["a", "b", "c", "d"]
+
+
+def test_nothing_is_deleted_before_its_rows_are_on_the_disk_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in "abcd":
+        store.append(rows(name))
+    folder, forced = tmp_path / "data" / "rows", []
+
+    def fsync(descriptor: int) -> None:
+        assert len(list(folder.glob("*.parquet"))) == 5
+        forced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.compact()
+    [whole] = folder.glob("*.parquet")
+    assert forced == [whole.stat().st_ino, folder.stat().st_ino]
+
+
+def test_rows_are_found_where_another_process_compacts_while_they_are_read(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store.append(rows("a"))
+    store.append(rows("b"))
+    listed = store._parts
+
+    def overtaken() -> list[str]:
+        parts = listed()
+        Store(tmp_path / "data").compact()
+        return parts
+
+    monkeypatch.setattr(store, "_parts", overtaken)
+    assert list(store.rows()["row_id"]) == ["a", "b"]
 
 
 def test_a_folder_that_looks_like_a_partition_adds_no_column(tmp_path: Path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,18 @@ def test_every_kind_of_file_gives_the_same_workflow(ui, catalog, tmp_path, suffi
     Image.new("RGB", (4, 4)).save(picture, pnginfo=png)
     text.write_text(json.dumps(ui if suffix == "ui" else api))
     assert load_workflow(picture, catalog).to_api() == load_workflow(text, catalog).to_api() == api
+
+
+def test_a_picture_too_big_to_be_opened_is_read_all_the_same(catalog, plain_api, tmp_path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    text = b"prompt\0" + json.dumps(plain_api).encode()
+    chunks = (b"IHDR", size), (b"tEXt", text), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")
+    picture = tmp_path / "huge.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks))
+    assert load_workflow(picture, catalog).to_api() == plain_api
 
 
 def test_only_the_editor_format_has_a_list_of_nodes(ui, catalog):

@@ -245,7 +245,7 @@ def held_queue(url: str, folder: Path) -> Iterator[requests.Session]:
 
 @pytest.mark.engine
 def test_agrees_with_a_live_engine_on_every_mutant(comfy: Any, tmp_path: Path):
-    live = Catalog.from_object_info(comfy.object_info())
+    live = Catalog(comfy.object_info())
     shipped = [flow.bind("a red apple", seed=1).to_api() for flow in load_seed_flows().values()]
     seeds = [*mutations.seeds(live), *shipped]
     batch = mutations.mutants(seeds, live, MUTANTS, seed=0)

@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,9 @@ from flowtailor.errors import FlowtailorError
 COMBO = "COMBO"
 SEEDS = ("seed", "noise_seed")  # what the front end takes for a seed, whatever the node says
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", COMBO})
+
+# How ComfyUI reads the values of widgets.
+CONVERT: Mapping[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class InputSpec:
         typed = self.options.get("widgetType") or self.options.get("socketless")  # a colour, a box, a curve
         return self.type not in WIDGET_TYPES and not typed
 
+    def offers(self, value: Any) -> bool:
+        """Whether it is one of the choices, or a list of some where several may be taken."""
+        several = isinstance(value, list) and self.options.get("multiselect")
+        return all(one in (self.choices or ()) for one in (value if several else [value]))
+
     @property
     def is_seed(self) -> bool:
         """Whether it is a number to draw by, and not one that feeds anything, as a primitive's `value`."""
@@ -66,16 +74,23 @@ class InputSpec:
 
     @property
     def sent_default(self) -> Any:
-        """The default as the front end sends it, a list wrapped; None where the engine would not take it."""
+        """The default as the front end sends it and the engine reads it, a list wrapped; None where the
+        engine would not take it."""
         value = self.default
         if isinstance(value, list):
             return no_link(value)
         if self.choices is not None:
             return value if value in self.choices else None
-        if isinstance(value, int | float):
-            low, high = self.options.get("min", value), self.options.get("max", value)
-            return value if low <= value <= high else None
-        return value
+        if value is None:
+            return None
+        try:
+            if self.type in CONVERT:
+                value = CONVERT[self.type](value)  # some node packs declare "512" for a number
+            small = "min" in self.options and value < self.options["min"]
+            big = "max" in self.options and value > self.options["max"]
+            return None if small or big else value
+        except (TypeError, ValueError, OverflowError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -101,21 +116,27 @@ class NodeSpec:
 
 
 class Catalog:
-    """The node classes of one engine, by class name. Immutable."""
+    """The node classes of one engine, by class name. Immutable.
+
+    `unreadable` names the classes that are declared as none can be; they are left out.
+    """
 
     def __init__(self, object_info: Mapping[str, Any]) -> None:
-        self._object_info = object_info
-        try:
-            nodes = {name: _node_spec(name, info) for name, info in object_info.items()}
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
+        nodes: dict[str, NodeSpec] = {}
+        wrong: dict[str, str] = {}
+        for name, info in object_info.items() if isinstance(object_info, Mapping) else ():
+            try:
+                nodes[name] = _node_spec(name, info)
+            except (AttributeError, IndexError, KeyError, TypeError) as error:
+                wrong[name] = repr(error)
+        if not nodes:
+            reason = next(iter(wrong.values()), "no node class in it")
             raise FlowtailorError(
-                f"not an answer of ComfyUI's /object_info ({error!r}); save that answer unchanged"
-            ) from None
+                f"not an answer of ComfyUI's /object_info ({reason}); save that answer unchanged"
+            )
+        self._object_info = {name: object_info[name] for name in nodes}
         self.nodes: Mapping[str, NodeSpec] = MappingProxyType(nodes)
-
-    @classmethod
-    def from_object_info(cls, object_info: Mapping[str, Any]) -> Catalog:
-        return cls(object_info)
+        self.unreadable: tuple[str, ...] = tuple(wrong)
 
     @classmethod
     def load(cls, path: str | Path) -> Catalog:
@@ -152,7 +173,7 @@ class Catalog:
         return Catalog(info)
 
     def to_json(self) -> dict[str, Any]:
-        """The `/object_info` that this catalog was read from."""
+        """The `/object_info` that this catalog was read from, without what cannot be read."""
         return dict(self._object_info)
 
     @cached_property
@@ -176,6 +197,11 @@ class Catalog:
 def no_link(value: Any) -> Any:
     """A list among API inputs would be a link, so ComfyUI wraps it."""
     return {"__value__": value} if isinstance(value, list) else value
+
+
+def unwrapped(value: Any) -> Any:
+    """What the engine makes of what `no_link` gave."""
+    return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
 
 
 def is_dynamic(kind: str) -> bool:
@@ -205,5 +231,7 @@ def _input_spec(name: str, declared: Any, *, required: bool) -> InputSpec:
     options = declared[1] if len(declared) > 1 and isinstance(declared[1], dict) else {}
     if isinstance(kind, list):
         return InputSpec(name, COMBO, required, tuple(kind), listed=True, options=options)
+    if not isinstance(kind, str):
+        raise TypeError(f"input {name}: its type is {kind!r}")
     choices = tuple(options["options"]) if kind == COMBO and "options" in options else None
     return InputSpec(name, kind, required, choices, options=options)

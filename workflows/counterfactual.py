@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .codec import canonical_words, decode
-from .graph import SEED, Link, Workflow
+from .graph import Link, Workflow, takes_seed
 from .rules import LinkNeed, Param, Rule, value_word
 from .slots import is_negative
 from .space import OutOfSpace, Space
@@ -104,7 +104,7 @@ def _draws(flow: Workflow, node_id: str) -> bool:
     """Whether a node has a seed, or noise from one that does nothing else, as custom samplers have."""
     node = flow.nodes[node_id]
     noises = [flow.nodes[link.node] for _, link in node.links() if not [*flow.nodes[link.node].links()]]
-    return any(SEED in each.inputs.values() for each in (node, *noises))
+    return any(map(takes_seed, (node, *noises)))
 
 
 def _needed(flow: Workflow, output: str) -> set[str]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .catalog import COMBO, Catalog, InputSpec, NodeSpec
-from .graph import FILENAME, SEED, Link, Workflow
+from .graph import Link, Workflow, is_slot
 
 OUTPUT = "SaveImage"
 EMPTY = "EMPTY_LATENT"  # a latent that no sampler has touched, which must not be decoded
@@ -119,14 +119,14 @@ def _table(
             continue
         seen = [v for inputs in given if (v := inputs.get(name)) is not None and not isinstance(v, Link)]
         values = [json.loads(v) for v, _ in Counter(map(json.dumps, seen)).most_common()]
-        values = [v for v in values if v not in (SEED, FILENAME)]
+        values = [v for v in values if not is_slot(v)]
         if one.type == "STRING":
             values = [texts.name(v) for v in values]
         elif values:
             values = _around(one, values, second_pass=second_pass and spec.class_type in PASS)
         # The default of a list of files is whichever comes first, and tomorrow's may come before it.
         declared = one.type != COMBO or "default" in one.options
-        implied = values == [one.default] and one.type != "STRING" and declared
+        implied = values == [one.sent_default] and one.type != "STRING" and declared
         if values and not implied:
             table[name] = values
     return table
@@ -149,8 +149,9 @@ def _around(one: InputSpec, values: list[Any], *, second_pass: bool) -> list[Any
     return _distinct([*values, *(v for v in (round(v, 2) for v in more) if low <= v <= high)])
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    """Each once, in their order; some are boxes and lists of choices, which have no hash."""
+    return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
 def _fits(catalog: Catalog, class_type: str, table: Mapping[str, Any], nodes: Iterable[str]) -> bool:

@@ -32,13 +32,13 @@ class Editor:
     space: Space
     grammar: Grammar
     rng: random.Random
-    met: Counter[tuple[str, str, Any]] = field(default_factory=Counter)  # class, input and its value
+    met: Counter[tuple[str, str]] = field(default_factory=Counter)  # class, and input with its value
 
     def count(self, flow: Workflow) -> None:
         """Take note of a flow's values, which swaps then avoid."""
         for node in flow.nodes.values():
             for param in self._rule(node).params:
-                self.met[node.class_type, param.name, node.inputs[param.name]] += 1
+                self.met[_place(node, param, node.inputs[param.name])] += 1
 
     def holds(self, flow: Workflow) -> bool:
         """Whether the space holds a canonical flow within its limits."""
@@ -77,7 +77,7 @@ class Editor:
         node_id, param = self.rng.choices(places, common)[0]
         node = flow.nodes[node_id]
         values = [v for v in param.values if v != node.inputs[param.name]]
-        rare = [1 / (1 + self.met[node.class_type, param.name, v]) for v in values]
+        rare = [1 / (1 + self.met[_place(node, param, v)]) for v in values]
         return flow.with_inputs({node_id: {param.name: self.rng.choices(values, rare)[0]}})
 
     def commonness(self, flow: Workflow) -> float:
@@ -87,8 +87,8 @@ class Editor:
 
     def _times_its_share(self, node: Node, param: Param) -> float:
         """How many times as often as its even share the node's value was met; 1 where nothing was."""
-        met = [1 + self.met[node.class_type, param.name, value] for value in param.values]
-        mine = 1 + self.met[node.class_type, param.name, node.inputs[param.name]]
+        met = [1 + self.met[_place(node, param, value)] for value in param.values]
+        mine = 1 + self.met[_place(node, param, node.inputs[param.name])]
         return mine * len(met) / sum(met)
 
     def say(self, flow: Workflow, word: str) -> Workflow | None:
@@ -152,7 +152,11 @@ class Editor:
         if not parts:
             return None
         part = self.rng.choice(parts)
-        moved = {f"other-{i}": _moved(n) for i, n in other.nodes.items()}
+
+        def move(value: Any) -> Any:
+            return Link(f"other-{value.node}", value.slot) if isinstance(value, Link) else value
+
+        moved = {f"other-{i}": n for i, n in other.map_values(move).nodes.items()}
         grafted = Workflow({**flow.nodes, **moved})
         return grafted.with_inputs({node_id: {need.name: Link(f"other-{part.node}", part.slot)}})
 
@@ -201,11 +205,9 @@ def _through(rule: Rule, source: str, need: LinkNeed) -> list[int]:
     return [index for index, link in enumerate(rule.links) if source in link.accepts]
 
 
-def _moved(node: Node) -> Node:
-    inputs = {
-        k: Link(f"other-{v.node}", v.slot) if isinstance(v, Link) else v for k, v in node.inputs.items()
-    }
-    return Node(node.class_type, inputs)
+def _place(node: Node, param: Param, value: Any) -> tuple[str, str]:
+    """What a value is counted under: as text, for a box has no hash."""
+    return node.class_type, f"{param.name}={value!r}"
 
 
 def _fresh(flow: Workflow, new_nodes: dict[str, Node]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,11 +19,14 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from .catalog import Catalog, InputSpec, NodeSpec, is_dynamic
+from .catalog import CONVERT, Catalog, InputSpec, NodeSpec, is_dynamic
 
 PROMPT = "{prompt}"
 SEED = "{seed}"
 FILENAME = "{filename}"
+
+SEEDS_END = 2**63  # requests name seeds below it, and plans smaller ones
+_SEED_SLOT = re.compile(r"\{seed\}(?:%([1-9]\d*))?")
 
 
 class WorkflowError(FlowtailorError):
@@ -89,11 +93,11 @@ class Workflow:
         """Fill the slots: the workflow that an engine runs."""
 
         def fill(value: Any) -> Any:
-            if value == SEED:
-                return seed
-            if value == FILENAME:
-                return filename_prefix
-            return value.replace(PROMPT, prompt) if isinstance(value, str) else value
+            if not isinstance(value, str):
+                return value
+            if slot := _SEED_SLOT.fullmatch(value):
+                return seed % int(slot[1]) if slot[1] else seed
+            return filename_prefix if value == FILENAME else value.replace(PROMPT, prompt)
 
         return self.map_values(fill)
 
@@ -151,6 +155,10 @@ class Workflow:
             {i: Node(n.class_type, {k: move(v) for k, v in n.inputs.items()}) for i, n in kept.items()}
         )
 
+    def in_order(self) -> list[str]:
+        """Ids of all nodes, each after its inputs. Raises WorkflowError on a dangling or cyclic link."""
+        return self._topological([*self.nodes])
+
     def _topological(self, roots: list[str]) -> list[str]:
         """Ids that `roots` need, each after its inputs (depth first, inputs in order)."""
         order: list[str] = []
@@ -196,6 +204,23 @@ class Workflow:
         return f"Workflow({', '.join(n.class_type for n in self.nodes.values())})"
 
 
+def seed_slot(spec: InputSpec) -> str:
+    """`{seed}`, or what the input takes of it where some seeds are too big for it: `{seed}%4294967296`."""
+    most = spec.options.get("max")
+    narrow = isinstance(most, int | float) and 0 <= most < SEEDS_END - 1
+    return f"{SEED}%{int(most) + 1}" if narrow else SEED
+
+
+def is_slot(value: Any) -> bool:
+    """Whether a seed or a file name takes the whole of a value's place."""
+    return isinstance(value, str) and (value == FILENAME or _SEED_SLOT.fullmatch(value) is not None)
+
+
+def takes_seed(node: Node) -> bool:
+    """Whether a node draws by the seed."""
+    return any(isinstance(v, str) and _SEED_SLOT.fullmatch(v) for v in node.inputs.values())
+
+
 def _read_node(node_id: str, raw: Any) -> Node:
     if not isinstance(raw, Mapping) or not isinstance(raw.get("class_type"), str):
         raise WorkflowError(f"node {node_id}: must be an object with a class_type")
@@ -238,15 +263,11 @@ def _normalise(node: Node, catalog: Catalog) -> Node:
     return Node(node.class_type, inputs | {name: node.inputs[name] for name in sorted(parts)})
 
 
-# How ComfyUI reads the values of widgets.
-CONVERT: Mapping[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
-
-
 def _normal_value(value: Any, spec: InputSpec, node: NodeSpec) -> Any:
     if isinstance(value, Link):
         return value
     if spec.is_seed:
-        return SEED
+        return seed_slot(spec)
     if node.is_output and spec.name == "filename_prefix":
         return FILENAME
     try:

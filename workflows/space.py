@@ -3,8 +3,8 @@
 A TOML file names node classes, the values of their inputs (the first is the default), text snippets
 and limits; a catalog says what of that exists. What the catalog lacks is left out and listed in
 `Space.missing`, what then cannot be fed in `Space.unfed`, so a design can only use models that are really
-installed. Inputs that the file does not name keep the catalog's default. Every choice gets one word of a
-closed vocabulary:
+installed. Inputs that the file does not name keep the catalog's default; a class that needs one which has
+none is left out and listed in `Space.unset`. Every choice gets one word of a closed vocabulary:
 
     KSampler           a node of that class (`Class#2`: feeding from its second output of the type)
     steps=12           an input's value, left out where it is the default
@@ -50,6 +50,7 @@ class Space:
         self.rules: Mapping[str, Rule] = MappingProxyType(reader.rules())
         self.missing: tuple[str, ...] = tuple(reader.missing)
         self.unfed: Mapping[str, str] = MappingProxyType(reader.unfed)
+        self.unset: Mapping[str, str] = MappingProxyType(reader.unset)
         self.output: str = spec.get("output", "SaveImage")
         if self.output not in self.rules:
             raise FlowtailorError(f"{source}: output {self.output!r} {self._why_no_output(spec)}")
@@ -62,7 +63,7 @@ class Space:
     def load(cls, path: str | Path, catalog: Catalog) -> Space:
         """Read a space from TOML, within what `catalog` says is installed."""
         try:
-            return cls(Path(path).read_text(), catalog, Path(path).name)
+            return cls(Path(path).read_text(encoding="utf-8"), catalog, Path(path).name)
         except FileNotFoundError:
             raise FlowtailorError(
                 f"{path}: no such space file; `flowtailor catalog` writes one, the studio's is {STUDIO_SPACE}"
@@ -96,6 +97,9 @@ class Space:
         for lack in self.missing:
             if lack == class_type or lack.startswith(f"{class_type}."):
                 return f"the engine lacks {lack}; install it"
+        if class_type in self.unset:
+            name = self.unset[class_type]
+            return f"its {name} has no default that the engine takes; give it under [nodes.{class_type}]"
         if class_type in self.unfed:
             return f"nothing in the space makes its {self.unfed[class_type]}; add what does"
         return f"the space has no node {class_type}; add [nodes.{class_type}]"
@@ -104,6 +108,9 @@ class Space:
         """The rule that the output class breaks, and the remedy."""
         if self.output not in spec.get("nodes", {}):
             return f"must be one of its nodes; add [nodes.{self.output}]"
+        if self.unset and not self.missing:
+            class_type = next(iter(self.unset))
+            return f"cannot be made, {class_type} is left out: {self.why_not(class_type)}"
         if not self.missing:
             return "must be fed by its nodes; add those that lead to it, beginning with a loader"
         told = ", ".join(self.missing[:_MISSING_TOLD]) + (

@@ -11,8 +11,8 @@ from typing import Any
 
 from flowtailor.errors import FlowtailorError
 
-from .catalog import COMBO, Catalog, InputSpec, NodeSpec
-from .graph import FILENAME, SEED
+from .catalog import COMBO, Catalog, InputSpec, NodeSpec, unwrapped
+from .graph import FILENAME, seed_slot
 from .rules import Group, LinkNeed, Param, Rule, value_word
 
 ALL_INSTALLED = "*"
@@ -26,14 +26,16 @@ FORMS = {
 class RulesReader:
     """Turns a space file's tables into rules.
 
-    `missing` collects what the catalog lacks, `unfed` the classes left out because nothing in the space makes
-    what they need, with its type.
+    `missing` collects what the catalog lacks; `unfed` the classes left out because nothing in the space makes
+    what they need, with its type; `unset` those that need a value which neither file nor catalog gives, with
+    the input.
     """
 
     def __init__(self, spec: Mapping[str, Any], catalog: Catalog, source: str) -> None:
         self.spec, self.catalog, self.source = spec, catalog, source
         self.missing: list[str] = []
         self.unfed: dict[str, str] = {}
+        self.unset: dict[str, str] = {}
         self.texts: Mapping[str, str] = spec.get("texts", {})
         self.types: Mapping[str, str] = spec.get("types", {})
         self.accepts: Mapping[str, Sequence[str]] = spec.get("accepts", {})
@@ -71,7 +73,7 @@ class RulesReader:
                 if not isinstance(value, kind):
                     wanted = "a list of types" if kind is list else "a type, in quotes"
                     raise FlowtailorError(f"{self.source}: {table}.{name!r} = {value!r}: must be {wanted}")
-                if not self._explains(table, *name.partition(".")[::2]):
+                if not self._explains(table, *name.rpartition(".")[::2]):  # a class may have dots
                     raise FlowtailorError(
                         f"{self.source}: {table}.{name!r}: none of its nodes has that; write Class.NAME"
                     )
@@ -126,7 +128,10 @@ class RulesReader:
             elif (value := _slot_or_default(node, spec)) is not None:
                 fixed[spec.name] = value
             elif spec.required:
-                self.missing.append(f"{node.class_type}.{spec.name}")
+                if spec.type == COMBO and not spec.choices:
+                    self.missing.append(f"{node.class_type}.{spec.name}")
+                else:
+                    self.unset[node.class_type] = spec.name
                 return None
         return Rule(node.class_type, fixed, tuple(params), self._links(node, links), self._outputs(node))
 
@@ -139,7 +144,7 @@ class RulesReader:
                 for choice in spec.choices or ():
                     _add(values, spec, choice, choice)
             elif spec.type == COMBO:
-                if item in (spec.choices or ()):
+                if spec.offers(unwrapped(item)):
                     _add(values, spec, item, item)
                 else:
                     self.missing.append(f"{node.class_type}.{spec.name} = {item}")
@@ -187,7 +192,7 @@ def _add(values: dict[str, Any], spec: InputSpec, item: Any, value: Any) -> None
 
 def _slot_or_default(node: NodeSpec, spec: InputSpec) -> Any:
     if spec.is_seed:
-        return SEED
+        return seed_slot(spec)
     if node.is_output and spec.name == "filename_prefix":
         return FILENAME
     return spec.sent_default

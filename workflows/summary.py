@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .graph import FILENAME, PROMPT, SEED, Link, Workflow
+from .graph import PROMPT, Link, Workflow, is_slot
 from .slots import TEXTS, is_negative
 
 PLUMBING = frozenset({"VAEDecode", "VAEEncode", "SaveImage", "PreviewImage", "ImageUpscaleWithModel"})
@@ -64,7 +64,7 @@ def _text(text: str) -> str:
 
 
 def _value(value: Any) -> str:
-    if value in (SEED, FILENAME):
+    if is_slot(value):
         return ""
     if isinstance(value, str):
         return _stem(value)

@@ -79,12 +79,13 @@ def ui_to_api(ui: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
 
 
 def _text_of_png(file: Path, content: bytes) -> str:
-    from PIL import Image  # only here: most files are JSON
+    from PIL.PngImagePlugin import PngImageFile  # only here: most files are JSON
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        # Not by Image.open, which refuses big pictures: what is drawn in it is not looked at.
+        with PngImageFile(io.BytesIO(content)) as image:
             chunks = image.info
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise FlowtailorError(f"{file}: a broken PNG ({error}); save the picture again") from None
     text = chunks.get("prompt") or chunks.get("workflow")
     if not isinstance(text, str):
@@ -275,7 +276,7 @@ def _take(specs: Iterable[InputSpec], values: deque[Any], prefix: str, inputs: d
         if spec.type == DYNAMIC_COMBO:
             options = {option["key"]: option["inputs"] for option in spec.options["options"]}
             inputs[name] = values.popleft() if values else next(iter(options))
-            chosen = Catalog.from_object_info({name: {"input": options[inputs[name]]}})[name]
+            chosen = Catalog({name: {"input": options[inputs[name]]}})[name]
             _take(chosen.inputs.values(), values, f"{name}.", inputs)
         elif not spec.is_link:
             value = values.popleft() if values else spec.default

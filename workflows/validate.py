@@ -13,7 +13,8 @@ to it and not by what its author meant:
 - A link's slot indexes a Python sequence: -1 is the last output, true is 1.
 
 What a catalog cannot know: which files lie on the engine's disk beyond the listed ones (names that point
-into other folders are taken on trust), node packs whose own validation function asks for more, and the
+into other folders are taken on trust), what a node pack's own validation function asks for (it may ask for
+more, and for less: the engine holds no input that such a function names against range and choices), and the
 inputs that 0.30 makes up as it goes (types `COMFY_...`, taken on trust). Very long chains overflow the
 engine's stack at a depth that moves with its Python: `MAX_DEPTH` was measured on 3.11.
 """
@@ -24,8 +25,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .catalog import COMBO, Catalog, InputSpec, NodeSpec, is_dynamic
-from .graph import CONVERT, Workflow
+from .catalog import COMBO, CONVERT, Catalog, InputSpec, NodeSpec, is_dynamic, unwrapped
+from .graph import Workflow
 
 MAX_DEPTH = 983
 
@@ -203,8 +204,7 @@ class _Checker:
         return source
 
     def _check_value(self, node_id: str, spec: InputSpec, value: Any) -> None:
-        if isinstance(value, dict) and "__value__" in value:
-            value = value["__value__"]
+        value = unwrapped(value)
         try:
             value = CONVERT.get(spec.type, lambda same: same)(value)
         except (TypeError, ValueError, OverflowError) as error:
@@ -218,10 +218,9 @@ class _Checker:
             bounds = f"{spec.options.get('min')} to {spec.options.get('max')}"
             self._reject(node_id, kind, f"{spec.name}, {value!r} is outside {bounds}", spec.name)
             return
-        choices = spec.choices or ()
-        chosen = value if isinstance(value, list) and spec.options.get("multiselect") else [value]
         checked = spec.listed or (self.checks_combos and spec.type == COMBO)
-        if checked and not all(choice in choices for choice in chosen):
+        if checked and not spec.offers(value):
+            choices = spec.choices or ()
             shown = ", ".join(map(repr, choices)) if len(choices) <= 20 else f"the {len(choices)} choices"
             self._reject(node_id, "value_not_in_list", f"{spec.name}: {value!r} not in {shown}", spec.name)
 
@@ -230,9 +229,7 @@ class _Checker:
         name = FILE_INPUTS.get(class_type)
         if name is None:
             return
-        file = inputs.get(name) if isinstance(inputs, dict) else None
-        if isinstance(file, dict) and "__value__" in file:
-            file = file["__value__"]
+        file = unwrapped(inputs.get(name)) if isinstance(inputs, dict) else None
         if not isinstance(file, str):
             raise _Raised(f"{name}, {file!r} is no file name")
         plain = file.removesuffix(" [input]")
