@@ -24,6 +24,7 @@ from ..workflows.grammar import Grammar
 from ..workflows.space import Space
 from .constrained import AllowedMasks, CachedDecoder, Decoder, Sample, prompt_reader, sample
 from .guidance import GuidedDecoder
+from .int8 import shrink
 from .policy import Policy
 from .row_lora import BASE
 
@@ -63,7 +64,8 @@ class Designer:
         max_tokens: int = 64,
         device: str = "cpu",
     ) -> Designer:
-        """Read a trained policy; a directory that is None leaves its adapter out."""
+        """Read a trained policy, on a CPU with weights of eight bits; a directory that is None leaves its
+        adapter out."""
         given = {"grpo": grpo_dir, "score_conditioned": score_conditioned_dir}
         adapters = {name: folder for name, folder in given.items() if folder is not None}
         for folder in adapters.values():
@@ -73,6 +75,8 @@ class Designer:
                 )
         policy = Policy.load(sft_dir, space.vocabulary, adapters, compute_dtype(device))
         policy.model.to(device)  # type: ignore[arg-type]
+        if device == "cpu":
+            shrink(policy.model)
         return cls(policy, space, max_tokens=max_tokens)
 
     def design(
