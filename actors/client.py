@@ -204,7 +204,8 @@ class ComfyClient:
         time.sleep(max(0.0, min(_POLL_S, until - time.monotonic())))
 
     def _fetch_image(self, workflow: Api, outputs: Api) -> bytes:
-        last = {node_id: (outputs.get(node_id, {}).get("images") or [None])[-1] for node_id in workflow}
+        lists = {node_id: outputs.get(node_id, {}).get("images") for node_id in workflow}
+        last = {node_id: images[-1] for node_id, images in lists.items() if images}
         shown = [node_id for node_id, image in last.items() if isinstance(image, dict)]  # of packs: texts
         saved = [node_id for node_id in shown if workflow[node_id]["class_type"] == "SaveImage"] or shown
         if not saved:

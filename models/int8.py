@@ -35,7 +35,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows_BI = x.flatten(0, -2).bfloat16()
-        out_BO = torch._weight_int8pack_mm(rows_BI, self.weight, self.scale)
+        out_BO = torch.ops.aten._weight_int8pack_mm(rows_BI, self.weight, self.scale)
         return out_BO.to(x.dtype).unflatten(0, x.shape[:-1])
 
 

@@ -33,9 +33,9 @@ class RowLora(nn.Module):
         dtype = self.base.dtype if isinstance(self.base, Int8Linear) else self.base.weight.dtype
         self.names, self.halves = tuple(names), {}
         for name in set(names) - {BASE}:
-            down_rI, up_Or = (part[name].weight for part in (layer.lora_A, layer.lora_B))
-            up_Or = up_Or * layer.scaling[name]
-            self.halves[name] = tuple(part.T.to(dtype).contiguous() for part in (down_rI, up_Or))
+            down_rI, up_Or = (cast(torch.Tensor, half[name].weight) for half in (layer.lora_A, layer.lora_B))
+            scaled_Or = up_Or * layer.scaling[name]
+            self.halves[name] = tuple(half.T.to(dtype).contiguous() for half in (down_rI, scaled_Or))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.base(x)

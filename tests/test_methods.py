@@ -55,7 +55,7 @@ def materials(space: Space) -> Materials:
         for name, score in table.items()
     ]
     none = cast(Any, None)  # the baselines use neither policy nor ensemble
-    told = {text: {"category": "animals"} for text in (FOX.text, APPLE.text)}  # mistaken about the apple
+    told = {text: {"category": ("animals",)} for text in (FOX.text, APPLE.text)}  # mistaken about the apple
     return Materials(
         Config(),
         pd.DataFrame(rows),

@@ -207,8 +207,9 @@ class Workflow:
 def seed_slot(spec: InputSpec) -> str:
     """`{seed}`, or what the input takes of it where some seeds are too big for it: `{seed}%4294967296`."""
     most = spec.options.get("max")
-    narrow = isinstance(most, int | float) and 0 <= most < SEEDS_END - 1
-    return f"{SEED}%{int(most) + 1}" if narrow else SEED
+    if isinstance(most, int | float) and 0 <= most < SEEDS_END - 1:
+        return f"{SEED}%{int(most) + 1}"
+    return SEED
 
 
 def is_slot(value: Any) -> bool:
