@@ -156,8 +156,8 @@ class Renderer:
             self._given_up = False
             here_only = outcome.error_type in _OF_THIS_SERVER and len(self._config.urls) > 1
             if here_only or outcome.error_type == ComfyMachineError.__name__:
-                # What another server would say, who was away or busy, is not known.
-                lost = outcome if lost is None or not here_only else lost
+                if lost is None or not here_only:  # else one is away or busy that might have drawn it
+                    lost = outcome
                 self._restart()
                 continue
             if outcome.error_type == ComfyTimeout.__name__ and not self._client.wait_idle():

@@ -53,7 +53,7 @@ class RowLora(nn.Module):
 def with_rows(model: Any, names: Sequence[str]) -> Any:
     """A twin of a model that shares its weights, for batches whose equal parts have the adapters `names`."""
     if isinstance(model, LoraLayer):
-        return RowLora(model, names)
+        return RowLora(model, names) if {*names} - {BASE} else model.get_base_layer()
     twin = copy.copy(model)
     twin.__dict__.pop("forward", None)  # TRL's trainers put one there that is bound to the model itself
     children = model.named_children()
